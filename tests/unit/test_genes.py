@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cellscribe.errors import InputError
+from cellscribe.genes import (
+    check_organism,
+    detect_organism,
+    ensembl_ids,
+    gene_set_masks,
+    identify_genes,
+    qc_gene_sets,
+    read_organism,
+    strip_genome_prefix,
+)
+
+
+def text(*values: str) -> np.ndarray:
+    return np.array(values, dtype=object)
+
+
+def var(index: list[str], **columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(columns, index=pd.Index(index, dtype=object))
+
+
+HUMAN = ["CD3E", "MS4A1", "LYZ", "NKG7", "MT-CO1", "RPL10"]
+HUMAN_IDS = [f"ENSG0000000000{i}" for i in range(6)]
+
+
+def test_ensembl_versions_are_stripped_and_other_names_are_no_ids():
+    found = ensembl_ids(
+        text("ENSG00000198938.2", "ENSMUSG00000051951", "CD3E", "ENSG00000182378.15_PAR_Y", "")
+    )
+    assert list(found) == ["ENSG00000198938", "ENSMUSG00000051951", "", "ENSG00000182378_PAR_Y", ""]
+
+
+@pytest.mark.parametrize("column", ["gene_ids", "feature_id", "my_own_column"])
+def test_ids_are_found_in_any_column_while_the_index_holds_symbols(column):
+    genes, _ = identify_genes(var(HUMAN, **{column: [f"{i}.7" for i in HUMAN_IDS]}))
+    assert list(genes.gene_ids) == HUMAN_IDS
+    assert list(genes.gene_symbols) == HUMAN == list(genes.names)
+    assert any(column in note for note in genes.notes)
+
+
+@pytest.mark.parametrize("column", ["feature_name", "gene_symbols"])
+def test_symbols_are_found_beside_an_index_of_ids(column):
+    genes, _ = identify_genes(var(HUMAN_IDS, **{column: HUMAN}))
+    assert list(genes.names) == HUMAN
+    assert list(genes.gene_ids) == HUMAN_IDS
+
+
+def test_symbols_in_a_categorical_column_are_found():
+    frame = var(HUMAN_IDS)
+    frame["feature_name"] = pd.Categorical(HUMAN)
+    assert list(identify_genes(frame)[0].names) == HUMAN
+
+
+def test_ids_alone_become_the_names():
+    genes, _ = identify_genes(var(HUMAN_IDS))
+    assert list(genes.names) == HUMAN_IDS
+    assert set(genes.gene_symbols) == {""}
+
+
+def test_the_named_column_wins_over_the_index():
+    genes, _ = identify_genes(var([f"x{i}" for i in range(6)], mine=HUMAN), gene_column="mine")
+    assert list(genes.names) == HUMAN
+
+
+def test_a_missing_gene_column_is_an_error_that_lists_the_columns():
+    with pytest.raises(InputError, match="no column 'symbool'; there are: index, feature_name"):
+        identify_genes(var(HUMAN_IDS, feature_name=HUMAN), gene_column="symbool")
+
+
+def test_a_numbered_index_gives_way_to_a_column_of_symbols():
+    genes, _ = identify_genes(var([str(i) for i in range(6)], gene_name=HUMAN))
+    assert list(genes.names) == HUMAN
+
+
+def test_duplicate_symbols_get_their_id_and_stay_unique():
+    genes, _ = identify_genes(var(["A1", "A1", "B2", "B2"], gene_ids=[*HUMAN_IDS[:2], "", ""]))
+    assert list(genes.names) == [f"A1_{HUMAN_IDS[0]}", f"A1_{HUMAN_IDS[1]}", "B2", "B2-1"]
+    assert list(genes.gene_symbols) == ["A1", "A1", "B2", "B2"]
+
+
+@pytest.mark.parametrize("prefix", ["GRCh38_", "hg19_", "GRCh38______", "mm10___"])
+def test_genome_prefixes_are_taken_off(prefix):
+    stripped, genome = strip_genome_prefix(text(*(prefix + name for name in HUMAN)), [])
+    assert list(stripped) == HUMAN
+    assert genome == prefix.rstrip("_")
+
+
+def test_a_prefix_that_few_genes_carry_stays():
+    names = text("hg19_CD3E", *HUMAN)
+    assert strip_genome_prefix(names, ["hg19"])[1] == ""
+
+
+def test_a_genome_the_file_names_is_a_prefix_even_if_unknown_to_us():
+    stripped, genome = strip_genome_prefix(text("my.ref_CD3E", "my.ref_LYZ"), ["my.ref"])
+    assert (list(stripped), genome) == (["CD3E", "LYZ"], "my.ref")
+
+
+def test_prefixed_ids_are_recognised():
+    genes, prefix = identify_genes(
+        var([f"hg19_{n}" for n in HUMAN], gene_ids=[f"hg19_{i}" for i in HUMAN_IDS])
+    )
+    assert (prefix, list(genes.gene_ids), list(genes.names)) == ("hg19", HUMAN_IDS, HUMAN)
+
+
+@pytest.mark.parametrize(
+    ("ids", "symbols", "organism"),
+    [
+        (HUMAN_IDS, [""] * 6, "human"),
+        (["ENSMUSG00000051951"] * 3, ["CD3E"] * 3, "mouse"),
+        (["ENSDARG00000051951"] * 3, ["cd3e"] * 3, "unknown"),
+        ([""] * 6, HUMAN, "human"),
+        ([""] * 5, ["Cd3e", "Ms4a1", "Lyz2", "mt-Co1", "Rpl10"], "mouse"),
+        ([""] * 3, ["cd3e", "ms4a1", "lyz"], "unknown"),
+        ([""] * 3, ["", "1", "2"], "unknown"),
+        (["ENSG00000000001", "ENSMUSG00000000001"], ["A1", "A1"], "unknown"),
+    ],
+)
+def test_the_organism_is_told_by_ids_then_by_symbols(ids, symbols, organism):
+    assert detect_organism(text(*ids), text(*symbols))[0] == organism
+
+
+def test_a_wrong_organism_is_refused_with_what_was_seen():
+    with pytest.raises(InputError, match=r"given as mouse, but the data look like human: .*CD3E"):
+        check_organism("mouse", text(*[""] * 6), text(*HUMAN))
+
+
+def test_a_given_organism_stands_where_the_genes_say_nothing():
+    assert check_organism("mouse", text("", ""), text("1", "2"))[0] == "mouse"
+
+
+def test_organisms_are_read_in_any_spelling():
+    assert [read_organism(name) for name in ("Homo sapiens", "MOUSE", "auto")] == ["human", "mouse", "auto"]
+    with pytest.raises(InputError, match="'rat'"):
+        read_organism("rat")
+
+
+@pytest.mark.parametrize("organism", ["human", "mouse"])
+def test_gene_sets_are_whole_and_hold_no_look_alikes(organism):
+    sets = qc_gene_sets(organism)
+    assert len(sets["mt"][0]) == 37
+    assert 80 <= len(sets["ribo"][0]) <= 90
+    assert len(sets["hb"][0]) == 10
+    every = {symbol.upper() for _, symbols in sets.values() for symbol in symbols}
+    assert not every & {"HBEGF", "HBP1", "HBS1L", "RPS6KA1", "RPS6KB1", "MTOR", "MT1X"}
+
+
+def test_gene_sets_match_by_id_or_by_symbol():
+    frame = pd.DataFrame(
+        {
+            "gene_ids": ["ENSG00000198938", "", "", "", "", ""],
+            "gene_symbols": ["", "MT-ND1", "RPS6KA1", "RPL10", "HBEGF", "HBB"],
+        }
+    )
+    masks = gene_set_masks(frame, "human")
+    assert masks["mt"].tolist() == [True, True, False, False, False, False]
+    assert masks["ribo"].tolist() == [False, False, False, True, False, False]
+    assert masks["hb"].tolist() == [False, False, False, False, False, True]
+
+
+def test_gene_sets_of_an_unknown_organism_are_both():
+    frame = pd.DataFrame({"gene_ids": ["", ""], "gene_symbols": ["MT-ND1", "mt-Nd1"]})
+    assert gene_set_masks(frame, "unknown")["mt"].tolist() == [True, True]
