@@ -1,0 +1,158 @@
+"""Training of the members of a model: the logistic regression, the scVI encoder, the trees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from cellscribe.cli import log
+from cellscribe.errors import CellscribeError
+from cellscribe.model.encoder import Encoder, fold_batch_norm
+from cellscribe.model.logistic import Logistic, log_normalise
+
+ABSENT_LABEL_INTERCEPT = -30.0
+LEAST_DEVIATION = 0.3
+
+
+def train_logistic(
+    counts: sp.csr_matrix, codes: np.ndarray, n_labels: int, *, strength: float = 0.001, seed: int = 0
+) -> Logistic:
+    """Multinomial logistic regression, classes balanced, on genes scaled by their deviation.
+
+    counts: raw counts on the model's genes, copies included. codes: (n_cells,). strength: scikit-learn's C.
+    Deviations are floored at 0.3, so that hardly seen genes do not weigh most. A label without cells gets an
+    intercept that rules it out.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    logged = log_normalise(counts)
+    mean = np.asarray(logged.mean(axis=0)).ravel()
+    square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
+    deviation = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), LEAST_DEVIATION)
+    scaled = (logged @ sp.diags((1 / deviation).astype(np.float32))).tocsr()
+    fitted = LogisticRegression(
+        C=strength, class_weight="balanced", max_iter=500, tol=1e-3, random_state=seed
+    ).fit(scaled, codes)
+    coefficients = np.zeros((counts.shape[1], n_labels), dtype=np.float32)
+    intercepts = np.full(n_labels, ABSENT_LABEL_INTERCEPT, dtype=np.float32)
+    rows, offsets = fitted.coef_, fitted.intercept_
+    if len(fitted.classes_) == 2:
+        rows, offsets = np.vstack([-rows / 2, rows / 2]), np.concatenate([-offsets / 2, offsets / 2])
+    coefficients[:, fitted.classes_] = (rows / deviation).T
+    intercepts[fitted.classes_] = offsets
+    return Logistic(coefficients, intercepts)
+
+
+def train_encoder(
+    counts: sp.csr_matrix,
+    batches: np.ndarray,
+    *,
+    n_latent: int = 30,
+    n_layers: int = 2,
+    n_hidden: int = 128,
+    max_epochs: int | None = None,
+    seed: int = 0,
+    use_gpu: bool = False,
+) -> Encoder:
+    """An scVI encoder that sees genes alone (`encode_covariates=False`), so that a query needs no fine-tuning.
+
+    counts: raw counts on the model's genes, copies included, (n_cells, n_genes). batches: (n_cells,).
+    max_epochs: by default 40 to 400, fewer for more cells. The result is checked against scvi-tools' own latent.
+    """
+    import anndata
+    import pandas as pd
+    import scvi
+    import torch
+
+    scvi.settings.seed = seed
+    scvi.settings.verbosity = 30
+    adata = anndata.AnnData(
+        counts.astype(np.float32), obs=pd.DataFrame({"batch": pd.Categorical(np.asarray(batches, dtype=str))})
+    )
+    adata.obs_names = adata.obs_names.astype(str)
+    scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
+    model = scvi.model.SCVI(
+        adata,
+        n_latent=n_latent,
+        n_layers=n_layers,
+        n_hidden=n_hidden,
+        gene_likelihood="nb",
+        encode_covariates=False,
+    )
+    epochs = max_epochs or int(np.clip(round(600_000 / adata.n_obs), 20, 300))
+    on_gpu = use_gpu and torch.cuda.is_available()
+    if use_gpu and not on_gpu:
+        log("no GPU was found: training on the CPU")
+    model.train(
+        max_epochs=epochs,
+        batch_size=128 if adata.n_obs < 50_000 else 512,
+        early_stopping=max_epochs is None and adata.n_obs >= 2_000,
+        early_stopping_patience=15,
+        accelerator="gpu" if on_gpu else "cpu",
+        enable_progress_bar=False,
+        logger=False,
+    )
+    encoder = encoder_of(model)
+    some = adata[: min(500, adata.n_obs)]
+    expected = model.get_latent_representation(some.copy())
+    gap = float(np.abs(encoder.encode(sp.csr_matrix(some.X)) - expected).max())
+    if not gap < 1e-3:
+        raise CellscribeError(f"the exported encoder differs from scvi-tools' by {gap:.2g}")
+    log(f"scVI: {len(model.history['elbo_train'])} epochs on {adata.n_obs:,} cells")
+    return encoder
+
+
+def encoder_of(model: Any) -> Encoder:
+    """The encoder of a trained SCVI model without encoded covariates, batch normalisation folded in."""
+    weights: list[np.ndarray] = []
+    biases: list[np.ndarray] = []
+    module = model.module.z_encoder
+    for layers in module.encoder.fc_layers:
+        linear, norm = layers[0], layers[1]
+        weight = linear.weight.detach().cpu().numpy().T
+        bias = linear.bias.detach().cpu().numpy()
+        if norm is not None:
+            weight, bias = fold_batch_norm(
+                weight,
+                bias,
+                scale=norm.weight.detach().cpu().numpy(),
+                shift=norm.bias.detach().cpu().numpy(),
+                mean=norm.running_mean.detach().cpu().numpy(),
+                variance=norm.running_var.detach().cpu().numpy(),
+                epsilon=norm.eps,
+            )
+        weights.append(np.ascontiguousarray(weight))
+        biases.append(bias)
+    weights.append(np.ascontiguousarray(module.mean_encoder.weight.detach().cpu().numpy().T))
+    biases.append(module.mean_encoder.bias.detach().cpu().numpy())
+    return Encoder(tuple(weights), tuple(biases))
+
+
+def train_trees(
+    latent: np.ndarray, codes: np.ndarray, n_labels: int, *, n_rounds: int = 80, cpus: int = 1, seed: int = 0
+) -> Any:
+    """Gradient-boosted trees on the latent; rare labels weigh more (square root of their rarity, at most ten).
+
+    latent: (n_cells, n_latent). Returns an `xgboost.Booster` that gives (n_cells, n_labels) probabilities.
+    """
+    import xgboost
+
+    counts = np.bincount(codes, minlength=n_labels)
+    rarity = np.minimum(10.0, np.sqrt(len(codes) / (n_labels * np.maximum(counts, 1))))
+    data = xgboost.DMatrix(latent, label=codes, weight=rarity[codes])
+    parameters = {
+        "objective": "multi:softprob",
+        "num_class": n_labels,
+        "tree_method": "hist",
+        "max_depth": 4,
+        "eta": 0.15,
+        "subsample": 0.8,
+        "colsample_bytree": 0.8,
+        "lambda": 2.0,
+        "min_child_weight": 2,
+        "seed": seed,
+        "nthread": cpus,
+    }
+    return xgboost.train(parameters, data, num_boost_round=n_rounds)
