@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -41,8 +42,8 @@ def write_manifest(folder: Path, fields: dict[str, Any]) -> str:
     """Write manifest.json over every file of `folder`; return the model's sha256.
 
     fields: everything that the schema asks for but `format`, `format_version` and `files`, which are added
-    here. Raises ValueError naming every field that does not fit the schema, and ModelFetchError for a file that
-    no model may hold (the same rules as `verify_model`: no model is made that could not be read).
+    here. Raises ValueError naming every field that does not fit the schema, and ModelFetchError for a file
+    that no model may hold (the same rules as `verify_model`: no model is made that could not be read).
     """
     folder = Path(folder)
     files = {
@@ -104,7 +105,7 @@ def verify_model(folder: Path) -> dict[str, Any]:
     """Check that `folder` is exactly what its manifest says; return the manifest.
 
     Every listed file is there with its size and sha256, no other file is, none is a link out of the folder or
-    of a kind that could hold code. Raises ModelFetchError naming the file, what was expected and what was seen.
+    of a kind that could hold code. Raises ModelFetchError naming the file, what was expected, what was seen.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -245,7 +246,8 @@ def _check_format(manifest: Any, path: Path) -> None:
 
 
 def _check_link(path: Path, root: Path) -> None:
-    target = path.resolve()
+    # Path.resolve raises on a loop of links before Python 3.13.
+    target = Path(os.path.realpath(path))
     if not target.is_relative_to(root) or not target.is_file():
         raise ModelFetchError(
             f"this is a link to '{target}', which is not a file of the model",

@@ -1,0 +1,33 @@
+#!/usr/bin/env python3
+"""Verify a model and put it into the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cellscribe.cli import SETTINGS, common_options, exit_codes, log, path_in, path_out
+
+
+@click.command(context_settings=SETTINGS)
+@click.option(
+    "--model", type=path_in, required=True, help="A model's folder, or a zip, tar.gz or tar of one."
+)
+@click.option(
+    "--output-folder", type=path_out, default="models", help="The model is put below it, named by its sha256."
+)
+@click.option(
+    "--sha256", default="", help="What the archive, or the model's manifest.json, must have; empty for any."
+)
+@common_options
+@exit_codes
+def main(model: Path, output_folder: Path, sha256: str, cpus: int, pipeline_version: str) -> None:
+    """Check that a model is whole and holds no code to be run, and keep it by its sha256."""
+    from cellscribe.model.store import fetch_model
+
+    log(f"the model is whole: {fetch_model(model, output_folder, sha256)}")
+
+
+if __name__ == "__main__":
+    main()
