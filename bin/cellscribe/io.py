@@ -75,12 +75,13 @@ def write_h5ad(adata: anndata.AnnData, target: Path) -> None:
     import anndata
 
     for frame in (adata.obs, adata.var):
-        _plain_columns(frame)
+        plain_columns(frame)
     with anndata.settings.override(allow_write_nullable_strings=False), atomic_path(target) as temporary:
         adata.write_h5ad(temporary, compression="lzf")
 
 
-def _plain_columns(frame: pd.DataFrame) -> None:
+def plain_columns(frame: pd.DataFrame) -> None:
+    """Turn a table's index and columns, in place, into types that every reader of h5ad knows."""
     import pandas as pd
 
     frame.index = pd.Index(frame.index.astype(str).to_numpy(dtype=object), dtype=object, name=None)
@@ -93,6 +94,6 @@ def _plain_columns(frame: pd.DataFrame) -> None:
             frame[name] = column.astype(object).where(column.notna(), "").astype(str).astype(object)
         elif pd.api.types.is_extension_array_dtype(column.dtype):
             frame[name] = column.to_numpy(
-                dtype="float64" if column.isna().any() else column.dtype.numpy_dtype,  # type: ignore[union-attr]
+                dtype="float64" if column.isna().any() else column.dtype.numpy_dtype,
                 na_value=float("nan") if column.isna().any() else None,
             )

@@ -22,7 +22,7 @@ def pool(members: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
     Probabilities are floored at 1e-4, so that no member alone can rule a label out.
     """
     logs = [np.log(np.maximum(member, FLOOR)) for member in members]
-    return softmax(sum(weight * log for weight, log in zip(weights, logs, strict=True)))  # type: ignore[arg-type]
+    return softmax(sum(weight * log for weight, log in zip(weights, logs, strict=True)))
 
 
 def fit_pool(
