@@ -1,0 +1,492 @@
+"""The run at a glance: one row a sample in summary.tsv, and what MultiQC needs to draw its page.
+
+Everything comes from the steps' JSON files (docs/architecture.md). A sample that lacks one failed there.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from cellscribe.contract import REASONS, UNASSIGNED
+from cellscribe.errors import InputError
+from cellscribe.io import atomic_path, read_json
+
+# In the order of the pipeline: the file that is left, and the steps that failed where it is missing.
+STEPS = {"convert": "CONVERT", "qc": "QC", "annotation": "MAP or ANNOTATE"}
+WARNED_BY = {**STEPS, "annotation": "ANNOTATE"}
+
+MAX_LABELS_DRAWN = 25
+OTHER_LABELS = "other labels"
+GREY = "#b8b8b8"
+# Neighbours in a stack of many labels must stay apart. After Kelly 1965, Color Engineering 3:26, without the
+# greys, which mean "not named" here.
+COLOURS = (
+    "#0067a5",
+    "#f38400",
+    "#008856",
+    "#be0032",
+    "#875692",
+    "#e3b800",
+    "#5ba3d9",
+    "#882d17",
+    "#8db600",
+    "#e68fac",
+    "#604e97",
+    "#f6a600",
+    "#2b3d26",
+    "#b3446c",
+    "#c2b280",
+    "#00a3a3",
+    "#654522",
+    "#f99379",
+    "#5c7fd6",
+    "#4b6455",
+    "#dcd300",
+    "#e25822",
+    "#3fbf8f",
+    "#a1caf1",
+    "#7a0055",
+)
+REASON_COLOURS = dict(zip(REASONS, ("#4c9f70", "#e3b800", "#be0032", "#5ba3d9"), strict=True))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the steps said about one sample; None where a step left nothing."""
+
+    id: str
+    path: str
+    convert: dict[str, Any] | None
+    qc: dict[str, Any] | None
+    annotation: dict[str, Any] | None
+
+    @property
+    def failed_step(self) -> str:
+        """The first step that left nothing, or "" for a sample that is done."""
+        return next((step for part, step in STEPS.items() if getattr(self, part) is None), "")
+
+    def get(self, part: str, *keys: str) -> Any:
+        """A value below `part`, or None where it or anything on the way to it is missing."""
+        return reduce(
+            lambda value, key: value.get(key) if isinstance(value, dict) else None, keys, getattr(self, part)
+        )
+
+    @property
+    def labels(self) -> Counter[str]:
+        """Number of cells by final label, `unassigned` left out."""
+        counts = Counter(self.get("annotation", "composition") or {})
+        del counts[UNASSIGNED]
+        return counts
+
+    @property
+    def warnings(self) -> list[tuple[str, str]]:
+        """(step, sentence) of every warning."""
+        return [
+            (step, str(text)) for part, step in WARNED_BY.items() for text in self.get(part, "warnings") or []
+        ]
+
+
+def _share(part: Any, whole: Any) -> float | None:
+    return part / whole if part is not None and whole else None
+
+
+def _model(sample: Sample) -> str | None:
+    model = sample.get("annotation", "model")
+    return f"{model.get('name', '')} {model.get('version', '')}".strip() if model else None
+
+
+def _top(sample: Sample) -> tuple[str | None, int | None]:
+    # The name breaks ties, so that the same cells always give the same row.
+    return min(sample.labels.items(), key=lambda item: (-item[1], item[0]), default=(None, None))
+
+
+COLUMNS: dict[str, Callable[[Sample], Any]] = {
+    "sample": lambda s: s.id,
+    "status": lambda s: "failed" if s.failed_step else "done",
+    "failed_step": lambda s: s.failed_step,
+    "organism": lambda s: s.get("convert", "organism"),
+    "source": lambda s: s.get("convert", "source"),
+    "n_cells_read": lambda s: s.get("convert", "n_cells"),
+    "n_cells_kept": lambda s: s.get("qc", "n_cells_after"),
+    "n_doublets": lambda s: s.get("qc", "doublets", "n"),
+    "median_counts": lambda s: s.get("qc", "after", "total_counts", "median"),
+    "median_genes": lambda s: s.get("qc", "after", "n_genes_by_counts", "median"),
+    "median_pct_mt": lambda s: s.get("qc", "after", "pct_counts_mt", "median"),
+    "model": _model,
+    "gene_overlap": lambda s: s.get("annotation", "gene_overlap"),
+    "n_labels": lambda s: len(s.labels) if s.annotation is not None else None,
+    "top_label": lambda s: _top(s)[0],
+    "top_label_share": lambda s: _share(_top(s)[1], s.get("annotation", "n_cells")),
+    "unassigned_share": lambda s: _share(s.get("annotation", "unassigned"), s.get("annotation", "n_cells")),
+    "median_uncertainty": lambda s: s.get("annotation", "median_uncertainty"),
+    "share_far_from_reference": lambda s: s.get("annotation", "reference_distance", "share_beyond_99"),
+    "n_warnings": lambda s: len(s.warnings),
+}
+
+
+def run_summary(samples_file: Path, inputs: Path, output_folder: Path) -> list[Sample]:
+    """Write summary.tsv and the `*_mqc.json` files into `output_folder`; return what was summed up.
+
+    samples_file: samples.json, as CHECK_INPUT writes it. inputs: the folder of `<sample>.convert.json`,
+    `<sample>.qc.json` and `<sample>.annotation.json`, as far as they were made. Raises InputError for a file
+    that is no JSON object and for a run of no samples.
+    """
+    samples = read_samples(samples_file, inputs)
+    write_summary(samples, output_folder / "summary.tsv")
+    for section in sections(samples):
+        with atomic_path(output_folder / f"{section['id']}_mqc.json") as temporary:
+            # Not sorted: the order of columns and colours is the order drawn.
+            temporary.write_text(json.dumps(section, indent=1, allow_nan=False))
+    return samples
+
+
+def read_samples(samples_file: Path, inputs: Path) -> list[Sample]:
+    """Read samples.json and every step's JSON, in the order of samples.json. Raises as `run_summary`."""
+    listed = _read(samples_file, list)
+    if not listed:
+        raise InputError("the run has no samples", "Give at least one sample as --input.", file=samples_file)
+    samples = []
+    for row in listed:
+        files = {part: inputs / f"{row['id']}.{part}.json" for part in STEPS}
+        parts = {part: _read(file, dict) if file.exists() else None for part, file in files.items()}
+        samples.append(Sample(row["id"], str(row.get("path", "")), **parts))
+    return samples
+
+
+def _read(path: Path, kind: type) -> Any:
+    try:
+        value = read_json(path)
+    except ValueError as error:
+        value = error
+    if not isinstance(value, kind):
+        seen = value if isinstance(value, ValueError) else f"a JSON {type(value).__name__}"
+        raise InputError(
+            f"this should be a JSON {kind.__name__} that an earlier step wrote; seen: {seen}",
+            "Delete the step's work folder and run again with -resume.",
+            file=path,
+        )
+    return value
+
+
+def write_summary(samples: Iterable[Sample], target: Path) -> None:
+    """Write one row a sample, with the columns `COLUMNS`, safe to open in a spreadsheet."""
+    with atomic_path(target) as temporary, temporary.open("w", newline="") as handle:
+        writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([cell(column(sample)) for column in COLUMNS.values()] for sample in samples)
+
+
+def cell(value: Any) -> str:
+    """A value as a cell of a table: numbers short, "" for none, text that no spreadsheet runs as a formula.
+
+    Source: OWASP, CSV injection (a leading quote makes it text).
+    """
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4f}".rstrip("0").rstrip(".")
+    if isinstance(value, int):
+        return str(value)
+    text = " ".join(re.sub(r"[\x00-\x1f\x7f\u2028\u2029]", " ", str(value)).split())
+    return f"'{text}" if text.startswith(tuple("=+-@＝＋－＠")) else text
+
+
+def sections(samples: list[Sample]) -> list[dict[str, Any]]:
+    """MultiQC's custom content, one object a file; a section without data is left out."""
+    made = (
+        _failures(samples),
+        _general(samples),
+        _cells(samples),
+        _removed(samples),
+        _composition(samples),
+        _reasons(samples),
+        _fit(samples),
+        _warnings(samples),
+    )
+    return [section for section in made if section["data"]]
+
+
+def _percent(title: str, description: str, scale: str, **more: Any) -> dict[str, Any]:
+    return {
+        "title": title,
+        "description": description,
+        "suffix": "%",
+        "min": 0,
+        "max": 100,
+        "format": "{:,.1f}",
+        "scale": scale,
+        **more,
+    }
+
+
+def _number(
+    title: str, description: str, scale: str = "Blues", form: str = "{:,.0f}", **more: Any
+) -> dict[str, Any]:
+    return {"title": title, "description": description, "min": 0, "format": form, "scale": scale, **more}
+
+
+def _rows(samples: list[Sample], columns: dict[str, Callable[[Sample], Any]]) -> dict[str, dict[str, Any]]:
+    """The values of every sample that has any; numbers as they are, text escaped."""
+    rows = {}
+    for sample in samples:
+        values = {name: column(sample) for name, column in columns.items()}
+        row = {
+            name: escape(value) if isinstance(value, str) else value
+            for name, value in values.items()
+            if value is not None
+        }
+        if row:
+            rows[escape(sample.id)] = row
+    return rows
+
+
+def _times_100(name: str) -> Callable[[Sample], float | None]:
+    def percent(sample: Sample) -> float | None:
+        value = COLUMNS[name](sample)
+        return None if value is None else 100 * value
+
+    return percent
+
+
+def _general(samples: list[Sample]) -> dict[str, Any]:
+    columns = {
+        **{name: COLUMNS[name] for name in ("n_cells_read", "n_cells_kept", "median_counts", "median_genes")},
+        "median_pct_mt": COLUMNS["median_pct_mt"],
+        "top_label": COLUMNS["top_label"],
+        "top_label_share": _times_100("top_label_share"),
+        "unassigned_share": _times_100("unassigned_share"),
+        "median_uncertainty": COLUMNS["median_uncertainty"],
+        "n_warnings": COLUMNS["n_warnings"],
+    }
+    return {
+        "id": "cellscribe_general",
+        "plot_type": "generalstats",
+        "namespace": "cellscribe",
+        "headers": {
+            "n_cells_read": _number("Cells read", "Cells in the input", hidden=True),
+            "n_cells_kept": _number("Cells", "Cells left after quality control"),
+            "median_counts": _number("Counts", "Median counts of a cell", "Greens", hidden=True),
+            "median_genes": _number("Genes", "Median number of genes of a cell", "Greens"),
+            "median_pct_mt": _percent(
+                "Mito", "Median share of mitochondrial counts in a cell", "Oranges", max=None, ceiling=20
+            ),
+            "top_label": {
+                "title": "Most cells are",
+                "description": "The label with the most cells",
+                "scale": False,
+            },
+            "top_label_share": _percent(
+                "Share", "Share of the cells with that label", "Purples", hidden=True
+            ),
+            "unassigned_share": _percent(
+                "Unassigned", "Share of the cells that the model should not name", "OrRd"
+            ),
+            "median_uncertainty": _number(
+                "Uncertainty",
+                "Median uncertainty of the predicted label: 0 sure, 1 not at all",
+                "OrRd",
+                "{:,.2f}",
+                max=1,
+                ceiling=0.5,
+            ),
+            "n_warnings": _number("Warnings", "How many warnings the steps gave", "OrRd", ceiling=5),
+        },
+        "data": _rows(samples, columns),
+    }
+
+
+def _cells(samples: list[Sample]) -> dict[str, Any]:
+    data = {}
+    for sample in samples:
+        before, after = sample.get("qc", "n_cells_before"), sample.get("qc", "n_cells_after")
+        if before is not None and after is not None:
+            data[escape(sample.id)] = {"kept": after, "removed": before - after}
+    return {
+        "id": "cellscribe_cells",
+        "section_name": "Cells kept",
+        "description": "Cells that quality control kept and removed.",
+        "plot_type": "bargraph",
+        "pconfig": _bars("Cells kept and removed", "cells", tt_decimals=0),
+        "categories": {
+            "kept": {"name": "kept", "color": "#4c9f70"},
+            "removed": {"name": "removed", "color": GREY},
+        },
+        "data": data,
+    }
+
+
+def _removed(samples: list[Sample]) -> dict[str, Any]:
+    data = {escape(s.id): _escaped(s.get("qc", "removed_by") or {}) for s in samples if s.qc is not None}
+    reasons = sorted({reason for row in data.values() for reason, n in row.items() if n})
+    return {
+        "id": "cellscribe_removed",
+        "section_name": "Why cells were removed",
+        "description": "Cells that failed each check. A cell may fail several, so the bars may add up to "
+        "more than the cells removed. With <code>--qc flag</code> these cells are marked, not removed.",
+        "plot_type": "bargraph",
+        "pconfig": _bars("Cells by failed check", "cells", cpswitch=False, stacking="group", tt_decimals=0),
+        "categories": _categories(reasons),
+        "data": data if reasons else {},
+    }
+
+
+def _composition(samples: list[Sample]) -> dict[str, Any]:
+    total: Counter[str] = sum((sample.labels for sample in samples), Counter())
+    drawn = [
+        label for label, _ in sorted(total.items(), key=lambda item: (-item[1], item[0]))[:MAX_LABELS_DRAWN]
+    ]
+    data = {}
+    for sample in samples:
+        if sample.annotation is not None:
+            row = {label: n for label, n in sample.labels.items() if label in drawn}
+            row[OTHER_LABELS] = sample.labels.total() - sum(row.values())
+            row[UNASSIGNED] = sample.get("annotation", "unassigned") or 0
+            data[escape(sample.id)] = _escaped({label: n for label, n in row.items() if n})
+    categories = _categories([escape(label) for label in drawn])
+    if len(total) > len(drawn):
+        categories[OTHER_LABELS] = {"name": OTHER_LABELS, "color": "#6f6f6f"}
+    categories[UNASSIGNED] = {"name": UNASSIGNED, "color": GREY}
+    return {
+        "id": "cellscribe_composition",
+        "section_name": "Composition",
+        "description": "Cells by final label: a cell type, a broader type where only that is sure, or "
+        f"<code>{UNASSIGNED}</code>. The {MAX_LABELS_DRAWN} most frequent labels of the run are drawn.",
+        "plot_type": "bargraph",
+        "pconfig": _bars("Cells by final label", "cells", cpswitch_c_active=False, tt_decimals=0),
+        "categories": categories,
+        "data": data,
+    }
+
+
+def _reasons(samples: list[Sample]) -> dict[str, Any]:
+    data = {}
+    for sample in samples:
+        reasons, n_cells = sample.get("annotation", "reasons"), sample.get("annotation", "n_cells")
+        if reasons is not None and n_cells:
+            given = {reason: n for reason, n in reasons.items() if reason and reason in REASONS}
+            data[escape(sample.id)] = {"assigned": n_cells - sum(given.values()), **given}
+    meanings = "; ".join(f"<code>{reason}</code>: {meaning}" for reason, meaning in REASONS.items() if reason)
+    return {
+        "id": "cellscribe_reasons",
+        "section_name": "Why cells are not named",
+        "description": f"Cells whose predicted label was not kept as it was, by reason. {meanings[0].upper()}"
+        f"{meanings[1:]}.",
+        "plot_type": "bargraph",
+        "pconfig": _bars("Cells by reason", "cells", cpswitch_c_active=False, tt_decimals=0),
+        "categories": {
+            reason or "assigned": {"name": (reason or "assigned").replace("_", " "), "color": colour}
+            for reason, colour in REASON_COLOURS.items()
+        },
+        "data": data,
+    }
+
+
+def _fit(samples: list[Sample]) -> dict[str, Any]:
+    columns: dict[str, Callable[[Sample], Any]] = {
+        "model": COLUMNS["model"],
+        "gene_overlap": _times_100("gene_overlap"),
+        "n_genes_found": lambda s: s.get("annotation", "n_genes_found"),
+        "n_model_genes": lambda s: s.get("annotation", "n_model_genes"),
+        "genes_matched_by": lambda s: s.get("annotation", "genes_matched_by"),
+        "far": _times_100("share_far_from_reference"),
+        "unassigned_share": _times_100("unassigned_share"),
+        "median_uncertainty": COLUMNS["median_uncertainty"],
+    }
+    return {
+        "id": "cellscribe_fit",
+        "section_name": "How well model and sample fit",
+        "description": "Few shared genes, or many cells far from every reference cell, mean that the sample "
+        "holds what the model was not trained on: read its labels with care.",
+        "plot_type": "table",
+        "pconfig": {"id": "cellscribe_fit_table", "title": "Model and sample", "namespace": "cellscribe"},
+        "headers": {
+            "model": {"title": "Model", "description": "Name and version", "scale": False},
+            "gene_overlap": _percent(
+                "Genes shared", "Share of the model's genes that the sample has", "RdYlGn"
+            ),
+            "n_genes_found": _number(
+                "Genes found", "Genes of the model that the sample has", "Greens", hidden=True
+            ),
+            "n_model_genes": _number("Model's genes", "Genes that the model uses", "Greens", hidden=True),
+            "genes_matched_by": {
+                "title": "Matched by",
+                "description": "The column of gene names that fits the model best",
+                "scale": False,
+            },
+            "far": _percent(
+                "Far cells", "Cells farther from the reference than 99 % of its own cells are", "OrRd"
+            ),
+            "unassigned_share": _percent(
+                "Unassigned", "Share of the cells that the model should not name", "OrRd"
+            ),
+            "median_uncertainty": _number(
+                "Uncertainty", "Median: 0 sure, 1 not at all", "OrRd", "{:,.2f}", max=1, ceiling=0.5
+            ),
+        },
+        "data": _rows([s for s in samples if s.annotation is not None], columns),
+    }
+
+
+def _warnings(samples: list[Sample]) -> dict[str, Any]:
+    rows = [(sample.id, step, text) for sample in samples for step, text in sample.warnings]
+    return {
+        "id": "cellscribe_warnings",
+        "section_name": "Warnings",
+        "description": f"{len(rows):,} in {len({row[0] for row in rows}):,} of {len(samples):,} samples.",
+        "plot_type": "html",
+        "data": _html_table(("Sample", "Step", "Warning"), rows),
+    }
+
+
+def _failures(samples: list[Sample]) -> dict[str, Any]:
+    rows = [(sample.id, sample.failed_step, sample.path) for sample in samples if sample.failed_step]
+    return {
+        "id": "cellscribe_failures",
+        "section_name": "Failed samples",
+        "description": f"{len(rows):,} of {len(samples):,} samples were not finished. Why stands in "
+        "<code>summary/failures.tsv</code>; the others are complete.",
+        "plot_type": "html",
+        "data": _html_table(("Sample", "Failed in", "Input"), rows),
+    }
+
+
+def _html_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    if not rows:
+        return ""
+    lines = ["".join(f"<td>{escape(value)}</td>" for value in row) for row in rows]
+    return (
+        '<div class="table-responsive"><table class="table table-sm table-condensed table-hover"><thead><tr>'
+        + "".join(f"<th>{escape(name)}</th>" for name in head)
+        + "</tr></thead><tbody>"
+        + "".join(f"<tr>{line}</tr>" for line in lines)
+        + "</tbody></table></div>"
+    )
+
+
+def _bars(title: str, unit: str, **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"cellscribe_{re.sub('[^a-z]+', '_', title.lower())}",
+        "title": f"cellscribe: {title}",
+        "ylab": unit,
+        "series_label": "samples",
+        "hide_zero_cats": True,
+        "sort_samples": False,
+        **more,
+    }
+
+
+def _categories(names: list[str]) -> dict[str, dict[str, str]]:
+    return {name: {"name": name, "color": COLOURS[i % len(COLOURS)]} for i, name in enumerate(names)}
+
+
+def _escaped(row: dict[str, Any]) -> dict[str, Any]:
+    return {escape(name): value for name, value in row.items()}
