@@ -1,0 +1,444 @@
+"""The figures of the report: PNG, drawn with matplotlib's object interface (no display, no global state)."""
+
+from __future__ import annotations
+
+import base64
+import io
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellscribe.contract import UNASSIGNED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# The first eight after Okabe & Ito and Paul Tol; each next one as far as possible (OKLab) from those before,
+# seen with normal vision, deuteranopia and protanopia (Machado et al. 2009). No greys: those are unassigned.
+# fmt: off
+PALETTE = (
+    "#4477AA", "#E69F00", "#228B73", "#CC6677", "#56B4E9", "#882255", "#B8A53A", "#7B61C9", "#24E4B4",
+    "#845400", "#3C3CA8", "#A87800", "#9084FC", "#F078B4", "#0C5478", "#54D8F0", "#C0CC78", "#CCA884",
+    "#904854", "#A86048", "#306C78", "#783C24", "#A878CC", "#60549C", "#E4C000", "#48A8A8", "#C08454",
+    "#4878F0", "#3C54C0", "#D88484", "#F084E4", "#846C00", "#60849C", "#6CCCC0", "#A89000", "#FC9060",
+)
+# fmt: on
+UNASSIGNED_COLOUR = "#C9CDD2"
+INK, QUIET, RULE_COLOUR, ACCENT = "#1F2A37", "#5B6675", "#DDE2E8", "#35618E"
+MAX_POINTS = 50_000
+DPI = 160
+
+
+@dataclass(frozen=True)
+class DotPlotGroup:
+    """A row of the dot plot: its label, and mean and share by gene of the plot, shape (n_genes,)."""
+
+    name: str
+    label: str
+    mean: np.ndarray
+    share: np.ndarray
+
+
+def label_colours(labels: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """Give each label its colour, the same one in every figure.
+
+    labels: those of this sample, the largest first. known: the model's, in its own order; where they are few
+    enough they keep their colours from sample to sample. `unassigned` is grey.
+    """
+    names = [label for label in labels if label != UNASSIGNED]
+    if len(set(known) | set(names)) <= len(PALETTE):
+        names = list(dict.fromkeys([*known, *names]))
+    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    return {**colours, UNASSIGNED: UNASSIGNED_COLOUR}
+
+
+def printable(text: str, longest: int = 30) -> str:
+    """Shorten a name from a user to one line that a figure can hold."""
+    clean = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in str(text))
+    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[Figure]:
+    """Give a figure, in inches, in the report's style. Names are never read as formulas ($...$)."""
+    import logging
+
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # A name may hold letters that the font lacks; a box in the figure is enough, the tables have the name.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    style: dict[str, Any] = {
+        "text.parse_math": False,
+        "font.family": "sans-serif",
+        "font.sans-serif": ["Inter", "Source Sans 3", "Noto Sans", "Arial", "DejaVu Sans"],
+        "font.size": 9,
+        "text.color": INK,
+        "axes.labelcolor": QUIET,
+        "axes.edgecolor": RULE_COLOUR,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.color": QUIET,
+        "ytick.color": QUIET,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+    }
+    import warnings
+
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+def _png(figure: Figure) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    small = io.BytesIO()
+    # 256 colours are plenty for these figures, and a third of the size.
+    image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(small, format="PNG", optimize=True)
+    return small.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """Embed a PNG in a page."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def drawn_cells(n_obs: int, seed: int = 0) -> np.ndarray:
+    """Choose the cells to draw, at most 50,000, in random order so that no type hides another."""
+    return np.random.default_rng(seed).permutation(n_obs)[:MAX_POINTS]
+
+
+def _point_size(n: int) -> float:
+    return float(np.clip(9_000 / max(n, 1), 0.6, 14))
+
+
+def _bare(axes: Axes, coordinates: np.ndarray) -> None:
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    low, high = np.percentile(coordinates, [0.1, 99.9], axis=0)
+    room = np.maximum((high - low) * 0.06, 1e-6)
+    axes.set(xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
+
+
+def _name_on_plot(axes: Axes, x: float, y: float, text: str, size: float) -> Any:
+    from matplotlib.patheffects import withStroke
+
+    return axes.text(
+        x,
+        y,
+        printable(text, 26),
+        ha="center",
+        va="center",
+        fontsize=size,
+        fontweight="bold",
+        color=INK,
+        path_effects=[withStroke(linewidth=2.6, foreground="white", alpha=0.9)],
+        zorder=10,
+    )
+
+
+def _spread(texts: list[Any], axes: Axes) -> None:
+    """Push names apart that overlap, up and down."""
+    renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    inverse = axes.transData.inverted()
+    for _ in range(60):
+        boxes = [text.get_window_extent(renderer) for text in texts]
+        moved = False
+        for i in range(len(texts)):
+            for j in range(i + 1, len(texts)):
+                if not boxes[i].overlaps(boxes[j]):
+                    continue
+                moved = True
+                step = 2.0 if boxes[i].y0 >= boxes[j].y0 else -2.0
+                for text, shift in ((texts[i], step), (texts[j], -step)):
+                    x, y = axes.transData.transform(text.get_position())
+                    text.set_position(inverse.transform((x, y + shift)))
+        if not moved:
+            return
+
+
+def umap_by_category(
+    coordinates: np.ndarray,
+    values: np.ndarray,
+    colours: dict[str, str],
+    *,
+    width: float = 7.2,
+    height: float = 5.8,
+    background: np.ndarray | None = None,
+) -> bytes:
+    """Draw cells coloured by a category, its names at their cells' medians; `unassigned` below, in grey.
+
+    coordinates: (n_obs, 2). values: (n_obs,) text. background: (n, 2) of reference cells, drawn lowest.
+    """
+    with _figure(width, height) as figure:
+        axes = figure.add_subplot()
+        everything = coordinates if background is None else np.vstack([coordinates, background])
+        if background is not None:
+            shown = drawn_cells(len(background))
+            axes.scatter(
+                background[shown, 0],
+                background[shown, 1],
+                s=_point_size(len(shown)),
+                c="#E7EAEE",
+                linewidths=0,
+                rasterized=True,
+            )
+        order = drawn_cells(len(values))
+        unassigned = values[order] == UNASSIGNED
+        for rows in (order[unassigned], order[~unassigned]):
+            axes.scatter(
+                coordinates[rows, 0],
+                coordinates[rows, 1],
+                s=_point_size(len(order)),
+                c=[colours[value] for value in values[rows]] if len(rows) else None,
+                linewidths=0,
+                alpha=0.85,
+                rasterized=True,
+            )
+        _bare(axes, everything)
+        names, counts = np.unique(values.astype(str), return_counts=True)
+        named = [name for name in names[np.argsort(-counts)] if name != UNASSIGNED][: len(PALETTE)]
+        font = (8.5 if len(named) <= 14 else 7.5) if width > 5 else (7.5 if len(named) <= 10 else 6.5)
+        texts = []
+        for name in named:
+            x, y = _densest(coordinates[values == name])
+            texts.append(_name_on_plot(axes, x, y, name, font))
+        figure.canvas.draw()
+        _spread(texts, axes)
+        return _png(figure)
+
+
+def _densest(points: np.ndarray) -> np.ndarray:
+    """The cell nearest to the median: a name then stands on cells, even where the type lies in two places."""
+    median = np.median(points, axis=0)
+    point: np.ndarray = points[np.argmin(((points - median) ** 2).sum(axis=1))]
+    return point
+
+
+def umap_by_number(
+    coordinates: np.ndarray, values: np.ndarray, *, width: float = 3.8, height: float = 3.5
+) -> bytes:
+    """Draw cells coloured by a number from 0 to 1, the highest on top. coordinates: (n_obs, 2)."""
+    with _figure(width, height) as figure:
+        axes = figure.add_subplot()
+        order = drawn_cells(len(values))
+        order = order[np.argsort(values[order], kind="stable")]
+        points = axes.scatter(
+            coordinates[order, 0],
+            coordinates[order, 1],
+            s=_point_size(len(order)),
+            c=values[order],
+            cmap=_uncertain(),
+            vmin=0,
+            vmax=1,
+            linewidths=0,
+            rasterized=True,
+        )
+        _bare(axes, coordinates)
+        bar = figure.colorbar(points, cax=axes.inset_axes((0.02, 0.03, 0.3, 0.022)), orientation="horizontal")
+        bar.outline.set_visible(False)
+        bar.set_ticks([0, 0.5, 1])
+        bar.ax.tick_params(labelsize=7, pad=1)
+        return _png(figure)
+
+
+def _uncertain() -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list(
+        "uncertain", ["#B9CFE4", "#8FA3BF", "#B9873F", "#A63A1E", "#5E0B15"]
+    )
+
+
+def small_multiples(coordinates: np.ndarray, values: np.ndarray, colours: dict[str, str]) -> bytes:
+    """Draw one small panel a category, its cells over all others in grey. coordinates: (n_obs, 2)."""
+    names, counts = np.unique(values.astype(str), return_counts=True)
+    names, counts = names[np.argsort(-counts, kind="stable")], np.sort(counts)[::-1]
+    names, counts = names[:48], counts[:48]
+    across = 6
+    down = -(-len(names) // across)
+    with _figure(11, down * 2.05) as figure:
+        grid = figure.subplots(down, across, squeeze=False)
+        below = drawn_cells(len(values))[:6_000]
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for axes, name, count in zip(grid.flat, names, counts, strict=False):
+            own = np.flatnonzero(values == name)
+            own = own[drawn_cells(len(own))[:6_000]]
+            axes.scatter(
+                coordinates[below, 0],
+                coordinates[below, 1],
+                s=0.8,
+                c="#E3E7EB",
+                linewidths=0,
+                rasterized=True,
+            )
+            colour = "#6B7480" if name == UNASSIGNED else colours[name]
+            axes.scatter(
+                coordinates[own, 0], coordinates[own, 1], s=2.2, c=colour, linewidths=0, rasterized=True
+            )
+            _bare(axes, coordinates)
+            axes.set_title(f"{printable(name, 24)}\n{count:,}", fontsize=8, color=INK)
+        return _png(figure)
+
+
+def histogram(
+    values: np.ndarray, unassigned: np.ndarray, label: str, *, line: float | None = None, note: str = ""
+) -> bytes:
+    """Draw a histogram of numbers from 0 to 1, the unassigned cells stacked on the named ones.
+
+    values: (n_obs,). unassigned: bool, (n_obs,). line: a value to mark, with `note` beside it.
+    """
+    with _figure(5.6, 2.7) as figure:
+        axes = figure.add_subplot()
+        bins = np.linspace(0, 1, 41)
+        axes.hist(
+            [values[~unassigned], values[unassigned]],
+            bins=bins.tolist(),
+            stacked=True,
+            color=[ACCENT, "#AEB5BD"],
+            label=["named", "unassigned"],
+            rwidth=0.92,
+        )
+        axes.set(xlim=(-0.005, 1.005), xlabel=label, ylabel="cells")
+        axes.tick_params(pad=5)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="y", color=RULE_COLOUR, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        if line is not None:
+            axes.axvline(line, color="#A63A1E", linewidth=1.1, linestyle=(0, (3, 2)))
+            axes.annotate(
+                note,
+                (line, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(-5, -2),
+                textcoords="offset points",
+                ha="right",
+                va="top",
+                color="#A63A1E",
+                fontsize=8.5,
+            )
+        figure.legend(
+            loc="outside upper left", ncols=2, frameon=False, fontsize=9, handlelength=1, handleheight=1
+        )
+        return _png(figure)
+
+
+def dot_plot(
+    groups: Sequence[DotPlotGroup],
+    blocks: Sequence[tuple[str, Sequence[str]]],
+    colours: dict[str, str],
+    highest: float,
+) -> bytes:
+    """Draw expected markers (columns, in blocks of one type each) against groups of cells (rows).
+
+    groups: with mean and share by column, in the blocks' order. blocks: (type, its genes). highest: the mean
+    that gets the darkest colour. Size is the share of cells that express the gene; a type's own genes in its
+    own row are framed.
+    """
+    from matplotlib.patches import Rectangle
+
+    genes = [gene for _, block in blocks for gene in block]
+    n_rows, n_columns = len(groups), len(genes)
+    widest = max(len(printable(group.name)) for group in groups)
+    width = 0.235 * n_columns + 0.075 * widest + 1.5
+    with _figure(max(width, 6.5), 0.26 * n_rows + 1.9) as figure:
+        axes = figure.add_subplot()
+        rows, columns = np.mgrid[0:n_rows, 0:n_columns]
+        mean = np.array([group.mean for group in groups])
+        share = np.array([group.share for group in groups])
+        start = 0
+        for name, block in blocks:
+            end = start + len(block)
+            axes.plot(
+                [start - 0.3, end - 0.7],
+                [-0.85, -0.85],
+                color=colours.get(name, QUIET),
+                linewidth=4,
+                clip_on=False,
+                solid_capstyle="butt",
+            )
+            axes.text(
+                start - 0.35,
+                -1.15,
+                printable(name, 24),
+                rotation=38,
+                ha="left",
+                va="bottom",
+                fontsize=8.5,
+                rotation_mode="anchor",
+            )
+            for row, group in enumerate(groups):
+                if group.label == name:
+                    axes.add_patch(
+                        Rectangle(
+                            (start - 0.5, row - 0.5),
+                            len(block),
+                            1,
+                            facecolor="#F1F4F7",
+                            edgecolor="#B4BEC9",
+                            linewidth=0.8,
+                            zorder=0,
+                        )
+                    )
+            start = end
+        points = axes.scatter(
+            columns.ravel(),
+            rows.ravel(),
+            s=(share.ravel() * 0.94 + 0.02) * 150,
+            c=mean.ravel(),
+            cmap=_expressed(),
+            vmin=0,
+            vmax=highest,
+            linewidths=0.4,
+            edgecolors="#8A94A0",
+            zorder=2,
+        )
+        axes.set(xlim=(-0.7, n_columns - 0.3), ylim=(n_rows - 0.4, -0.9))
+        axes.set_xticks(range(n_columns), [printable(gene, 16) for gene in genes], rotation=90, fontsize=8)
+        axes.set_yticks(
+            range(n_rows), [printable(group.name, 40) for group in groups], fontsize=8.5, color=INK
+        )
+        for label in axes.get_xticklabels():
+            label.set_fontstyle("italic")
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        bar = figure.colorbar(points, ax=axes, shrink=min(1.0, 1.6 / (0.26 * n_rows)), aspect=12, pad=0.01)
+        bar.outline.set_visible(False)
+        bar.set_label("mean expression (log)", fontsize=8)
+        handles = [
+            axes.scatter([], [], s=(part * 0.94 + 0.02) * 150, c="#AEB5BD", linewidths=0, label=f"{part:.0%}")
+            for part in (0.1, 0.5, 1.0)
+        ]
+        figure.legend(
+            handles=handles,
+            loc="outside lower right",
+            ncols=3,
+            frameon=False,
+            fontsize=8,
+            title="cells expressing",
+            title_fontsize=8,
+        )
+        return _png(figure)
+
+
+def _expressed() -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list(
+        "expressed", ["#F4F1EA", "#A9C5D8", "#4F86AE", "#1D4E79", "#0B2540"]
+    )

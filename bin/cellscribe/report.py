@@ -1,0 +1,860 @@
+"""The page of one sample: what was done to it, what its cells are called, and how far to trust that."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellscribe import figures, markers
+from cellscribe.cli import log, warn
+from cellscribe.contract import REASONS, UNASSIGNED, OutputNames
+from cellscribe.errors import InputError
+from cellscribe.io import atomic_path, read_json, write_table
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+    import scipy.sparse as sp
+
+TEMPLATES = Path(__file__).parent / "templates"
+# What Seqera Platform shows in the browser is at most 10 MB.
+MAX_BYTES = 8_000_000
+CELLS_TESTED = 20_000
+BLOCK = 10_000
+TOP_GENES = 8
+# Inches; figures that stand three in a row.
+SMALL: dict[str, Any] = {"width": 3.8, "height": 3.5}
+
+# Name and unit.
+METRICS = {
+    "total_counts": ("Counts a cell", ""),
+    "n_genes_by_counts": ("Genes a cell", ""),
+    "pct_counts_mt": ("Mitochondrial share", " %"),
+    "pct_counts_ribo": ("Ribosomal share", " %"),
+    "pct_counts_hb": ("Haemoglobin share", " %"),
+    "doublet_score": ("Doublet score", ""),
+}
+REMOVED_BECAUSE = {
+    "low_counts": "too few counts",
+    "high_counts": "too many counts",
+    "low_genes": "too few genes",
+    "high_genes": "too many genes",
+    "high_mt": "too many mitochondrial counts",
+    "high_ribo": "too many ribosomal counts",
+    "high_hb": "too many haemoglobin counts",
+    "doublet": "probably two cells (doublet)",
+}
+THRESHOLD_SOURCES = {
+    "mad": "from this sample's own spread (MAD)",
+    "fixed": "set by the user",
+    "off": "no bound",
+}
+SOURCES = {
+    "10x_h5_v2": "Cell Ranger .h5 file (version 2 layout)",
+    "10x_h5_v3": "Cell Ranger .h5 file (version 3 layout)",
+    "10x_mtx_v2": "Cell Ranger matrix folder (version 2 layout)",
+    "10x_mtx_v3": "Cell Ranger matrix folder (version 3 layout)",
+    "h5ad": ".h5ad file",
+}
+WHY_UNASSIGNED = {
+    "novel": "they are far from every reference cell",
+    "ambiguous": "no label, and no common ancestor of labels, is probable enough",
+    "low_information": "they have too few counts on the model's genes",
+}
+METHODS = [
+    ("Scanpy", "Wolf, Angerer & Theis, Genome Biology 19:15 (2018)", ""),
+    ("Scrublet (doublets)", "Wolock, Lopez & Klein, Cell Systems 8:281 (2019)", ""),
+    ("MAD-based quality control", "Germain, Sonrel & Robinson, Genome Biology 21:227 (2020)", ""),
+    ("EmptyDrops (cell calling)", "Lun et al., Genome Biology 20:63 (2019)", "called"),
+    ("scVI", "Lopez et al., Nature Methods 15:1053 (2018)", "scvi"),
+    ("Leiden clustering", "Traag, Waltman & van Eck, Scientific Reports 9:5233 (2019)", ""),
+    ("UMAP", "McInnes, Healy & Melville, arXiv:1802.03426 (2018)", ""),
+]
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """The files of one sample that the page is made from, and where it goes."""
+
+    sample: str
+    annotated: Path
+    convert: Path
+    qc: Path
+    annotation: Path
+    qc_violin: Path
+    qc_knee: Path
+    qc_scatter: Path
+    model: Path
+    output: Path
+    markers: Path
+    pipeline_version: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The columns of obs and obsm that the page shows; every array has one row a cell."""
+
+    predicted: np.ndarray
+    final: np.ndarray
+    reason: np.ndarray
+    uncertainty: np.ndarray
+    distance: np.ndarray | None
+    cluster: np.ndarray | None
+    umap: np.ndarray | None
+    reference_umap: np.ndarray | None
+    cl_ids: dict[str, str]
+
+    @property
+    def unassigned(self) -> np.ndarray:
+        """bool, (n_obs,): the cells without a name."""
+        return self.final == UNASSIGNED
+
+
+def write_report(inputs: ReportInputs) -> None:
+    """Write the page and the table of markers.
+
+    Raises InputError where the annotated file lacks the labels that annotation.json names. X is read a block
+    of cells at a time, so that memory holds no more of it than the marker test's 20,000 cells.
+    """
+    import anndata
+
+    convert, qc, annotation = (read_json(path) for path in (inputs.convert, inputs.qc, inputs.annotation))
+    manifest = _read_optional(inputs.model / "manifest.json", {})
+    expected = markers.read_markers(_read_optional(inputs.model / "markers.json", {}))
+    adata = anndata.read_h5ad(inputs.annotated, backed="r")
+    try:
+        cells = read_cells(adata, annotation, inputs)
+        log(f"{inputs.sample}: looking at the markers of {len(cells.final):,} cells")
+        evidence = marker_evidence(
+            adata, cells, expected, str(annotation.get("genes_matched_by", "gene_ids"))
+        )
+        write_table(evidence.table, inputs.markers)
+        page = render(
+            build_page(
+                inputs,
+                convert,
+                qc,
+                annotation,
+                manifest,
+                cells,
+                evidence,
+                _plain_uns(adata, annotation),
+                {"obs": list(adata.obs.keys()), "obsm": list(adata.obsm), "uns": list(adata.uns)},
+            )
+        )
+    finally:
+        adata.file.close()
+    size = len(page.encode())
+    if size > MAX_BYTES:
+        warn(
+            f"sample '{inputs.sample}': the report has {size / 1e6:.1f} MB; above 8 MB some viewers refuse it"
+        )
+    with atomic_path(inputs.output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    log(f"{inputs.sample}: wrote {inputs.output.name} ({size / 1e6:.1f} MB)")
+
+
+def _read_optional(path: Path, default: Any) -> Any:
+    return read_json(path) if path.is_file() else default
+
+
+# --- reading ---
+
+
+def read_cells(adata: anndata.AnnData, annotation: dict[str, Any], inputs: ReportInputs) -> Cells:
+    """Pick what the page needs by the names that annotation.json gives.
+
+    Raises InputError naming the column that is not there.
+    """
+    names = annotation.get("names") or {}
+
+    def column(name: str) -> Any:
+        key = names.get(name, "")
+        if key not in adata.obs:
+            raise InputError(
+                f"obs has no column '{key or name}', which annotation.json gives as its '{name}'",
+                "Give the annotated.h5ad and the annotation.json of the same run of ANNOTATE.",
+                sample=inputs.sample,
+                file=inputs.annotated,
+            )
+        return adata.obs[key]
+
+    def text(values: Any) -> np.ndarray:
+        return values.astype(object).where(values.notna(), "").astype(str).to_numpy(dtype=object)
+
+    def optional(name: str) -> Any:
+        return adata.obs[names[name]] if names.get(name) in adata.obs else None
+
+    def coordinates(name: str) -> np.ndarray | None:
+        if names.get(name) not in adata.obsm:
+            return None
+        values = np.asarray(adata.obsm[names[name]], dtype=np.float64)
+        usable = values.ndim == 2 and values.shape[1] >= 2 and len(values) and np.isfinite(values).all()
+        return values[:, :2] if usable else None
+
+    if not adata.n_obs:
+        raise InputError("there are no cells to report on", sample=inputs.sample, file=inputs.annotated)
+    predicted, final = text(column("predicted")), text(column("final"))
+    distance, cluster = optional("reference_distance"), optional("cluster")
+    cl_ids: dict[str, str] = {}
+    output = OutputNames(str(names["predicted"]).removesuffix("_predicted"))
+    for labels, key in ((predicted, names.get("cl_id")), (final, output.final_cl_id)):
+        if key in adata.obs:
+            for label, cl_id in dict.fromkeys(zip(labels, text(adata.obs[key]), strict=True)):
+                cl_ids.setdefault(label, cl_id)
+    return Cells(
+        predicted=predicted,
+        final=final,
+        reason=text(column("reason")),
+        uncertainty=np.nan_to_num(column("uncertainty").to_numpy(dtype=np.float64), nan=1.0),
+        distance=None if distance is None else np.nan_to_num(distance.to_numpy(dtype=np.float64), nan=1.0),
+        cluster=None if cluster is None else text(cluster),
+        umap=coordinates("umap"),
+        reference_umap=coordinates("reference_umap"),
+        cl_ids=cl_ids,
+    )
+
+
+def _plain_uns(adata: anndata.AnnData, annotation: dict[str, Any]) -> dict[str, Any]:
+    """The provenance that ANNOTATE left in uns: an object, or JSON text of one."""
+    names = annotation.get("names") or {}
+    key = OutputNames(str(names["predicted"]).removesuffix("_predicted")).predictions
+    value = adata.uns.get(names.get("predictions", key), {})
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {}
+    return dict(value) if hasattr(value, "items") else {}
+
+
+# --- markers ---
+
+
+@dataclass(frozen=True)
+class MarkerEvidence:
+    """What the genes say: verdicts by final label, of the unassigned by closest label, test and dot plot."""
+
+    named: list[markers.Support]
+    left: list[markers.Support]
+    table: pd.DataFrame
+    dot_plots: list[bytes]
+    n_tested: int
+    colours: dict[str, str]
+
+
+def marker_evidence(
+    adata: anndata.AnnData, cells: Cells, expected: dict[str, list[markers.Marker]], matched_by: str
+) -> MarkerEvidence:
+    """Look at every label's expected markers, and test for the genes that mark it here, in one pass of X."""
+    import scipy.sparse as sp
+
+    pairs = sorted(set(zip(cells.predicted, cells.final, strict=True)))
+    position = {pair: i for i, pair in enumerate(pairs)}
+    codes = np.array([position[pair] for pair in zip(cells.predicted, cells.final, strict=True)])
+    _, final_codes = np.unique(cells.final.astype(str), return_inverse=True)
+    sample = markers.stratified_sample(final_codes, CELLS_TESTED)
+    kept: list[sp.csr_matrix] = []
+
+    def blocks() -> Iterator[tuple[np.ndarray, sp.csr_matrix]]:
+        for start in range(0, adata.n_obs, BLOCK):
+            end = min(start + BLOCK, adata.n_obs)
+            block = markers.log_normalise(sp.csr_matrix(adata.X[start:end]))
+            first, last = np.searchsorted(sample, [start, end])
+            kept.append(block[sample[first:last] - start])
+            yield codes[start:end], block
+
+    statistics = markers.group_statistics(blocks(), len(pairs), adata.n_vars)
+    located = markers.locate_markers(expected, adata.var, matched_by)
+    predicted, final = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    named, left = markers.judge(statistics, predicted, final, located, expected)
+    table = markers.rank_markers(
+        sp.vstack(kept, format="csr"),
+        cells.final[sample],
+        adata.var,
+        {label: {column for _, column in hits} for label, hits in located.items()},
+    )
+    sizes = dict(zip(*np.unique(cells.final.astype(str), return_counts=True), strict=True))
+    colours = figures.label_colours(sorted(sizes, key=lambda name: -sizes[name]), list(expected))
+    dot_plots = _dot_plots(statistics, predicted, final, named, left, located, colours)
+    return MarkerEvidence(named, left, table, dot_plots, len(sample), colours)
+
+
+def _dot_plots(
+    statistics: markers.GroupStatistics,
+    predicted: Sequence[str],
+    final: Sequence[str],
+    named: list[markers.Support],
+    left: list[markers.Support],
+    located: dict[str, list[tuple[markers.Marker, int]]],
+    colours: dict[str, str],
+) -> list[bytes]:
+    """One dot plot of at most about 45 genes, or several of them one below the other."""
+    predicted_array, final_array = np.asarray(predicted, dtype=object), np.asarray(final, dtype=object)
+    least = markers.MIN_CELLS_TO_JUDGE
+    types = [one.label for one in named if one.n_cells >= least and located.get(one.label)]
+    types += [
+        one.label
+        for one in left
+        if one.n_cells >= least and located.get(one.label) and one.label not in types
+    ]
+    rows = [(one.label, one.label, final_array == one.label) for one in named if one.n_cells >= least]
+    rows += [
+        (
+            f"unassigned, closest to {one.label}",
+            one.label,
+            (predicted_array == one.label) & (final_array == UNASSIGNED),
+        )
+        for one in left
+        if one.n_cells >= least
+    ]
+    rows = rows[:60]
+    if not types or not rows:
+        return []
+    each = int(np.clip(45 // len(types), 3, 6))
+    taken: set[int] = set()
+    chosen: list[tuple[str, list[tuple[markers.Marker, int]]]] = []
+    for name in types:
+        hits = [hit for hit in located[name] if hit[1] not in taken][:each]
+        taken |= {column for _, column in hits}
+        if hits:
+            chosen.append((name, hits))
+    measured = [(label, name, statistics.of(members)) for name, label, members in rows]
+    columns = sorted(taken)
+    highest = max(float(np.percentile([values[1][columns] for _, _, values in measured], 99)), 0.5)
+    across = 42 // each
+    plots = []
+    # Types are spread evenly over the plots, so that the last is not left with one.
+    for part in np.array_split(np.arange(len(chosen)), -(-len(chosen) // across)):
+        blocks = [chosen[i] for i in part]
+        picked = [column for _, hits in blocks for _, column in hits]
+        groups = [
+            figures.DotPlotGroup(name, label, mean[picked], share[picked])
+            for label, name, (_, mean, share) in measured
+        ]
+        genes = [(name, [marker.symbol for marker, _ in hits]) for name, hits in blocks]
+        plots.append(figures.dot_plot(groups, genes, colours, highest))
+    return plots
+
+
+# --- words and numbers ---
+
+
+def count(value: Any) -> str:
+    """A whole number with its thousands set apart: 4,012."""
+    return "–" if value is None else f"{int(value):,}"
+
+
+def percent(part: float, digits: int = 1) -> str:
+    """A share (0 to 1) as 7.2 %; a share above 0 is never shown as 0."""
+    if 0 < part < 0.5 * 10 ** -(digits + 2):
+        return f"< {10**-digits:.{digits}f} %"
+    return f"{100 * part:.{digits}f} %"
+
+
+def number(value: Any, unit: str = "") -> str:
+    """A measured number, three or four digits of it, and its unit; – for none."""
+    if value is None:
+        return "–"
+    value = float(value)
+    if abs(value) >= 100 or value == int(value):
+        return f"{value:,.0f}{unit}"
+    return f"{value:.3g}{unit}"
+
+
+def plural(n: int, thing: str, things: str = "") -> str:
+    """`n` of a thing: 1 cell, 2 cells."""
+    return f"{n:,} {thing if n == 1 else things or thing + 's'}"
+
+
+def merge_warnings(*sources: tuple[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Gather the steps' warnings, each once, with the steps that gave it, whatever their case and spacing."""
+    merged: dict[str, dict[str, Any]] = {}
+    for step, sentences in sources:
+        for sentence in sentences:
+            text = " ".join(str(sentence).split())
+            if not text:
+                continue
+            entry = merged.setdefault(
+                text.lower().rstrip("."), {"text": text[0].upper() + text[1:], "steps": []}
+            )
+            if step not in entry["steps"]:
+                entry["steps"].append(step)
+    return list(merged.values())
+
+
+def verdict(final: np.ndarray, predicted: np.ndarray, reason: np.ndarray) -> str:
+    """Say in one or two sentences how many cells were named, and why the others were not."""
+    n, left = len(final), final == UNASSIGNED
+    n_left = int(left.sum())
+    if not n_left:
+        first = f"All {n:,} cells were named." if n > 1 else "The one cell was named."
+    else:
+        named = f"{n - n_left:,} of {plural(n, 'cell')} {'was' if n - n_left == 1 else 'were'} named"
+        if n_left == n:
+            named = f"None of {plural(n, 'cell')} was named"
+        first = (
+            f"{named}; {n_left:,} ({percent(n_left / n)}) {'was' if n_left == 1 else 'were'} left unassigned"
+        )
+        reasons, numbers = np.unique(reason[left].astype(str), return_counts=True)
+        top = reasons[np.argmax(numbers)]
+        if top in WHY_UNASSIGNED:
+            every = numbers.max() == n_left
+            most = "" if every else "most " if 2 * numbers.max() > n_left else "many "
+            first += f", {most}because {WHY_UNASSIGNED[top]}"
+        first += "."
+    broader = int(((final != predicted) & ~left).sum())
+    if broader:
+        first += f" {plural(broader, 'cell')} got a broader name, as the finer one was not certain enough."
+    return first
+
+
+def readable(name: str) -> str:
+    """A key as words: `low_total_counts` as `low total counts`."""
+    return name.replace("_", " ")
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every leaf of nested parameters as (name, text)."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        for key in sorted(value, key=str):
+            yield from flatten(value[key], f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list | tuple):
+        yield prefix, ", ".join(str(item) for item in value)
+    else:
+        yield prefix, "" if value is None else str(value)
+
+
+def _gene_name(gene: Any) -> str:
+    if isinstance(gene, dict):
+        return str(gene.get("symbol") or gene.get("gene_id") or "")
+    return str(gene)
+
+
+# --- the parts of the page ---
+
+
+def what_was_done(
+    convert: dict[str, Any], qc: dict[str, Any], annotation: dict[str, Any], manifest: dict[str, Any]
+) -> list[tuple[str, str]]:
+    """The steps in order, each as (what, how)."""
+    source = str(convert.get("source", ""))
+    kinds = convert.get("features") or {}
+    others = ", ".join(f"{count(n)} {name}" for name, n in kinds.items() if name != "Gene Expression")
+    rows = [
+        (
+            "Read",
+            f"{convert.get('path', '')}: {SOURCES.get(source, source)}, "
+            f"{count(convert.get('n_cells'))} cells, {count(convert.get('n_genes'))} genes"
+            + (f"; beside them {others}" if others else ""),
+        ),
+        (
+            "Raw counts",
+            f"found in {convert.get('counts_from', 'X')}; organism {convert.get('organism', 'unknown')}"
+            + (
+                f"; genome prefix '{convert['genome_prefix_removed']}' taken off the gene names"
+                if isinstance(convert.get("genome_prefix_removed"), str) and convert["genome_prefix_removed"]
+                else "; genome prefix taken off the gene names"
+                if convert.get("genome_prefix_removed")
+                else ""
+            ),
+        ),
+    ]
+    called = convert.get("called_cells")
+    rows.append(
+        (
+            "Cell calling",
+            f"{count(called.get('n_cells'))} cells called from {count(called.get('n_droplets'))} droplets "
+            f"({called.get('method', '')}, false discovery rate {number(called.get('fdr'))})"
+            if called
+            else "not needed: the input holds cells, not all droplets",
+        )
+    )
+    bounds = []
+    for metric, bound in (qc.get("thresholds") or {}).items():
+        name, unit = METRICS.get(metric, (readable(metric), ""))
+        lower, upper = bound.get("lower"), bound.get("upper")
+        if lower is not None and upper is not None:
+            bounds.append(f"{name.lower()} {number(lower)} to {number(upper)}{unit}")
+        elif lower is not None:
+            bounds.append(f"{name.lower()} at least {number(lower)}{unit}")
+        elif upper is not None:
+            bounds.append(f"{name.lower()} at most {number(upper)}{unit}")
+    kept = "marked, none removed" if qc.get("mode") == "flag" else "removed"
+    rows.append(
+        ("Quality control", f"cells outside these bounds were {kept}: {'; '.join(bounds) or 'none set'}")
+    )
+    doublets = qc.get("doublets") or {}
+    status = {
+        "called": f"{count(doublets.get('n'))} called by Scrublet",
+        "fallback": f"{count(doublets.get('n'))} called, with a fallback threshold",
+        "skipped": "not looked for",
+    }.get(str(doublets.get("status")), "")
+    details = [status]
+    if doublets.get("threshold") is not None:
+        details.append(f"score above {number(doublets['threshold'])}")
+    if doublets.get("expected_rate") is not None and doublets.get("status") != "skipped":
+        details.append(f"expected {percent(float(doublets['expected_rate']))}")
+    if doublets.get("message"):
+        details.append(str(doublets["message"]))
+    rows.append(("Doublets", "; ".join(part for part in details if part)))
+    model = annotation.get("model") or {}
+    labels, training = manifest.get("labels") or [], manifest.get("training") or {}
+    rows.append(
+        (
+            "Model",
+            f"{model.get('name', '')} {model.get('version', '')} "
+            f"({model.get('kind', '')}, {model.get('organism', '')})"
+            + (f": {count(len(labels))} labels" if labels else "")
+            + (f", trained on {count(training['n_cells'])} cells" if training.get("n_cells") else ""),
+        )
+    )
+    rows.append(
+        (
+            "Genes",
+            f"{count(annotation.get('n_genes_found'))} of the model's "
+            f"{count(annotation.get('n_model_genes'))} genes found, "
+            f"matched by {annotation.get('genes_matched_by', '')}",
+        )
+    )
+    return rows
+
+
+def qc_tables(qc: dict[str, Any]) -> dict[str, Any]:
+    """Metrics before and after with their bounds; reasons of removal, the commonest first."""
+    before, after, thresholds = qc.get("before") or {}, qc.get("after") or {}, qc.get("thresholds") or {}
+    ordered = [*METRICS, *before, *thresholds]
+
+    def unit(metric: str) -> str:
+        return METRICS.get(metric, ("", ""))[1]
+
+    def spread(part: dict[str, Any], metric: str) -> dict[str, str]:
+        values = part.get(metric) or {}
+        return {
+            "median": number(values.get("median"), unit(metric)),
+            "quarters": f"{number(values.get('q25'))} – {number(values.get('q75'))}" if values else "",
+        }
+
+    metrics = [
+        {
+            "name": METRICS.get(metric, (readable(metric), ""))[0],
+            "before": spread(before, metric),
+            "after": spread(after, metric),
+            "lower": number((thresholds.get(metric) or {}).get("lower"), unit(metric)),
+            "upper": number((thresholds.get(metric) or {}).get("upper"), unit(metric)),
+            "source": THRESHOLD_SOURCES.get(
+                str((thresholds.get(metric) or {}).get("source", "off")),
+                str((thresholds.get(metric) or {}).get("source", "")),
+            ),
+        }
+        for metric in dict.fromkeys(ordered)
+        if metric in before or metric in after or metric in thresholds
+    ]
+    total = max(int(qc.get("n_cells_before") or 0), 1)
+    most = max([1, *(int(n) for n in (qc.get("removed_by") or {}).values())])
+    removed = sorted((qc.get("removed_by") or {}).items(), key=lambda item: -int(item[1]))
+    return {
+        "metrics": metrics,
+        "removed": [
+            {
+                "reason": REMOVED_BECAUSE.get(str(reason), readable(str(reason))),
+                "n": count(n),
+                "share": percent(int(n) / total),
+                "width": 100 * int(n) / most,
+            }
+            for reason, n in removed
+            if int(n)
+        ],
+        "flagged": qc.get("mode") == "flag",
+    }
+
+
+def composition(cells: Cells, evidence: MarkerEvidence, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a final label, the largest first, `unassigned` last."""
+    labels, counts = np.unique(cells.final.astype(str), return_counts=True)
+    order = sorted(range(len(labels)), key=lambda i: (labels[i] == UNASSIGNED, -counts[i], labels[i]))
+    support = {one.label: one for one in evidence.named}
+    known = {str(entry.get("label")): entry for entry in manifest.get("labels") or []}
+    largest = max(counts)
+    rows = []
+    for i in order:
+        name, members = str(labels[i]), cells.final == labels[i]
+        cl_id = str(known.get(name, {}).get("cl_id") or cells.cl_ids.get(name, ""))
+        if name == UNASSIGNED:
+            cl_id = ""
+        rows.append(
+            {
+                "label": name,
+                "colour": evidence.colours[name],
+                "broader": bool(known) and name not in known and name != UNASSIGNED,
+                "cl_id": cl_id,
+                "cl_url": _cell_ontology_url(cl_id),
+                "cl_name": known.get(name, {}).get("cl_name", ""),
+                "n": count(counts[i]),
+                "share": percent(counts[i] / len(cells.final)),
+                "width": 100 * counts[i] / largest,
+                "uncertainty": f"{np.median(cells.uncertainty[members]):.2f}",
+                "support": support.get(name),
+            }
+        )
+    return rows
+
+
+def _cell_ontology_url(cl_id: str) -> str:
+    """A link for a well-formed id; anything else stays text."""
+    return (
+        f"https://purl.obolibrary.org/obo/{cl_id.replace(':', '_')}"
+        if re.fullmatch(r"CL:\d{7}", cl_id)
+        else ""
+    )
+
+
+def cluster_rows(cells: Cells, annotation: dict[str, Any], colours: dict[str, str]) -> list[dict[str, Any]]:
+    """One row a cluster: its label by vote, and how many of its cells are unassigned or far."""
+    rows = []
+    for entry in annotation.get("clusters") or []:
+        name = str(entry.get("cluster"))
+        members = (
+            cells.cluster == name if cells.cluster is not None else np.zeros(len(cells.final), dtype=bool)
+        )
+        some = bool(members.any())
+        label = str(entry.get("label", ""))
+        rows.append(
+            {
+                "cluster": name,
+                "n": count(entry.get("n_cells")),
+                "label": label,
+                "colour": colours.get(label, ""),
+                "vote": percent(float(entry.get("vote") or 0), 0),
+                "unassigned": percent(float(cells.unassigned[members].mean()), 0) if some else "–",
+                "distance": f"{np.median(cells.distance[members]):.2f}"
+                if some and cells.distance is not None
+                else "–",
+            }
+        )
+    return rows
+
+
+def top_genes(table: pd.DataFrame, order: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The first genes of each label of the marker table, the labels in `order`."""
+    result: dict[str, list[dict[str, Any]]] = {}
+    for row in table[table["rank"].astype(int) <= TOP_GENES].itertuples():
+        result.setdefault(str(row.label), []).append(
+            {
+                "gene": row.gene,
+                "expected": row.expected_marker == "yes",
+                "title": f"log2 fold change {row.log2_fold_change:.2f}, expressed by {row.share_in:.0%} of "
+                f"these cells and {row.share_out:.0%} of the others, adjusted p {row.adjusted_p:.1e}",
+            }
+        )
+    return {label: result[label] for label in order if label in result}
+
+
+def columns_guide(
+    annotation: dict[str, Any], present: dict[str, Sequence[str]]
+) -> list[tuple[str, str, str]]:
+    """Every name that annotation added: where it is, the name, what it holds in the contract's words.
+
+    present: for `obs`, `obsm` and `uns`, the keys that the file has.
+    """
+    names = annotation.get("names") or {}
+    output = OutputNames(str(names["predicted"]).removesuffix("_predicted"))
+    found = [
+        (str(names.get(prop, getattr(output, prop))), str(value.__doc__))
+        for prop, value in vars(OutputNames).items()
+        if isinstance(value, property)
+    ]
+    for level in annotation.get("levels") or []:
+        found.append((output.level(str(level)), str(OutputNames.level.__doc__)))
+        found.append((output.level_uncertainty(str(level)), str(OutputNames.level_uncertainty.__doc__)))
+    guide = []
+    for key, words in found:
+        where, _, meaning = words.partition(": ")
+        if key in present.get(where, ()):
+            guide.append((where, key, meaning))
+    return guide
+
+
+def library_versions() -> list[tuple[str, str]]:
+    """Versions of what made this page."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    rows = [("python", platform.python_version())]
+    for name in ("anndata", "scanpy", "numpy", "scipy", "matplotlib"):
+        try:
+            rows.append((name, version(name)))
+        except PackageNotFoundError:
+            continue
+    return rows
+
+
+def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray | None) -> dict[str, str]:
+    """Draw the UMAPs and histograms: name to data URI. What the file has no coordinates for is left out."""
+    drawn: dict[str, bytes] = {}
+    if cells.umap is not None:
+        drawn["labels"] = figures.umap_by_category(cells.umap, cells.final, colours)
+        drawn["uncertainty"] = figures.umap_by_number(cells.umap, cells.uncertainty)
+        if cells.cluster is not None:
+            sizes = dict(zip(*np.unique(cells.cluster.astype(str), return_counts=True), strict=True))
+            cluster_colours = figures.label_colours(sorted(sizes, key=lambda name: -sizes[name]), [])
+            drawn["clusters"] = figures.umap_by_category(cells.umap, cells.cluster, cluster_colours, **SMALL)
+        if len(set(cells.final)) > 2:
+            drawn["multiples"] = figures.small_multiples(cells.umap, cells.final, colours)
+    if cells.reference_umap is not None:
+        drawn["reference"] = figures.umap_by_category(
+            cells.reference_umap, cells.final, colours, background=background, **SMALL
+        )
+    drawn["uncertainty_histogram"] = figures.histogram(cells.uncertainty, cells.unassigned, "uncertainty")
+    if cells.distance is not None:
+        drawn["distance_histogram"] = figures.histogram(
+            cells.distance,
+            cells.unassigned,
+            "distance to the reference, as a quantile of the reference's own",
+            line=0.99,
+            note="beyond 99 % of the reference",
+        )
+    return {name: figures.data_uri(png) for name, png in drawn.items()}
+
+
+def reference_background(model: Path) -> np.ndarray | None:
+    """The reference cells' own UMAP, (n, 2), where the model has it."""
+    path = model / "reference.safetensors"
+    if not path.is_file():
+        return None
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as tensors:
+        if "umap" not in tensors.keys():  # noqa: SIM118  (not a dict)
+            return None
+        values = np.asarray(tensors.get_tensor("umap"), dtype=np.float64)
+    return values[:, :2] if values.ndim == 2 and values.shape[1] >= 2 and np.isfinite(values).all() else None
+
+
+def build_page(
+    inputs: ReportInputs,
+    convert: dict[str, Any],
+    qc: dict[str, Any],
+    annotation: dict[str, Any],
+    manifest: dict[str, Any],
+    cells: Cells,
+    evidence: MarkerEvidence,
+    provenance: dict[str, Any],
+    present: dict[str, Sequence[str]],
+) -> dict[str, Any]:
+    """Everything that the template prints."""
+    n, n_left = len(cells.final), int(cells.unassigned.sum())
+    model = annotation.get("model") or {}
+    contradicted = [
+        f"The expected markers contradict the name '{one.label}' ({plural(one.n_cells, 'cell')}): "
+        f"only {one.n_up} of {len(one.calls)} go up."
+        for one in evidence.named
+        if one.verdict == "contradicted"
+    ]
+    reasons, numbers = np.unique(cells.reason[cells.unassigned].astype(str), return_counts=True)
+    overlap = float(annotation.get("gene_overlap") or 0)
+    date = str(provenance.get("date") or datetime.datetime.now(tz=datetime.UTC).date().isoformat())[:10]
+    parameters = dict(flatten(annotation.get("parameters") or {}))
+    # The parameters stand in annotation.json too, where they are no text to be taken apart.
+    provenance = {key: value for key, value in provenance.items() if key != "parameters"}
+    details = {key: value for key, value in flatten(provenance) if key not in parameters and value}
+    kind = str(model.get("kind") or manifest.get("kind") or "")
+    needs = {"called": bool(convert.get("called_cells")), "scvi": kind in ("scvi", "consensus"), "": True}
+    return {
+        "sample": inputs.sample,
+        "model": model,
+        "manifest": manifest,
+        "date": date,
+        "verdict": verdict(cells.final, cells.predicted, cells.reason),
+        "warnings": merge_warnings(
+            ("reading", convert.get("warnings") or []),
+            ("quality control", qc.get("warnings") or []),
+            ("annotation", annotation.get("warnings") or []),
+            ("markers", contradicted),
+        ),
+        "notes": [str(note) for note in convert.get("notes") or []],
+        "key_figures": [
+            (count(convert.get("n_cells")), "cells read"),
+            (count(qc.get("n_cells_pass", qc.get("n_cells_after"))), "passed quality control"),
+            (count(len(set(cells.final) - {UNASSIGNED})), "labels given"),
+            (percent(n_left / n), "unassigned"),
+            (f"{np.median(cells.uncertainty):.2f}", "median uncertainty"),
+            (percent(overlap), "of the model's genes found"),
+        ],
+        "done": what_was_done(convert, qc, annotation, manifest),
+        "parameters": parameters,
+        "qc": {
+            **qc_tables(qc),
+            "n_before": count(qc.get("n_cells_before")),
+            "n_after": count(qc.get("n_cells_pass", qc.get("n_cells_after"))),
+        },
+        "qc_figures": [
+            (title, figures.data_uri(path.read_bytes()))
+            for title, path in (
+                ("Metrics and their bounds", inputs.qc_violin),
+                ("Counts by barcode rank", inputs.qc_knee),
+                ("Counts, genes and mitochondrial share", inputs.qc_scatter),
+            )
+            if path.stat().st_size
+        ],
+        "figures": draw_figures(cells, evidence.colours, reference_background(inputs.model)),
+        "composition": composition(cells, evidence, manifest),
+        "reasons": [
+            (count(number_), percent(number_ / max(n_left, 1)), REASONS.get(str(name), readable(str(name))))
+            for name, number_ in sorted(zip(reasons, numbers, strict=True), key=lambda item: -item[1])
+        ],
+        "expected_right": percent(float((1 - cells.uncertainty).mean()), 0),
+        "dot_plots": [figures.data_uri(png) for png in evidence.dot_plots],
+        "rule": markers.RULE,
+        "named": evidence.named,
+        "left": [one for one in evidence.left if one.n_cells >= markers.MIN_CELLS_TO_JUDGE],
+        "colours": evidence.colours,
+        "top_genes": top_genes(evidence.table, [one.label for one in evidence.named]),
+        "n_tested": count(evidence.n_tested),
+        "all_tested": evidence.n_tested == n,
+        "markers_file": inputs.markers.name,
+        "clusters": cluster_rows(cells, annotation, evidence.colours),
+        "overlap": {
+            "share": percent(overlap),
+            "width": 100 * min(max(overlap, 0.0), 1.0),
+            "found": count(annotation.get("n_genes_found")),
+            "of": count(annotation.get("n_model_genes")),
+            "by": annotation.get("genes_matched_by", ""),
+            "missing": [_gene_name(gene) for gene in (annotation.get("missing_genes") or [])[:50]],
+        },
+        "distance": annotation.get("reference_distance") or {},
+        "does_not_know": [str(name) for name in manifest.get("does_not_know") or []],
+        "details": details,
+        "versions": [("cellscribe", inputs.pipeline_version), *library_versions()],
+        "columns": columns_guide(annotation, present),
+        "annotated_file": inputs.annotated.name,
+        "methods": [(name, reference) for name, reference, need in METHODS if needs[need]],
+        "pipeline_version": inputs.pipeline_version,
+        "supported_at": percent(markers.SUPPORTED, 0),
+    }
+
+
+def render(page: dict[str, Any]) -> str:
+    """Fill the template. Every value is escaped; the only unescaped text is our own style sheet."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
+    return environment.get_template("report.html.j2").render(**page, style=style)

@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""Make the page of one sample, and the table of its marker genes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder_in, path_out, sample_option
+
+
+@click.command(context_settings=SETTINGS)
+@sample_option
+@click.option("--annotated", type=file_in, required=True, help="Annotated cells, as ANNOTATE writes them.")
+@click.option("--convert", type=file_in, required=True, help="What CONVERT says about the sample (JSON).")
+@click.option("--qc", type=file_in, required=True, help="What QC says about the sample (JSON).")
+@click.option("--annotation", type=file_in, required=True, help="What ANNOTATE says about the sample (JSON).")
+@click.option("--qc-violin", type=file_in, required=True, help="QC's figure of the metrics (PNG).")
+@click.option("--qc-knee", type=file_in, required=True, help="QC's figure of counts by barcode rank (PNG).")
+@click.option("--qc-scatter", type=file_in, required=True, help="QC's figure of counts against genes (PNG).")
+@click.option("--model", type=folder_in, required=True, help="The model folder that named the cells.")
+@click.option("--output", type=path_out, required=True, help="The page (HTML).")
+@click.option("--markers", type=path_out, required=True, help="The table of marker genes (TSV).")
+@common_options
+@exit_codes
+def main(cpus: int, **options: Any) -> None:
+    """Make the page of one sample, and the table of its marker genes."""
+    from cellscribe.report import ReportInputs, write_report
+
+    write_report(ReportInputs(**options))
+
+
+if __name__ == "__main__":
+    main()
