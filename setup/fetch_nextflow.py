@@ -76,7 +76,10 @@ def lock(version: str) -> None:
 
         print("# Nextflow and what it needs. Made by: setup/fetch_nextflow.py lock", version)
         for artifact in jgo.resolve(f"io.nextflow:nextflow:{version}"):
-            print(sha256(Path(artifact.resolve())), f"{artifact.groupId}:{artifact.artifactId}:{artifact.version}")
+            print(
+                sha256(Path(artifact.resolve())),
+                f"{artifact.groupId}:{artifact.artifactId}:{artifact.version}",
+            )
 
 
 if __name__ == "__main__":
