@@ -11,7 +11,7 @@ UNASSIGNED = "unassigned"
 
 REASONS = {
     "": "assigned",
-    "ambiguous": "no label, and no common ancestor of labels, is probable enough",
+    "ambiguous": "no label is probable enough: it gets the name of a common ancestor that is, or none",
     "novel": "far from every reference cell",
     "low_information": "too few counts on the model's genes",
 }

@@ -56,7 +56,6 @@ COLOURS = (
     "#a1caf1",
     "#7a0055",
 )
-REASON_COLOURS = dict(zip(REASONS, ("#4c9f70", "#e3b800", "#be0032", "#5ba3d9"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -309,15 +308,23 @@ def _cells(samples: list[Sample]) -> dict[str, Any]:
     for sample in samples:
         before, after = sample.get("qc", "n_cells_before"), sample.get("qc", "n_cells_after")
         if before is not None and after is not None:
-            data[escape(sample.id)] = {"kept": after, "removed": before - after}
+            passed = sample.get("qc", "n_cells_pass")
+            passed = after if passed is None else passed
+            data[escape(sample.id)] = {
+                "passed": passed,
+                "marked": after - passed,
+                "removed": before - after,
+            }
     return {
         "id": "cellscribe_cells",
         "section_name": "Cells kept",
-        "description": "Cells that quality control kept and removed.",
+        "description": "Cells that passed quality control, and those that it removed, or with "
+        "<code>--qc flag</code> only marked.",
         "plot_type": "bargraph",
-        "pconfig": _bars("Cells kept and removed", "cells", tt_decimals=0),
+        "pconfig": _bars("Cells in quality control", "cells", tt_decimals=0),
         "categories": {
-            "kept": {"name": "kept", "color": "#4c9f70"},
+            "passed": {"name": "passed", "color": "#4c9f70"},
+            "marked": {"name": "marked", "color": "#e3b800"},
             "removed": {"name": "removed", "color": GREY},
         },
         "data": data,
@@ -334,7 +341,7 @@ def _removed(samples: list[Sample]) -> dict[str, Any]:
         "more than the cells removed. With <code>--qc flag</code> these cells are marked, not removed.",
         "plot_type": "bargraph",
         "pconfig": _bars("Cells by failed check", "cells", cpswitch=False, stacking="group", tt_decimals=0),
-        "categories": _categories(reasons),
+        "categories": _categories(reasons, lambda name: name.replace("_", " ")),
         "data": data if reasons else {},
     }
 
@@ -372,19 +379,26 @@ def _reasons(samples: list[Sample]) -> dict[str, Any]:
     for sample in samples:
         reasons, n_cells = sample.get("annotation", "reasons"), sample.get("annotation", "n_cells")
         if reasons is not None and n_cells:
-            given = {reason: n for reason, n in reasons.items() if reason and reason in REASONS}
-            data[escape(sample.id)] = {"assigned": n_cells - sum(given.values()), **given}
-    meanings = "; ".join(f"<code>{reason}</code>: {meaning}" for reason, meaning in REASONS.items() if reason)
+            row = {reason: reasons.get(reason, 0) for reason in REASONS if reason}
+            # An ambiguous cell that is not unassigned got the name of a common ancestor.
+            broader = sum(row.values()) - (sample.get("annotation", "unassigned") or 0)
+            named = n_cells - sum(row.values())
+            row["ambiguous"] -= broader
+            data[escape(sample.id)] = {"named": named, "broader": broader, **row}
     return {
         "id": "cellscribe_reasons",
         "section_name": "Why cells are not named",
-        "description": f"Cells whose predicted label was not kept as it was, by reason. {meanings[0].upper()}"
-        f"{meanings[1:]}.",
+        "description": "<code>ambiguous</code>: several labels are likely, and no broader type covers them; "
+        f"<code>novel</code>: {REASONS['novel']}; "
+        f"<code>low information</code>: {REASONS['low_information']}.",
         "plot_type": "bargraph",
-        "pconfig": _bars("Cells by reason", "cells", cpswitch_c_active=False, tt_decimals=0),
+        "pconfig": _bars("Cells by how they are named", "cells", cpswitch_c_active=False, tt_decimals=0),
         "categories": {
-            reason or "assigned": {"name": (reason or "assigned").replace("_", " "), "color": colour}
-            for reason, colour in REASON_COLOURS.items()
+            "named": {"name": "named", "color": "#4c9f70"},
+            "broader": {"name": "a broader type", "color": "#a8d5b5"},
+            "ambiguous": {"name": "unassigned: ambiguous", "color": "#e3b800"},
+            "novel": {"name": "unassigned: novel", "color": "#be0032"},
+            "low_information": {"name": "unassigned: low information", "color": "#5ba3d9"},
         },
         "data": data,
     }
@@ -464,7 +478,7 @@ def _html_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
         return ""
     lines = ["".join(f"<td>{escape(value)}</td>" for value in row) for row in rows]
     return (
-        '<div class="table-responsive"><table class="table table-sm table-condensed table-hover"><thead><tr>'
+        '<div style="max-height: 30em; overflow: auto"><table class="table table-sm table-hover"><thead><tr>'
         + "".join(f"<th>{escape(name)}</th>" for name in head)
         + "</tr></thead><tbody>"
         + "".join(f"<tr>{line}</tr>" for line in lines)
@@ -477,15 +491,14 @@ def _bars(title: str, unit: str, **more: Any) -> dict[str, Any]:
         "id": f"cellscribe_{re.sub('[^a-z]+', '_', title.lower())}",
         "title": f"cellscribe: {title}",
         "ylab": unit,
-        "series_label": "samples",
         "hide_zero_cats": True,
         "sort_samples": False,
         **more,
     }
 
 
-def _categories(names: list[str]) -> dict[str, dict[str, str]]:
-    return {name: {"name": name, "color": COLOURS[i % len(COLOURS)]} for i, name in enumerate(names)}
+def _categories(names: list[str], shown: Callable[[str], str] = str) -> dict[str, dict[str, str]]:
+    return {name: {"name": shown(name), "color": COLOURS[i % len(COLOURS)]} for i, name in enumerate(names)}
 
 
 def _escaped(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,85 @@
+"""What the documents say about exit codes, columns and keys is what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cellscribe.contract import REASONS, OutputNames
+from cellscribe.errors import EXIT_CODES
+from cellscribe.summary import COLUMNS
+
+NAMES = OutputNames.of()
+PROPERTIES = [name for name, value in vars(OutputNames).items() if isinstance(value, property)]
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Every Markdown table: its rows below the header, each a list of cells without backticks."""
+    found = re.findall(r"^\|.*\|\n\|[-|]+\|\n((?:\|.*\|\n)+)", text, flags=re.MULTILINE)
+    return [
+        [[part.strip().replace("`", "") for part in line.strip("|").split("|")] for line in body.splitlines()]
+        for body in found
+    ]
+
+
+def section(text: str, heading: str) -> str:
+    """The text below a heading, up to the next one."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    assert found, f"there is no heading '{heading}'"
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def errors(root: Path) -> str:
+    return (root / "docs" / "errors.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def outputs(root: Path) -> str:
+    return (root / "docs" / "outputs.md").read_text()
+
+
+def test_errors_lists_every_exit_code_with_its_meaning(errors: str) -> None:
+    assert {int(row[0]): row[1] for row in tables(errors)[0]} == EXIT_CODES
+
+
+def test_every_exit_code_but_0_has_a_section_that_says_what_to_do(errors: str) -> None:
+    headings = dict(re.findall(r"^## (\d+): (.*)$", errors, flags=re.MULTILINE))
+    assert {int(code): meaning for code, meaning in headings.items()} == {
+        code: meaning for code, meaning in EXIT_CODES.items() if code
+    }
+
+
+def test_outputs_lists_every_key_of_the_contract_and_no_other(outputs: str) -> None:
+    documented = [row[1] for row in tables(section(outputs, "S.annotated.h5ad"))[0]]
+    level = [NAMES.level("<level>"), NAMES.level_uncertainty("<level>")]
+    assert sorted(documented) == sorted([getattr(NAMES, name) for name in PROPERTIES] + level)
+
+
+def test_outputs_lists_every_reason_with_its_meaning(outputs: str) -> None:
+    rows = {row[0]: row[1] for row in tables(section(outputs, "Reasons"))[0]}
+    assert rows == {reason or "(empty)": meaning for reason, meaning in REASONS.items()}
+
+
+def test_outputs_lists_the_columns_of_the_predictions_as_in_obs(outputs: str) -> None:
+    documented = [row[0] for row in tables(section(outputs, "S.predictions.tsv.gz"))[0]]
+    in_obs = [row[1] for row in tables(section(outputs, "S.annotated.h5ad"))[0] if row[0] == "obs"]
+    short = {name.removeprefix(f"{NAMES.key}_") for name in in_obs} - {"predicted_uncertainty"}
+    assert set(documented) == short | {"barcode", "uncertainty", "second_label", "second_probability"}
+    assert len(documented) == len(set(documented))
+
+
+def test_outputs_lists_the_columns_of_the_summary_in_their_order(outputs: str) -> None:
+    assert [row[0] for row in tables(section(outputs, "summary.tsv"))[0]] == list(COLUMNS)
+
+
+def test_outputs_lists_the_columns_of_the_failures_in_their_order(outputs: str) -> None:
+    documented = [row[0] for row in tables(section(outputs, "failures.tsv"))[0]]
+    assert documented == ["sample", "step", "exit_code", "meaning", "message"]
+
+
+def test_the_documents_link_only_to_what_exists(root: Path, errors: str, outputs: str) -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", errors + outputs):
+        assert (root / "docs" / link).is_file(), link

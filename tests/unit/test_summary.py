@@ -1,0 +1,248 @@
+"""The summary of a run: what its steps said, one row a sample, and a page that MultiQC can draw."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cellscribe.errors import InputError
+from cellscribe.summary import COLUMNS, MAX_LABELS_DRAWN, OTHER_LABELS, cell, run_summary
+
+CONVERT = {"source": "10x_h5_v3", "n_cells": 1000, "organism": "human", "warnings": ["It is raw."]}
+QC = {
+    "n_cells_before": 1000,
+    "n_cells_after": 800,
+    "removed_by": {"low_counts": 150, "high_mt": 100},
+    "after": {
+        "total_counts": {"median": 4321.0},
+        "n_genes_by_counts": {"median": 1234.5},
+        "pct_counts_mt": {"median": 3.25},
+    },
+    "doublets": {"status": "called", "n": 40},
+    "warnings": [],
+}
+ANNOTATION = {
+    "model": {"name": "pbmc", "version": "1.0"},
+    "n_cells": 800,
+    "composition": {"T cell": 500, "B cell": 100, "lymphocyte": 40, "unassigned": 160},
+    "unassigned": 160,
+    "reasons": {"ambiguous": 90, "novel": 60, "low_information": 50},
+    "median_uncertainty": 0.05,
+    "gene_overlap": 0.9,
+    "n_model_genes": 2000,
+    "n_genes_found": 1800,
+    "genes_matched_by": "gene_ids",
+    "reference_distance": {"median": 0.5, "share_beyond_99": 0.125},
+    "warnings": ["Many cells lie far from the reference.", "Two."],
+}
+PARTS: dict[str, dict[str, Any]] = {"convert": CONVERT, "qc": QC, "annotation": ANNOTATION}
+
+
+def write_run(folder: Path, samples: dict[str, dict[str, Any]]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, parts in samples.items():
+        for part, content in parts.items():
+            (folder / f"{name}.{part}.json").write_text(json.dumps(content))
+    listed = [{"id": name, "path": f"/data/{name}"} for name in samples]
+    (folder / "samples.json").write_text(json.dumps(listed))
+    return folder
+
+
+def summarise(folder: Path) -> tuple[list[dict[str, str]], dict[str, dict[str, Any]]]:
+    """The rows of summary.tsv, and MultiQC's sections by their id without `cellscribe_`."""
+    out = folder / "out"
+    run_summary(folder / "samples.json", folder, out)
+    with (out / "summary.tsv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle, delimiter="\t"))
+    sections = [json.loads(path.read_text()) for path in out.glob("*_mqc.json")]
+    return rows, {section["id"].removeprefix("cellscribe_"): section for section in sections}
+
+
+def test_a_whole_sample_has_every_column_filled(tmp_path: Path) -> None:
+    rows, _ = summarise(write_run(tmp_path / "run", {"lung_1": PARTS}))
+    assert rows == [
+        {
+            "sample": "lung_1",
+            "status": "done",
+            "failed_step": "",
+            "organism": "human",
+            "source": "10x_h5_v3",
+            "n_cells_read": "1000",
+            "n_cells_kept": "800",
+            "n_doublets": "40",
+            "median_counts": "4321",
+            "median_genes": "1234.5",
+            "median_pct_mt": "3.25",
+            "model": "pbmc 1.0",
+            "gene_overlap": "0.9",
+            "n_labels": "3",
+            "top_label": "T cell",
+            "top_label_share": "0.625",
+            "unassigned_share": "0.2",
+            "median_uncertainty": "0.05",
+            "share_far_from_reference": "0.125",
+            "n_warnings": "3",
+        }
+    ]
+    assert list(rows[0]) == list(COLUMNS)
+
+
+def test_a_sample_failed_at_the_first_step_that_left_nothing(tmp_path: Path) -> None:
+    samples = {
+        "a": {},
+        "b": {"convert": CONVERT},
+        "c": {"convert": CONVERT, "qc": QC},
+        "d": PARTS,
+    }
+    rows, sections = summarise(write_run(tmp_path / "run", samples))
+    assert [row["status"] for row in rows] == ["failed", "failed", "failed", "done"]
+    assert [row["failed_step"] for row in rows] == ["CONVERT", "QC", "MAP or ANNOTATE", ""]
+    assert [row["n_cells_read"] for row in rows] == ["", "1000", "1000", "1000"]
+    assert "3 of 4 samples" in sections["failures"]["description"]
+    assert "/data/c" in sections["failures"]["data"]
+    assert "/data/d" not in sections["failures"]["data"]
+
+
+def test_a_run_in_which_every_sample_failed_is_still_summed_up(tmp_path: Path) -> None:
+    rows, sections = summarise(write_run(tmp_path / "run", {"a": {}, "b": {}}))
+    assert len(rows) == 2
+    assert set(sections) == {"failures", "general"}
+
+
+def test_rows_keep_the_order_of_the_sheet(tmp_path: Path) -> None:
+    rows, _ = summarise(write_run(tmp_path / "run", dict.fromkeys(("z", "b", "a10", "a9"), PARTS)))
+    assert [row["sample"] for row in rows] == ["z", "b", "a10", "a9"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, ""),
+        (0, "0"),
+        (1_234_567, "1234567"),
+        (-0.5, "-0.5"),
+        (0.123456, "0.1235"),
+        (1e-9, "0"),
+        ("B cell", "B cell"),
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1+1", "'=1+1"),
+        ("\r\n=1+1", "'=1+1"),
+        ("＝1", "'＝1"),
+        ("a\tb\nc\u2028d\0", "a b c d"),
+    ],
+)
+def test_no_cell_of_the_table_is_run_as_a_formula_or_breaks_it(value: Any, shown: str) -> None:
+    assert cell(value) == shown
+
+
+def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    annotation = {
+        **ANNOTATION,
+        "composition": {evil: 600, "=cmd|'/c calc'!A1": 40, "unassigned": 160},
+        "model": {"name": evil, "version": ""},
+        "genes_matched_by": evil,
+        "warnings": [evil],
+    }
+    qc = {**QC, "removed_by": {evil: 3}}
+    folder = write_run(tmp_path / "run", {"s": {"convert": CONVERT, "qc": qc, "annotation": annotation}})
+    # A sample's name is held to a pattern before; this must not lean on it.
+    (folder / "samples.json").write_text(json.dumps([{"id": "s", "path": evil}, {"id": "<b>", "path": evil}]))
+    rows, sections = summarise(folder)
+    assert rows[0]["top_label"] == evil
+    assert len(sections) == 8
+    for section in sections.values():
+        data = json.dumps([section["data"], section.get("categories")])
+        assert "<script" not in data
+        assert "<b>" not in data
+    assert "&lt;script&gt;" in json.dumps(sections["composition"]["data"])
+    assert "&lt;script&gt;" in sections["warnings"]["data"]
+
+
+def test_every_cell_is_drawn_once_in_composition_and_reasons(tmp_path: Path) -> None:
+    _, sections = summarise(write_run(tmp_path / "run", {"s": PARTS}))
+    assert sections["composition"]["data"]["s"] == ANNOTATION["composition"]
+    assert list(sections["composition"]["categories"]) == ["T cell", "B cell", "lymphocyte", "unassigned"]
+    reasons = sections["reasons"]["data"]["s"]
+    # 200 cells have a reason and 160 are unassigned: 40 of the 90 ambiguous ones have an ancestor's name.
+    assert reasons == {"named": 600, "broader": 40, "ambiguous": 50, "novel": 60, "low_information": 50}
+    assert set(reasons) == set(sections["reasons"]["categories"])
+
+
+def test_rare_labels_are_drawn_as_one(tmp_path: Path) -> None:
+    composition = {f"type {i:02}": 100 - i for i in range(40)} | {"unassigned": 7}
+    annotation = {**ANNOTATION, "composition": composition, "unassigned": 7}
+    _, sections = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "annotation": annotation}}))
+    drawn = sections["composition"]["data"]["s"]
+    assert len(drawn) == MAX_LABELS_DRAWN + 2
+    assert drawn[OTHER_LABELS] == sum(100 - i for i in range(MAX_LABELS_DRAWN, 40))
+    assert sum(drawn.values()) == sum(composition.values())
+    assert set(drawn) == set(sections["composition"]["categories"])
+
+
+def test_flagged_cells_are_not_drawn_as_removed(tmp_path: Path) -> None:
+    qc = {**QC, "n_cells_after": 1000, "n_cells_pass": 800}
+    _, sections = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "qc": qc}, "t": PARTS}))
+    assert sections["cells"]["data"] == {
+        "s": {"passed": 800, "marked": 200, "removed": 0},
+        "t": {"passed": 800, "marked": 0, "removed": 200},
+    }
+
+
+def test_a_model_without_distances_leaves_their_column_empty(tmp_path: Path) -> None:
+    annotation = {**ANNOTATION, "reference_distance": None}
+    rows, sections = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "annotation": annotation}}))
+    assert rows[0]["share_far_from_reference"] == ""
+    assert "far" not in sections["fit"]["data"]["s"]
+
+
+def test_a_section_without_data_is_not_written(tmp_path: Path) -> None:
+    quiet = {part: {**content, "warnings": []} for part, content in PARTS.items()}
+    quiet["qc"]["removed_by"] = {}
+    _, sections = summarise(write_run(tmp_path / "run", {"s": quiet}))
+    assert {"failures", "warnings", "removed"}.isdisjoint(sections)
+    assert "composition" in sections
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("s.qc.json", "{"), ("s.qc.json", "[]"), ("samples.json", "{}"), ("samples.json", "[]")],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, file: str, text: str) -> None:
+    folder = write_run(tmp_path / "run", {"s": PARTS})
+    (folder / file).write_text(text)
+    with pytest.raises(InputError) as caught:
+        run_summary(folder / "samples.json", folder, folder / "out")
+    assert file in str(caught.value)
+    assert not (folder / "out").exists()
+
+
+def test_multiqc_draws_every_section_and_writes_one_page(tmp_path: Path, root: Path) -> None:
+    multiqc = shutil.which("multiqc", path=str(Path(sys.executable).parent)) or shutil.which("multiqc")
+    if multiqc is None:
+        pytest.skip("multiqc is not installed")
+    folder = write_run(
+        tmp_path / "run", {"lung.counts": PARTS, "b_1": PARTS, "c_1": {"convert": CONVERT, "qc": QC}}
+    )
+    _, sections = summarise(folder)
+    config = shutil.copy(root / "assets" / "multiqc_config.yml", tmp_path)
+    command = [multiqc, "--no-ansi", "--strict", "--config", config, "--outdir", "page", str(folder / "out")]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in (tmp_path / "page").iterdir()] == ["multiqc_report.html"]
+    page = (tmp_path / "page" / "multiqc_report.html").read_text()
+    for section in sections.values():
+        assert section.get("section_name", "General Statistics") in page
+    # MultiQC would cut "lung.counts" to "lung" by itself.
+    assert "lung.counts" in page
+    assert "Many cells lie far from the reference." in page
