@@ -27,6 +27,7 @@ MIN_AMBIENT_COUNTS = 500
 EMPTY_MEDIAN = 20
 MIN_DROPLETS = 500
 MIN_LOG10_GAP = 1.0
+CROWD_SHARE, CROWD_GAP = 0.8, 3.0
 
 
 @dataclass(frozen=True)
@@ -118,29 +119,42 @@ def is_unfiltered(totals: np.ndarray, named_raw: bool) -> bool:
 
 
 def find_knee(totals: np.ndarray, lower: int) -> int:
-    """Counts at the knee of the rank curve: where the plateau of cells ends.
+    """Counts at the knee of the rank curve, where the plateau of cells ends.
 
-    The point of the log-log curve that lies farthest above the line from its top to its steepest fall.
+    The knee is the point of the log-log curve farthest above the line from its top to its steepest fall.
     totals: shape (n_droplets,); those <= lower are left out.
     """
     values, counts = np.unique(totals[totals > lower], return_counts=True)
     if len(values) < 3:
         return int(values.max()) if len(values) else lower
     values, counts = values[::-1], counts[::-1]
-    # The middle rank of each run of equal totals.
-    x = np.log10(np.cumsum(counts) - (counts - 1) / 2)
-    y = np.log10(values)
-    grid = np.linspace(x[0], x[-1], 200)
-    curve = np.interp(grid, x, y)
-    width = 5
-    smooth = np.convolve(
-        np.pad(curve, width, mode="edge"), np.ones(2 * width + 1) / (2 * width + 1), mode="valid"
-    )
-    steepest = int(np.argmin(np.gradient(smooth, grid)))
-    if steepest < 2:
-        return int(values[0])
+    n = counts.sum()
+    # The middle rank of each run of equal totals; past the last, the curve falls to `lower` at once.
+    x = np.log10(np.append(np.cumsum(counts) - (counts - 1) / 2, n + 1))
+    y = np.log10(np.append(values, max(lower, 1)))
+    grid = np.linspace(x[0], x[-1], 201)
+    width = 4
+    padded = np.pad(np.interp(grid, x, y), width, mode="edge")
+    smooth = np.convolve(padded, np.ones(2 * width + 1) / (2 * width + 1), mode="valid")
+    # The top few barcodes make a rough curve of their own.
+    first = int(np.searchsorted(grid, min(1.0, x[-1] / 2)))
+    steepest = first + int(np.argmin(np.gradient(smooth, grid)[first:]))
     line = np.linspace(smooth[0], smooth[steepest], steepest + 1)
-    return round(float(10 ** smooth[int(np.argmax(smooth[: steepest + 1] - line))]))
+    knee = int(np.argmax(smooth[: steepest + 1] - line))
+    return round(float(10 ** smooth[knee]))
+
+
+def order_of_magnitude_cut(totals: np.ndarray) -> float:
+    """A tenth of the 99th percentile of the cells' totals, for the number of cells that fits best.
+
+    totals: shape (n_droplets,), not all 0.
+    Source: the first step of cell calling in 10x Genomics' description of Cell Ranger's algorithms.
+    """
+    ordered = np.sort(totals[totals > 0])[::-1]
+    n_cells = np.unique(np.round(np.logspace(0, np.log10(max(len(ordered), 1)), 2000)).astype(int))
+    cuts = ordered[np.minimum(np.round(n_cells * 0.01).astype(int), len(ordered) - 1)] / 10
+    above = len(ordered) - np.searchsorted(ordered[::-1], cuts, side="left")
+    return float(cuts[np.argmin((above - n_cells) ** 2 / n_cells)])
 
 
 def good_turing(counts: np.ndarray) -> np.ndarray:
@@ -207,8 +221,10 @@ def ambient_p_values(matrix: sp.csr_matrix, p: np.ndarray, seed: int, n_iteratio
     log_rank = np.log(np.arange(1, longest + 1))
     at_or_below = np.zeros(len(totals), dtype=np.int64)
     places = np.arange(longest)
+    # numpy sorts 16 bits by radix, several times as fast.
+    small = np.uint16 if len(p) <= 2**16 else np.uint32
     for _ in progress(range(n_iterations), total=n_iterations, label="cell calling: Monte-Carlo draws"):
-        genes = np.searchsorted(cumulative, rng.random(longest), side="right").astype(np.int32)
+        genes = np.searchsorted(cumulative, rng.random(longest), side="right").astype(small)
         order = np.argsort(genes, kind="stable")
         ordered = genes[order]
         first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
@@ -236,9 +252,10 @@ def call_cells(
 ) -> tuple[np.ndarray, CalledCells]:
     """Which droplets hold a cell: bool, shape (n_droplets,), and how it was decided.
 
-    matrix: all droplets, CSR, integer-valued counts of Gene Expression. Droplets above the knee are kept
-    always; of the others above `lower` those that differ from the ambient profile at a false discovery rate
-    of `fdr`.
+    matrix: all droplets, CSR, integer-valued counts of Gene Expression. Droplets that hold at least a tenth
+    of a full cell's counts are kept always, as Cell Ranger does (the R package keeps those above the knee,
+    and loses cells that look like the soup they made); of the others above `lower` those that differ from
+    the ambient profile at a false discovery rate of `fdr`.
     Raises InputError where no droplet stands out.
     """
     totals = row_totals(matrix)
@@ -248,7 +265,13 @@ def call_cells(
     if shape.low_median >= lower:
         lower = LOWER
     knee = find_knee(totals, lower)
-    retain = max(knee, lower + 1)
+    retain = max(order_of_magnitude_cut(totals), lower + 1)
+    # Where the soup is thick, empty droplets too can hold a tenth of a cell's counts: they are a crowd of
+    # their own among those above `lower`.
+    upper = droplet_shape(totals[totals > lower])
+    if upper.share_low >= CROWD_SHARE and upper.high_median >= CROWD_GAP * upper.low_median:
+        retain = max(retain, upper.boundary)
+    retain = int(np.ceil(retain))
     kept = totals >= retain
     ambient = column_totals(matrix[totals <= lower])
     tested = np.flatnonzero((totals > lower) & ~kept)
@@ -257,7 +280,7 @@ def call_cells(
     if enough and len(tested):
         profile = good_turing(ambient[used_genes])
         p_values = ambient_p_values(matrix[tested][:, used_genes], profile, seed, n_iterations)
-        # Those above the knee count as certain, as in the R package.
+        # Those kept anyway count as certain, as in the R package.
         everything = np.concatenate([np.zeros(int(kept.sum())), p_values])
         kept[tested[adjust_p_values(everything)[int(kept.sum()) :] <= fdr]] = True
     if not kept.any():

@@ -53,12 +53,13 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
     is_gene, other_species, genomes = pick_genome(counts, is_gene, options.genome, options.input)
 
     identity, prefix = genes.identify_genes(counts.var[is_gene], options.gene_column, genomes)
+    genomes = genomes or ([prefix] if prefix else [])
     notes = [*counts.notes, *identity.notes]
     warnings = [*counts.warnings, *identity.warnings]
     organism, sentence = genes.check_organism(organism, identity.gene_ids, identity.gene_symbols)
     (notes if organism != "unknown" else warnings).append(sentence)
 
-    matrix = counts.matrix[:, np.flatnonzero(is_gene)]
+    matrix = counts.matrix if is_gene.all() else counts.matrix[:, np.flatnonzero(is_gene)]
     keep = np.ones(matrix.shape[0], dtype=bool)
     called = None
     if _must_call(options, counts, row_totals(matrix), notes):
