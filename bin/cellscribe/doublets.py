@@ -118,15 +118,20 @@ def call_doublets(
             f"Scrublet's threshold {threshold:.3f} would call {calls.mean():.1%} of the cells doublets where "
             f"{expected_rate:.1%} are expected"
         )
-    threshold = float(np.quantile(scores, 1 - expected_rate, method="higher"))
+    threshold = float(np.quantile(scores, 1 - expected_rate, method="lower"))
     calls = scores > threshold
+    instead = (
+        f"the {calls.sum():,} cells with the highest scores were called instead"
+        if calls.any()
+        else "no cell was called, as none stands out"
+    )
     return DoubletCalls(
         scores,
         calls,
         "fallback",
         threshold,
         expected_rate,
-        f"{problem}; the {calls.sum():,} cells with the highest scores were called instead.",
+        f"{problem}; {instead}.",
     )
 
 

@@ -3,9 +3,9 @@
 Bounds follow Germain, Sonrel and Robinson 2020 (Genome Biology 21:227) and the single-cell best practices
 (Heumos et al. 2023): median absolute deviations, of counts and genes on a log scale on either side, of the
 mitochondrial share above only. Two brakes keep real cells. A bound never lies nearer to the median than
-MIN_FOLD or MIN_POINTS_MT, for a sample of one cell type has almost no spread (scater's `isOutlier` has
-`min.diff` for the same end). And a bound of counts or genes that would cut off more than POPULATION_SHARE of
-the cells meets a population, not outliers, and is not used.
+MIN_FOLD or MIN_POINTS_MT, since a sample of one cell type has almost no spread (scater's `isOutlier` has
+`min.diff` for the same end), nor than the noise of counting in shallow data. And a bound of counts or genes
+that would cut off more than POPULATION_SHARE of the cells meets a population, not outliers, and is not used.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ METRICS = {
 NAMES = {
     "total_counts": "counts",
     "n_genes_by_counts": "genes",
-    "pct_counts_mt": "mitochondrial counts (%)",
-    "pct_counts_ribo": "ribosomal counts (%)",
-    "pct_counts_hb": "haemoglobin counts (%)",
+    "pct_counts_mt": "% mitochondrial counts",
+    "pct_counts_ribo": "% ribosomal counts",
+    "pct_counts_hb": "% haemoglobin counts",
 }
 """Each metric in words."""
 
@@ -159,6 +159,17 @@ def mad_bounds(values: np.ndarray, n_mads: float, min_width: float) -> tuple[flo
     return median - width, median + width
 
 
+def share_noise(metrics: pd.DataFrame) -> float:
+    """Standard deviation of the mitochondrial share, in points, by counting alone, at the median depth.
+
+    In shallow data most cells have no mitochondrial count at all and the MAD is 0, while one count in ten is
+    already 10 %.
+    """
+    total = metrics["total_counts"].to_numpy()
+    share = float((metrics["pct_counts_mt"] * total).sum() / 100 / max(total.sum(), 1))
+    return 100 * float(np.sqrt(share * (1 - share) / max(np.median(total), 1)))
+
+
 def find_bounds(
     metrics: pd.DataFrame, options: QcOptions, *, mt_known: bool = True
 ) -> tuple[dict[str, Bounds], list[str]]:
@@ -190,11 +201,12 @@ def find_bounds(
             )
         mad: tuple[float | None, float | None] = (None, None)
         if enough and metric == "pct_counts_mt" and options.n_mads_mt and mt_known:
-            mad = (None, mad_bounds(metrics[metric].to_numpy(), options.n_mads_mt, MIN_POINTS_MT)[1])
+            width = max(MIN_POINTS_MT, options.n_mads_mt * share_noise(metrics))
+            mad = (None, mad_bounds(metrics[metric].to_numpy(), options.n_mads_mt, width)[1])
         elif enough and metric in ("total_counts", "n_genes_by_counts") and options.n_mads:
             logs = np.log1p(metrics[metric].to_numpy())
             low, high = np.expm1(mad_bounds(logs, options.n_mads, np.log(MIN_FOLD)))
-            mad = (float(low) if low > 0 else None, float(high))
+            mad = (float(low) if low > 1 else None, float(high))
         if metric == "pct_counts_mt" and not mt_known:
             upper = None
         bounds[metric], note = _merge(metrics[metric].to_numpy(), metric, (lower, upper), mad)

@@ -18,6 +18,9 @@ KEPT, REMOVED = "#0072B2", "#D55E00"
 MAX_POINTS = 4_000
 """Points drawn of each kind; a figure of 200,000 cells is drawn as fast as one of 4,000."""
 
+FAR = 4.0
+"""A bound this many times beyond the last cell is named, not drawn."""
+
 TITLES = {
     "total_counts": "Counts",
     "n_genes_by_counts": "Genes",
@@ -46,31 +49,24 @@ def _violin(sample: str, result: QcResult, words: tuple[str, str]) -> bytes:
     with _figure(7.2, 3.1) as figure:
         for axes, (metric, title) in zip(figure.subplots(1, len(TITLES)), TITLES.items(), strict=True):
             values = _drawable(result.metrics[metric].to_numpy(), metric)
-            _density(axes, values, metric in LOGARITHMIC, rng)
-            for mask, colour, z in ((result.passes, KEPT, 2), (~result.passes, REMOVED, 3)):
-                rows = _some(np.flatnonzero(mask), rng, 1_500)
-                if len(rows):  # the extremes are what one looks for
-                    ends = np.flatnonzero(mask)[[values[mask].argmin(), values[mask].argmax()]]
-                    rows = np.union1d(rows, ends)
-                axes.scatter(
-                    rng.uniform(-0.13, 0.13, len(rows)),
-                    values[rows],
-                    s=_size(len(rows)),
-                    color=colour,
-                    alpha=0.55,
-                    linewidths=0,
-                    zorder=z,
-                )
-            if metric in LOGARITHMIC:
+            logarithmic = metric in LOGARITHMIC
+            _density(axes, values, logarithmic, rng)
+            rows = _some(result.passes, rng, MAX_POINTS // 2)
+            # the extremes are what one looks for
+            rows = np.union1d(rows, [values.argmin(), values.argmax()])
+            _points(axes, rng.uniform(-0.13, 0.13, len(rows)), values[rows], result.passes[rows], 0.55)
+            if logarithmic:
                 axes.set_yscale("log")
+                axes.set_ylim(*_limits(values, result.bounds[metric]))
                 _plain_ticks(axes.yaxis)
             else:
-                axes.set_ylim(bottom=-0.02 * max(values.max(), 1), top=max(values.max() * 1.08, 1))
+                tallest = max(values.max() * 1.08, 1.15 * (result.bounds[metric].upper or 0), 1)
+                axes.set_ylim(-0.02 * tallest, tallest)
             axes.set(xlim=(-0.6, 0.6), xticks=[])
             axes.spines["bottom"].set_visible(False)
             axes.tick_params(labelsize=7.5)
             axes.set_title(title, fontsize=8.5, color=INK)
-            _horizontal(axes, result.bounds[metric], metric)
+            _horizontal(axes, result.bounds[metric])
         _heading(figure, sample, result, words)
         return _png(figure)
 
@@ -79,20 +75,21 @@ def _knee(sample: str, result: QcResult, words: tuple[str, str]) -> bytes:
     rng = np.random.default_rng(0)
     counts = _drawable(result.metrics["total_counts"].to_numpy(), "total_counts")
     order = np.argsort(-counts, kind="stable")
-    ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = np.arange(1, len(order) + 1)
+    ranks = np.arange(1, len(order) + 1)
+    # even along the logarithm of the rank, so that the few first cells are all there
+    chance = 1 / ranks
+    drawn = rng.choice(len(order), min(len(order), MAX_POINTS), replace=False, p=chance / chance.sum())
     with _figure(5.4, 3.7) as figure:
         axes = figure.subplots()
-        axes.plot(ranks[order], counts[order], color=RULE_COLOUR, linewidth=1.2, zorder=1)
-        for mask, colour, z in ((result.passes, KEPT, 2), (~result.passes, REMOVED, 3)):
-            rows = _spread(np.flatnonzero(mask), ranks, rng)
-            axes.scatter(ranks[rows], counts[rows], s=9, color=colour, alpha=0.7, linewidths=0, zorder=z)
+        axes.plot(ranks, counts[order], color=RULE_COLOUR, linewidth=1.2, zorder=1)
+        _points(axes, ranks[drawn], counts[order[drawn]], result.passes[order[drawn]], 0.7)
         axes.set(xscale="log", yscale="log", xlabel="barcodes, by rank", ylabel="counts")
-        axes.set_xlim(0.8, len(ranks) * 1.35)
+        axes.set_xlim(0.8, max(len(ranks) * 1.35, 4))
+        axes.set_ylim(*_limits(counts, result.bounds["total_counts"]))
         _plain_ticks(axes.xaxis)
         _plain_ticks(axes.yaxis)
         _grid(axes)
-        _horizontal(axes, result.bounds["total_counts"], "total_counts")
+        _horizontal(axes, result.bounds["total_counts"])
         _heading(figure, sample, result, words)
         return _png(figure)
 
@@ -102,10 +99,13 @@ def _scatter(sample: str, result: QcResult, words: tuple[str, str]) -> bytes:
     x = _drawable(result.metrics["total_counts"].to_numpy(), "total_counts")
     y = _drawable(result.metrics["n_genes_by_counts"].to_numpy(), "n_genes_by_counts")
     mt = result.metrics["pct_counts_mt"].to_numpy()
-    top = max(float(np.percentile(mt, 98)), result.bounds["pct_counts_mt"].upper or 0.0, 1.0)
+    x_bounds, y_bounds, mt_bounds = (
+        result.bounds[name] for name in ("total_counts", "n_genes_by_counts", "pct_counts_mt")
+    )
+    top = max(float(np.percentile(mt, 98)), mt_bounds.upper or 0.0, 1.0)
     with _figure(5.4, 4.1) as figure:
         axes = figure.subplots()
-        rows = _some(np.arange(len(x)), rng, 2 * MAX_POINTS)
+        rows = _some(result.passes, rng, 2 * MAX_POINTS)
         points = axes.scatter(
             x[rows],
             y[rows],
@@ -117,24 +117,32 @@ def _scatter(sample: str, result: QcResult, words: tuple[str, str]) -> bytes:
             alpha=0.85,
             linewidths=0,
         )
-        rows = _some(np.flatnonzero(~result.passes), rng, MAX_POINTS // 2)
+        rows = rows[~result.passes[rows]]
         axes.scatter(
-            x[rows], y[rows], s=16, facecolors="none", edgecolors=REMOVED, linewidths=0.7, alpha=0.8, zorder=3
+            x[rows],
+            y[rows],
+            s=2 + 1.6 * _size(len(rows)),
+            facecolors="none",
+            edgecolors=REMOVED,
+            linewidths=0.7,
+            alpha=0.8,
+            zorder=3,
         )
         axes.set(xscale="log", yscale="log", xlabel="counts", ylabel="genes")
+        axes.set_xlim(*_limits(x, x_bounds))
+        axes.set_ylim(*_limits(y, y_bounds))
         _plain_ticks(axes.xaxis)
         _plain_ticks(axes.yaxis)
         _grid(axes)
-        _horizontal(axes, result.bounds["n_genes_by_counts"], "n_genes_by_counts")
-        _vertical(axes, result.bounds["total_counts"])
-        bar = figure.colorbar(
-            points, ax=axes, fraction=0.045, pad=0.02, extend="max" if mt.max() > top else "neither"
-        )
+        # upper left and lower right are empty in this figure: the words stand there
+        _horizontal(axes, y_bounds, at=(0.72, 0.42))
+        _vertical(axes, x_bounds, at=(0.7, 0.3))
+        extend = "max" if mt.max() > top else "neither"
+        bar = figure.colorbar(points, ax=axes, fraction=0.045, pad=0.02, extend=extend)
         bar.set_label("mitochondrial %", fontsize=8)
         bar.outline.set_visible(False)
-        upper = result.bounds["pct_counts_mt"].upper
-        if upper is not None:
-            bar.ax.axhline(upper, color=REMOVED, linewidth=1.4)
+        if mt_bounds.upper is not None:
+            bar.ax.axhline(mt_bounds.upper, color=REMOVED, linewidth=1.4)
         _heading(figure, sample, result, words, ring=True)
         return _png(figure)
 
@@ -148,8 +156,7 @@ def _density(axes: Axes, values: np.ndarray, logarithmic: bool, rng: np.random.G
     """The violin behind the points, where there are enough different values for one."""
     from scipy.stats import gaussian_kde
 
-    scaled = np.log10(values) if logarithmic else values
-    scaled = scaled[_some(np.arange(len(scaled)), rng, MAX_POINTS)]
+    scaled = rng.permutation(np.log10(values) if logarithmic else values)[:MAX_POINTS]
     if len(scaled) < 10 or np.ptp(scaled) < 1e-6:
         return
     grid = np.linspace(scaled.min(), scaled.max(), 200)
@@ -160,17 +167,20 @@ def _density(axes: Axes, values: np.ndarray, logarithmic: bool, rng: np.random.G
     )
 
 
-def _some(rows: np.ndarray, rng: np.random.Generator, most: int) -> np.ndarray:
-    """At most `most` of `rows`, in random order."""
-    return rng.permutation(rows)[:most]
+def _points(axes: Axes, x: np.ndarray, y: np.ndarray, passes: np.ndarray, alpha: float) -> None:
+    for mask, colour, z in ((passes, KEPT, 2), (~passes, REMOVED, 3)):
+        axes.scatter(
+            x[mask], y[mask], s=_size(int(mask.sum())), color=colour, alpha=alpha, linewidths=0, zorder=z
+        )
 
 
-def _spread(rows: np.ndarray, ranks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """At most MAX_POINTS of `rows`, even along the logarithm of their ranks."""
-    if len(rows) <= MAX_POINTS:
-        return rows
-    chance = 1 / ranks[rows]
-    return rng.choice(rows, MAX_POINTS, replace=False, p=chance / chance.sum())
+def _some(passes: np.ndarray, rng: np.random.Generator, most: int) -> np.ndarray:
+    """About `most` random rows, of both kinds in their true proportion, but 100 removed ones at least."""
+    share = min(1.0, most / len(passes))
+    kept, removed = (rng.permutation(np.flatnonzero(mask)) for mask in (passes, ~passes))
+    return np.concatenate(
+        [kept[: round(share * len(kept))], removed[: max(100, round(share * len(removed)))]]
+    )
 
 
 def _size(n: int) -> float:
@@ -187,8 +197,7 @@ def _plain_ticks(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
-    narrow = high / max(low, 1e-9) < 300
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 300 else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axis.set_minor_formatter(NullFormatter())
     axis.set_tick_params(which="minor", size=0)
@@ -202,64 +211,72 @@ def short(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def _lines(bounds: Bounds) -> list[tuple[float, str]]:
-    """Each bound and the words on its line."""
-    sides = (("≥", bounds.lower, bounds.lower_source), ("≤", bounds.upper, bounds.upper_source))
+def _limits(values: np.ndarray, bounds: Bounds) -> tuple[float, float]:
+    """Ends of a logarithmic axis: the cells, the bounds near them, and a factor of four at least."""
+    low, high = float(values.min()), float(values.max())
+    drawn = [bound for bound in (bounds.lower, bounds.upper) if bound and low / FAR <= bound <= high * FAR]
+    low, high = min([low, *drawn]) / 1.45, max([high, *drawn]) * 1.45
+    spare = max(1.0, 4 * low / high) ** 0.5
+    return low / spare, high * spare
+
+
+def _lines(bounds: Bounds) -> list[tuple[bool, float, str]]:
+    """Each bound: whether it is the upper one, its value, and the words on its line."""
+    sides = (
+        (False, "≥", bounds.lower, bounds.lower_source),
+        (True, "≤", bounds.upper, bounds.upper_source),
+    )
     return [
-        (value, f"{sign} {short(value)}{' (set)' if source == 'fixed' else ''}")
-        for sign, value, source in sides
+        (upper, value, f"{sign} {short(value)}{' (set)' if source == 'fixed' else ''}")
+        for upper, sign, value, source in sides
         if value is not None
     ]
 
 
-def _horizontal(axes: Axes, bounds: Bounds, metric: str) -> None:
+def _horizontal(axes: Axes, bounds: Bounds, at: tuple[float, float] = (1.0, 1.0)) -> None:
+    """Draw bounds across. at: where, along the axes, the words on the lower and the upper one end.
+
+    A bound far from every cell would squeeze the cells: it is only named, with an arrow, at the axes' end.
+    """
     low, high = axes.get_ylim()
-    lines = [(value, text) for value, text in _lines(bounds) if value > 0 or metric not in LOGARITHMIC]
-    for value, text in lines:
-        upper = text.startswith("≤")
-        axes.axhline(value, color=REMOVED, linewidth=1, linestyle=(0, (4, 2)), zorder=4)
+    for upper, value, text in _lines(bounds):
+        near = low <= value <= high
+        if near:
+            axes.axhline(value, color=REMOVED, linewidth=1, linestyle=(0, (4, 2)), zorder=4)
         axes.annotate(
-            text,
-            (1, value),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 2 if upper else -2),
+            text if near else f"{text} {'↑' if upper else '↓'}",
+            (at[upper], value) if near else (at[upper], float(upper)),
+            xycoords=("axes fraction", "data" if near else "axes fraction"),
+            xytext=(0, 2 if upper == near else -2),
             textcoords="offset points",
             ha="right",
-            va="bottom" if upper else "top",
+            va="bottom" if upper == near else "top",
             fontsize=7.5,
             color=REMOVED,
             zorder=5,
         )
-    if lines:
-        values = [value for value, _ in lines]
-        if metric in LOGARITHMIC:
-            axes.set_ylim(min(low, min(values) / 1.5), max(high, max(values) * 1.5))
-        else:
-            axes.set_ylim(low, max(high, max(values) * 1.15))
 
 
-def _vertical(axes: Axes, bounds: Bounds) -> None:
+def _vertical(axes: Axes, bounds: Bounds, at: tuple[float, float]) -> None:
+    """Draw bounds upright. at: the height, along the axes, of the words on the lower and the upper one."""
     low, high = axes.get_xlim()
-    lines = [(value, text) for value, text in _lines(bounds) if value > 0]
-    for value, text in lines:
-        upper = text.startswith("≤")
-        axes.axvline(value, color=REMOVED, linewidth=1, linestyle=(0, (4, 2)), zorder=4)
+    for upper, value, text in _lines(bounds):
+        near = low <= value <= high
+        if near:
+            axes.axvline(value, color=REMOVED, linewidth=1, linestyle=(0, (4, 2)), zorder=4)
         axes.annotate(
-            text,
-            (value, 0),
-            xycoords=("data", "axes fraction"),
-            xytext=(2 if upper else -2, 4),
+            text if near else f"{text} {'→' if upper else '←'}",
+            (value, at[upper]) if near else (float(upper), at[upper]),
+            xycoords=("data" if near else "axes fraction", "axes fraction"),
+            xytext=(2 if upper == near else -2, 0),
             textcoords="offset points",
-            ha="left" if upper else "right",
-            va="bottom",
-            rotation=90,
+            ha="left" if upper == near else "right",
+            va="center",
+            rotation=90 if near else 0,
             fontsize=7.5,
             color=REMOVED,
             zorder=5,
         )
-    if lines:
-        values = [value for value, _ in lines]
-        axes.set_xlim(min(low, min(values) / 1.8), max(high, max(values) * 1.8))
 
 
 def _heading(
@@ -285,7 +302,8 @@ def _heading(
         for word, n, colour, hollow in kinds
         if not (ring and word == words[0])
     ]
-    handles.append(Line2D([], [], color=REMOVED, linewidth=1, linestyle=(0, (4, 2)), label="bound"))
+    if any(bound.source != "off" for bound in result.bounds.values()):
+        handles.append(Line2D([], [], color=REMOVED, linewidth=1, linestyle=(0, (4, 2)), label="bound"))
     figure.legend(
         handles=handles,
         loc="upper right",
