@@ -261,9 +261,7 @@ def call_cells(
     totals = row_totals(matrix)
     shape = droplet_shape(totals)
     # Shallow runs: the usual 100 counts would take cells into the ambient profile.
-    lower = int(min(LOWER, max(1, shape.boundary)))
-    if shape.low_median >= lower:
-        lower = LOWER
+    lower = int(min(LOWER, max(1, shape.boundary))) if shape.mostly_empty else LOWER
     knee = find_knee(totals, lower)
     retain = max(order_of_magnitude_cut(totals), lower + 1)
     # Where the soup is thick, empty droplets too can hold a tenth of a cell's counts: they are a crowd of

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from tenx_files import IDS, SYMBOLS, barcodes, small_counts
+
+from cellscribe.errors import InputError
+from cellscribe.h5ad_input import read_h5ad
+
+COUNTS = small_counts(8)
+LOGGED = np.log1p(COUNTS).astype(np.float32)
+SCALED = ((COUNTS - COUNTS.mean(0)) / COUNTS.std(0)).astype(np.float32)
+
+
+def adata(x, **kwargs) -> ad.AnnData:
+    n = x.shape[0]
+    return ad.AnnData(
+        x,
+        obs=pd.DataFrame({"donor": ["a"] * n}, index=barcodes(n)),
+        var=pd.DataFrame({"gene_ids": IDS}, index=SYMBOLS),
+        **kwargs,
+    )
+
+
+def written(tmp_path, data: ad.AnnData):
+    path = tmp_path / "in.h5ad"
+    data.write_h5ad(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [sp.csr_matrix, sp.csc_matrix, np.asarray],
+    ids=["csr", "csc", "dense"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint16"])
+def test_counts_in_x_are_read_in_any_form(tmp_path, kind, dtype):
+    counts = read_h5ad(written(tmp_path, adata(kind(COUNTS.astype(dtype)))))
+    assert counts.counts_from == "X"
+    assert np.array_equal(counts.matrix.toarray(), COUNTS)
+    assert counts.matrix.dtype == np.float32
+    assert counts.matrix.format == "csr"
+    assert list(counts.obs["donor"]) == ["a"] * 8
+
+
+def with_raw(x, raw) -> ad.AnnData:
+    data = adata(sp.csr_matrix(x))
+    data.raw = adata(sp.csr_matrix(raw))
+    return data
+
+
+def test_raw_is_looked_at_before_x(tmp_path):
+    counts = read_h5ad(written(tmp_path, with_raw(COUNTS + 1, COUNTS)))
+    assert counts.counts_from == "raw.X"
+    assert np.array_equal(counts.matrix.toarray(), COUNTS)
+
+
+def test_x_is_used_where_raw_holds_no_counts_and_that_is_said(tmp_path):
+    counts = read_h5ad(written(tmp_path, with_raw(COUNTS, LOGGED)))
+    assert counts.counts_from == "X"
+    assert any("raw.X was passed over" in note and "log1p" in note for note in counts.notes)
+
+
+def test_raw_with_more_genes_than_x_brings_its_own_genes(tmp_path):
+    data = with_raw(LOGGED, COUNTS)[:, :3].copy()
+    counts = read_h5ad(written(tmp_path, data))
+    assert counts.matrix.shape == (8, 6)
+    assert list(counts.var.index) == SYMBOLS
+
+
+def test_a_layer_is_found_where_x_is_scaled(tmp_path):
+    data = adata(SCALED, layers={"logcounts": LOGGED, "counts": sp.csr_matrix(COUNTS)})
+    counts = read_h5ad(written(tmp_path, data))
+    assert counts.counts_from == "layers/counts"
+    assert np.array_equal(counts.matrix.toarray(), COUNTS)
+    assert any("X was passed over" in note and "scaled" in note for note in counts.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("umis", "layers/umis"), ("X", "X"), ("raw", "raw.X"), ("raw.X", "raw.X")]
+)
+def test_the_named_place_is_used(tmp_path, name, place):
+    data = with_raw(COUNTS, COUNTS)
+    data.layers["umis"] = sp.csr_matrix(COUNTS)
+    assert read_h5ad(written(tmp_path, data), name).counts_from == place
+
+
+def test_an_unknown_layer_is_an_error_that_lists_what_there_is(tmp_path):
+    data = adata(COUNTS, layers={"spliced": COUNTS})
+    with pytest.raises(InputError, match=r"no counts layer 'umis'; there are: X, layers/spliced"):
+        read_h5ad(written(tmp_path, data), "umis")
+
+
+def test_a_named_layer_without_counts_says_where_counts_are(tmp_path):
+    data = adata(COUNTS, layers={"norm": LOGGED})
+    with pytest.raises(
+        InputError, match=r"(?s)'norm' does not hold raw counts.*log1p.*X \(.*raw counts"
+    ) as caught:
+        read_h5ad(written(tmp_path, data), "norm")
+    assert "Use counts_layer X" in str(caught.value)
+
+
+def test_no_counts_at_all_says_what_each_matrix_looks_like(tmp_path):
+    data = with_raw(SCALED, LOGGED)
+    data.layers["norm"] = sp.csr_matrix(COUNTS * 33.3)
+    with pytest.raises(InputError) as caught:
+        read_h5ad(written(tmp_path, data))
+    message = str(caught.value)
+    for part in (
+        "raw.X (min",
+        "log1p-normalised",
+        "X (min -",
+        "scaled",
+        "layers/norm",
+        "normalised to a common total",
+    ):
+        assert part in message
+
+
+def test_zeros_of_a_dense_matrix_do_not_pass_for_integers(tmp_path):
+    dense = np.zeros((8, 6), dtype=np.float32)
+    dense[0, :2] = (0.7, 1.3)
+    with pytest.raises(InputError, match="log1p-normalised"):
+        read_h5ad(written(tmp_path, adata(dense)))
+
+
+def test_columns_of_every_kind_are_read(tmp_path):
+    data = adata(sp.csr_matrix(COUNTS))
+    data.obs["category"] = pd.Categorical(["x", "y"] * 4)
+    data.obs["nullable"] = pd.array([1, None] * 4, dtype="Int64")
+    data.obs["flag"] = [True, False] * 4
+    data.obs.index = pd.Index(range(8)).astype(str)
+    counts = read_h5ad(written(tmp_path, data))
+    assert list(counts.obs["category"]) == ["x", "y"] * 4
+    assert counts.obs["nullable"].isna().sum() == 4
+    assert list(counts.obs.index) == [str(i) for i in range(8)]
+
+
+def test_small_embeddings_are_kept_and_large_ones_dropped(tmp_path):
+    data = adata(sp.csr_matrix(COUNTS))
+    data.obsm["X_umap"] = np.ones((8, 2), dtype=np.float32)
+    data.obsm["X_wide"] = np.ones((8, 51), dtype=np.float32)
+    data.obsm["table"] = pd.DataFrame({"a": range(8)}, index=data.obs_names)
+    assert list(read_h5ad(written(tmp_path, data)).obsm) == ["X_umap"]
+
+
+def test_feature_types_and_genomes_of_scanpy_are_recognised(tmp_path):
+    data = adata(sp.csr_matrix(COUNTS))
+    data.var["feature_types"] = pd.Categorical(["Gene Expression"] * 5 + ["Antibody Capture"])
+    data.var["genome"] = ["GRCh38"] * 5 + [""]
+    counts = read_h5ad(written(tmp_path, data))
+    assert list(counts.feature_types)[-2:] == ["Gene Expression", "Antibody Capture"]
+    assert list(counts.genomes)[-2:] == ["GRCh38", ""]
+
+
+def test_a_biotype_column_is_not_taken_for_feature_types(tmp_path):
+    data = adata(sp.csr_matrix(COUNTS))
+    data.var["feature_type"] = "protein_coding"
+    assert set(read_h5ad(written(tmp_path, data)).feature_types) == {"Gene Expression"}
+
+
+def test_a_file_from_before_anndata_0_7_is_read(tmp_path):
+    path = tmp_path / "old.h5ad"
+    matrix = sp.csr_matrix(COUNTS.astype(np.float32))
+    with h5py.File(path, "w") as file:
+        group = file.create_group("X")
+        group.attrs["h5sparse_format"], group.attrs["h5sparse_shape"] = "csr", matrix.shape
+        for name in ("data", "indices", "indptr"):
+            group[name] = getattr(matrix, name)
+        obs = np.zeros(8, dtype=[("index", "S20"), ("donor", "i1")])
+        obs["index"], obs["donor"] = barcodes(8), [0, 1] * 4
+        var = np.zeros(6, dtype=[("index", "S10"), ("gene_ids", "S20")])
+        var["index"], var["gene_ids"] = SYMBOLS, IDS
+        file["obs"], file["var"] = obs, var
+        file["uns/donor_categories"] = np.array([b"d1", b"d2"])
+    counts = read_h5ad(path)
+    assert np.array_equal(counts.matrix.toarray(), COUNTS)
+    assert list(counts.obs["donor"]) == ["d1", "d2"] * 4
+    assert list(counts.var.index) == SYMBOLS
+    assert list(counts.var["gene_ids"]) == IDS
+    assert list(counts.obs.index) == barcodes(8)
+
+
+def test_a_damaged_matrix_is_an_input_error(tmp_path):
+    path = written(tmp_path, adata(sp.csr_matrix(COUNTS)))
+    with h5py.File(path, "a") as file:
+        del file["X/indptr"]
+        file["X/indptr"] = np.array([0, 1])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_h5ad(path)
+
+
+def test_a_file_without_a_matrix_is_an_input_error(tmp_path):
+    data = ad.AnnData(obs=pd.DataFrame(index=barcodes(3)), var=pd.DataFrame(index=SYMBOLS))
+    with pytest.raises(InputError, match="no X, no raw and no layers"):
+        read_h5ad(written(tmp_path, data))
