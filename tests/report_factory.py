@@ -48,10 +48,13 @@ def expected_markers(adata: anndata.AnnData, label_key: str = "cell_type") -> di
     result = {}
     labels = adata.obs[label_key].astype(str).to_numpy()
     for label in sorted(set(labels)):
-        own, rest = normal[labels == label], normal[labels != label]
-        mean, mean_rest = np.asarray(own.mean(axis=0)).ravel(), np.asarray(rest.mean(axis=0)).ravel()
-        share = np.asarray((own > 0).mean(axis=0)).ravel()
-        share_rest = np.asarray((rest > 0).mean(axis=0)).ravel()
+        (mean, share), (mean_rest, share_rest) = (
+            (
+                np.asarray(part.sum(axis=0)).ravel() / max(part.shape[0], 1),
+                np.asarray((part > 0).sum(axis=0)).ravel() / max(part.shape[0], 1),
+            )
+            for part in (normal[labels == label], normal[labels != label])
+        )
         score = np.maximum(mean - mean_rest, 0) * np.maximum(share - share_rest, 0)
         result[label] = [
             {
@@ -168,7 +171,7 @@ def write_sample(
                 "pct_counts_mt": {"lower": None, "upper": 7.34, "source": "mad"},
                 "pct_counts_hb": {"lower": None, "upper": None, "source": "off"},
             },
-            "removed_by": {"low_total_counts": 12, "high_pct_counts_mt": 17, "doublet": 9, "high_hb": 0},
+            "removed_by": {"low_counts": 12, "high_mt": 17, "doublet": 9, "high_hb": 0},
             "before": {
                 "total_counts": spread,
                 "pct_counts_mt": {**spread, "median": 2.1, "q25": 1.5, "q75": 2.9},

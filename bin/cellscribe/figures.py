@@ -133,15 +133,15 @@ def _bare(axes: Axes, coordinates: np.ndarray) -> None:
     axes.set(xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
 
 
-def _name_on_plot(axes: Axes, x: float, y: float, text: str, size: float) -> Any:
+def _name_on_plot(axes: Axes, x: float, y: float, text: str, size: float, *, above: bool) -> Any:
     from matplotlib.patheffects import withStroke
 
     return axes.text(
         x,
         y,
-        printable(text, 26),
+        printable(text, 26) + ("\n" if above else ""),
         ha="center",
-        va="center",
+        va="bottom" if above else "center",
         fontsize=size,
         fontweight="bold",
         color=INK,
@@ -214,8 +214,11 @@ def umap_by_category(
         font = (8.5 if len(named) <= 14 else 7.5) if width > 5 else (7.5 if len(named) <= 10 else 6.5)
         texts = []
         for name in named:
-            x, y = _densest(coordinates[values == name])
-            texts.append(_name_on_plot(axes, x, y, name, font))
+            members = coordinates[values == name]
+            x, y = _densest(members)
+            # A name would hide a handful of cells: it goes above them.
+            text = _name_on_plot(axes, x, y, name, font, above=len(members) < 0.02 * len(values))
+            texts.append(text)
         figure.canvas.draw()
         _spread(texts, axes)
         return _png(figure)

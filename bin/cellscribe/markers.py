@@ -247,7 +247,7 @@ def judge(
             label,
             n,
             verdict,
-            f"{sum(one.up for one in calls)} of {len(calls)} expected markers go up",
+            f"{sum(one.up for one in calls)} of {len(calls)} markers go up",
             calls,
             rival,
             rival_share if rival else 0.0,

@@ -29,6 +29,15 @@ MAX_BYTES = 8_000_000
 CELLS_TESTED = 20_000
 BLOCK = 10_000
 TOP_GENES = 8
+FIGURES = (
+    "labels",
+    "uncertainty",
+    "clusters",
+    "multiples",
+    "reference",
+    "uncertainty_histogram",
+    "distance_histogram",
+)
 # Inches; figures that stand three in a row.
 SMALL: dict[str, Any] = {"width": 3.8, "height": 3.5}
 
@@ -63,10 +72,14 @@ SOURCES = {
     "10x_mtx_v3": "Cell Ranger matrix folder (version 3 layout)",
     "h5ad": ".h5ad file",
 }
+# For several cells, for one.
 WHY_UNASSIGNED = {
-    "novel": "they are far from every reference cell",
-    "ambiguous": "no label, and no common ancestor of labels, is probable enough",
-    "low_information": "they have too few counts on the model's genes",
+    "novel": ("they are far from every reference cell", "it is far from every reference cell"),
+    "ambiguous": ("no label, and no common ancestor of labels, is probable enough",) * 2,
+    "low_information": (
+        "they have too few counts on the model's genes",
+        "it has too few counts on the model's genes",
+    ),
 }
 METHODS = [
     ("Scanpy", "Wolf, Angerer & Theis, Genome Biology 19:15 (2018)", ""),
@@ -408,7 +421,7 @@ def verdict(final: np.ndarray, predicted: np.ndarray, reason: np.ndarray) -> str
         if top in WHY_UNASSIGNED:
             every = numbers.max() == n_left
             most = "" if every else "most " if 2 * numbers.max() > n_left else "many "
-            first += f", {most}because {WHY_UNASSIGNED[top]}"
+            first += f", {most}because {WHY_UNASSIGNED[top][n_left == 1]}"
         first += "."
     broader = int(((final != predicted) & ~left).sum())
     if broader:
@@ -699,7 +712,7 @@ def library_versions() -> list[tuple[str, str]]:
 
 
 def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray | None) -> dict[str, str]:
-    """Draw the UMAPs and histograms: name to data URI. What the file has no coordinates for is left out."""
+    """Draw FIGURES: name to data URI, "" for what the file has no coordinates for."""
     drawn: dict[str, bytes] = {}
     if cells.umap is not None:
         drawn["labels"] = figures.umap_by_category(cells.umap, cells.final, colours)
@@ -723,7 +736,7 @@ def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray |
             line=0.99,
             note="beyond 99 % of the reference",
         )
-    return {name: figures.data_uri(png) for name, png in drawn.items()}
+    return {name: figures.data_uri(drawn[name]) if name in drawn else "" for name in FIGURES}
 
 
 def reference_background(model: Path) -> np.ndarray | None:
@@ -771,8 +784,8 @@ def build_page(
     needs = {"called": bool(convert.get("called_cells")), "scvi": kind in ("scvi", "consensus"), "": True}
     return {
         "sample": inputs.sample,
-        "model": model,
-        "manifest": manifest,
+        "model": {key: str(model.get(key) or "") for key in ("name", "version", "sha256", "url")},
+        "manifest": {key: str(manifest.get(key) or "") for key in ("description", "licence", "citation")},
         "date": date,
         "verdict": verdict(cells.final, cells.predicted, cells.reason),
         "warnings": merge_warnings(

@@ -1,0 +1,97 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cellscribe import figures
+from cellscribe.contract import UNASSIGNED
+
+HOSTILE = ["$\\frac{1}{0}$", "<script>alert(1)</script>", "_hidden", "細胞\n二", "x" * 300]
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    return Image.open(io.BytesIO(png)).size
+
+
+@pytest.fixture
+def points():
+    return np.random.default_rng(0).normal(size=(200, 2))
+
+
+def test_labels_keep_their_colours_from_sample_to_sample():
+    known = ["B cell", "T cell", "Monocyte"]
+    first = figures.label_colours(["Monocyte", UNASSIGNED, "T cell"], known)
+    second = figures.label_colours(["T cell", "lymphocyte"], known)
+    assert first["T cell"] == second["T cell"]
+    assert first[UNASSIGNED] == second[UNASSIGNED] == figures.UNASSIGNED_COLOUR
+    assert len({first["Monocyte"], first["T cell"], second["lymphocyte"]}) == 3
+
+
+def test_the_labels_of_a_sample_differ_even_where_the_model_knows_hundreds():
+    known = [f"type {i}" for i in range(300)]
+    shown = known[::10]
+    colours = figures.label_colours(shown, known)
+    assert len({colours[name] for name in shown}) == len(shown)
+
+
+def test_colours_of_the_palette_are_all_different_and_none_is_grey():
+    assert len(set(figures.PALETTE)) == 36
+    for colour in figures.PALETTE:
+        channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert max(channels) - min(channels) > 25, colour
+
+
+def test_hostile_names_are_drawn_as_they_are(points):
+    values = np.array(HOSTILE * 40, dtype=object)
+    colours = figures.label_colours(HOSTILE, HOSTILE)
+    assert size_of(figures.umap_by_category(points, values, colours))[0] > 500
+    assert size_of(figures.small_multiples(points, values, colours))[0] > 500
+    groups = [figures.DotPlotGroup(name, name, np.ones(5), np.full(5, 0.5)) for name in HOSTILE]
+    assert size_of(figures.dot_plot(groups, [(HOSTILE[0], HOSTILE)], colours, 2.0))[0] > 500
+
+
+def test_control_characters_and_long_names_are_shortened():
+    assert figures.printable("a\x00b\nc") == "a b c"
+    assert figures.printable("x" * 300, 10) == "x" * 9 + "…"
+
+
+def test_unassigned_cells_lie_below_the_others(points):
+    values = np.array(["B cell"] * 200 + [UNASSIGNED] * 200, dtype=object)
+    colours = figures.label_colours(["B cell", UNASSIGNED], [])
+    both = figures.umap_by_category(np.vstack([points, points]), values, colours)
+    image = np.asarray(Image.open(io.BytesIO(both)).convert("RGB")).reshape(-1, 3).astype(int)
+
+    def pixels(colour: str) -> int:
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        return int((np.abs(image - wanted).max(axis=1) < 40).sum())
+
+    assert pixels(colours["B cell"]) > 2 * pixels(figures.UNASSIGNED_COLOUR)
+
+
+def test_at_most_fifty_thousand_cells_are_drawn_each_once():
+    chosen = figures.drawn_cells(200_000)
+    assert len(np.unique(chosen)) == len(chosen) == figures.MAX_POINTS
+    assert sorted(figures.drawn_cells(10)) == list(range(10))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_handful_of_cells_can_be_drawn(n):
+    points, values = np.zeros((n, 2)), np.full(n, "B cell", dtype=object)
+    colours = figures.label_colours(["B cell"], [])
+    assert figures.umap_by_category(points, values, colours, background=np.ones((3, 2)))
+    assert figures.umap_by_number(points, np.zeros(n))
+    assert figures.histogram(np.ones(n), np.zeros(n, dtype=bool), "uncertainty")
+
+
+def test_figures_are_the_same_every_time(points):
+    values = np.array(["a", "b"] * 100, dtype=object)
+    colours = figures.label_colours(["a", "b"], [])
+    assert figures.umap_by_category(points, values, colours) == figures.umap_by_category(
+        points, values, colours
+    )
+
+
+def test_a_data_uri_is_a_png():
+    uri = figures.data_uri(figures.histogram(np.linspace(0, 1, 50), np.zeros(50, dtype=bool), "x"))
+    assert uri.startswith("data:image/png;base64,iVBORw0KGgo")

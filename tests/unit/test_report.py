@@ -1,0 +1,298 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from report_factory import TYPES, simulated, write_sample
+
+from cellscribe import report
+from cellscribe.contract import UNASSIGNED, OutputNames
+from cellscribe.errors import InputError
+from cellscribe.io import read_json, write_json
+
+HOSTILE = "<script>alert('x')</script>"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_figures():
+    """Draw small figures: what is on them is test_figures.py's subject."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report.figures, "DPI", 40)
+        yield
+
+
+def make(folder, adata=None, sample="blood", **options):
+    files = write_sample(folder, simulated() if adata is None else adata, sample=sample, **options)
+    inputs = report.ReportInputs(sample=sample, pipeline_version="0.1.0", **files)
+    report.write_report(inputs)
+    return inputs
+
+
+class Reader(HTMLParser):
+    """The tags with their attributes, and the text outside of style."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.text, self.inside = [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.inside = tag
+
+    def handle_data(self, data):
+        if self.inside != "style":
+            self.text.append(data)
+
+
+def read(inputs):
+    reader = Reader()
+    reader.feed(inputs.output.read_text())
+    return reader, " ".join(" ".join(reader.text).split())
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, quick_figures):
+    return make(tmp_path_factory.mktemp("page"))
+
+
+def test_the_page_says_first_what_became_of_the_cells(page):
+    _, text = read(page)
+    verdict = "108 of 120 cells were named; 12 (10.0 %) were left unassigned, because they are far from every"
+    assert verdict in text
+    assert text.index(verdict) < text.index("to know before using") < text.index("What was done")
+    assert "2024-05-06" in text and "blood 1.0" in text
+
+
+def test_a_warning_of_two_steps_is_shown_once_with_both(page):
+    _, text = read(page)
+    assert text.count("Gene overlap is low: 74.0 %.") == 1
+    assert "(reading, quality control)" in text
+
+
+def test_every_part_is_there(page):
+    reader, text = read(page)
+    for words in (
+        "Quality control",
+        "too many mitochondrial counts",
+        "Why cells were left unassigned",
+        "Do the genes agree",
+        "Clusters",
+        "Distance to the reference",
+        "TRBC1",
+        "neutrophils, macrophages",
+        "Somebody 2024",
+        "ab" * 32,
+    ):
+        assert words in text, words
+    images = [attrs for tag, attrs in reader.tags if tag == "img"]
+    # Three of QC, four UMAPs, one panel a label, the dot plot, two histograms.
+    assert len(images) == 11
+    assert all(image["src"].startswith("data:image/png;base64,") and image["alt"] for image in images)
+    links = [attrs["href"] for tag, attrs in reader.tags if tag == "a"]
+    assert "https://purl.obolibrary.org/obo/CL_0000236" in links
+    targets = {attrs["id"] for _, attrs in reader.tags if "id" in attrs}
+    assert {link[1:] for link in links if link.startswith("#")} <= targets
+
+
+def test_the_page_needs_no_network_and_no_script(page):
+    reader, _ = read(page)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in reader.tags}
+    html = page.output.read_text()
+    assert not re.search(r'src="(?!data:)|url\(|@import', html)
+    assert len(html) < report.MAX_BYTES
+
+
+def test_the_columns_are_told_as_the_contract_has_them_and_only_those_that_are_there(page):
+    _, text = read(page)
+    names = OutputNames.of()
+    assert names.uncertainty in text and str(OutputNames.uncertainty.__doc__).partition(": ")[2] in text
+    assert names.cluster_vote not in text
+
+
+def test_every_supported_name_says_so_and_the_markers_are_in_the_table(page):
+    _, text = read(page)
+    assert text.count("10 of 10 markers go up") >= 2 * len(TYPES)
+    table = pd.read_csv(page.markers, sep="\t")
+    named = "label gene gene_id rank log2_fold_change score adjusted_p share_in share_out expected_marker"
+    assert list(table) == named.split()
+    assert set(table["label"]) == set(TYPES)
+    assert (table.loc[table["rank"] == 1, "expected_marker"] == "yes").all()
+
+
+def test_hostile_names_are_shown_and_never_run(tmp_path):
+    adata = simulated()
+    adata.obs["cell_type"] = adata.obs["cell_type"].replace({"B cell": HOSTILE}).astype(str)
+    adata.var_names = [HOSTILE if name == "B0" else name for name in adata.var_names]
+    adata.var["gene_symbols"] = adata.var_names
+    inputs = make(tmp_path, adata, note=HOSTILE + "note", warning=HOSTILE + "warning", final=None)
+    annotation = read_json(inputs.annotation)
+    annotation["model"].update(name=HOSTILE, url='"><script>', sha256=HOSTILE)
+    annotation["missing_genes"] = [HOSTILE]
+    annotation["parameters"] = {HOSTILE: HOSTILE}
+    annotation["clusters"][0].update(cluster=HOSTILE)
+    write_json(annotation, inputs.annotation)
+    report.write_report(
+        report.ReportInputs(**{**vars(inputs), "sample": HOSTILE, "pipeline_version": HOSTILE})
+    )
+    reader, text = read(inputs)
+    assert "script" not in {tag for tag, _ in reader.tags}
+    assert text.count(HOSTILE) > 15
+    assert not any("on" in attrs for _, attrs in reader.tags)
+    for _, attrs in reader.tags:
+        assert not any(name.startswith("on") for name in attrs), attrs
+
+
+def test_contradicting_markers_are_among_the_warnings(tmp_path):
+    adata = simulated()
+    inputs = make(tmp_path, adata)
+    # The model's markers stay; the labels of two types change places.
+    swapped = adata.copy()
+    swapped.obs["cell_type"] = (
+        adata.obs["cell_type"].replace({"B cell": "T cell", "T cell": "B cell"}).astype(str)
+    )
+    expected = (inputs.model / "markers.json").read_text()
+    files = write_sample(tmp_path, swapped)
+    (files["model"] / "markers.json").write_text(expected)
+    report.write_report(report.ReportInputs(sample="blood", **files))
+    _, text = read(inputs)
+    warnings = text[: text.index("What was done")]
+    assert "The expected markers contradict the name 'B cell' (" in warnings
+    assert "more markers of T cell go up" in text
+
+
+def test_a_model_without_markers_and_a_file_without_umaps_still_make_a_page(tmp_path):
+    inputs = make(tmp_path, umaps=False, model=False)
+    reader, text = read(inputs)
+    assert "The file has no coordinates to draw." in text
+    assert "the model has no markers for this name" in text
+    assert len([tag for tag, _ in reader.tags if tag == "img"]) == 5
+
+
+@pytest.mark.parametrize("kept", [1, 6])
+def test_a_sample_of_a_few_cells_makes_a_page(tmp_path, kept):
+    adata = simulated()[:kept].copy()
+    inputs = make(tmp_path, adata, final=np.full(kept, UNASSIGNED, dtype=object))
+    _, text = read(inputs)
+    assert f"None of {kept} cell" in text
+    assert "No name has at least 10 cells" in text
+    assert len(pd.read_csv(inputs.markers, sep="\t")) == 0
+
+
+def test_more_labels_than_colours_fit_on_the_page(tmp_path):
+    rng = np.random.default_rng(0)
+    adata = simulated(n_each=150, n_genes=400)
+    adata.obs["cell_type"] = [f"type {i % 45}" for i in rng.permutation(adata.n_obs)]
+    inputs = make(tmp_path, adata)
+    reader, _ = read(inputs)
+    assert len([attrs for tag, attrs in reader.tags if "Dot plot" in attrs.get("alt", "")]) > 1
+    assert inputs.output.stat().st_size < report.MAX_BYTES
+
+
+def test_a_missing_column_is_named(tmp_path):
+    files = write_sample(tmp_path, simulated())
+    annotation = read_json(files["annotation"])
+    annotation["names"]["final"] = "another_run_final"
+    write_json(annotation, files["annotation"])
+    with pytest.raises(InputError, match="another_run_final") as error:
+        report.write_report(report.ReportInputs(sample="blood", **files))
+    assert error.value.exit_code == 3
+    assert not files["output"].exists()
+
+
+def test_labels_are_shown_as_plain_text_where_the_ontology_id_is_none(tmp_path):
+    inputs = make(tmp_path)
+    manifest = read_json(inputs.model / "manifest.json")
+    manifest["labels"][0]["cl_id"] = "javascript:alert(1)"
+    write_json(manifest, inputs.model / "manifest.json")
+    report.write_report(inputs)
+    reader, _ = read(inputs)
+    assert not any("javascript" in attrs.get("href", "") for _, attrs in reader.tags)
+
+
+def test_blocks_and_the_whole_matrix_give_the_same_page(tmp_path, monkeypatch):
+    inputs = make(tmp_path)
+    whole, table = inputs.output.read_text(), inputs.markers.read_text()
+    monkeypatch.setattr(report, "BLOCK", 17)
+    report.write_report(inputs)
+    assert inputs.markers.read_text() == table
+    assert re.sub('base64,[^"]*', "", inputs.output.read_text()) == re.sub('base64,[^"]*', "", whole)
+
+
+def test_the_marker_test_takes_a_sample_of_a_large_file_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "CELLS_TESTED", 60)
+    monkeypatch.setattr(report.markers.stratified_sample, "__defaults__", (0, 10))
+    _, text = read(make(tmp_path))
+    assert re.search(r"on 6\d cells drawn from all names", text)
+
+
+@pytest.mark.parametrize(
+    ("final", "predicted", "reason", "said"),
+    [
+        (["a", "a"], ["a", "a"], ["", ""], "All 2 cells were named."),
+        (["a"], ["a"], [""], "The one cell was named."),
+        (
+            ["a", UNASSIGNED, UNASSIGNED, UNASSIGNED],
+            ["a"] * 4,
+            ["", "novel", "novel", "ambiguous"],
+            "1 of 4 cells was named; 3 (75.0 %) were left unassigned, "
+            "most because they are far from every reference cell.",
+        ),
+        (
+            ["a", UNASSIGNED],
+            ["a", "a"],
+            ["", "low_information"],
+            "1 of 2 cells was named; 1 (50.0 %) was left unassigned, "
+            "because it has too few counts on the model's genes.",
+        ),
+        (
+            ["b", "a"],
+            ["a", "a"],
+            ["ambiguous", ""],
+            "All 2 cells were named. 1 cell got a broader name, as the finer one was not certain enough.",
+        ),
+    ],
+)
+def test_the_verdict_is_a_sentence(final, predicted, reason, said):
+    assert report.verdict(*(np.array(part, dtype=object) for part in (final, predicted, reason))) == said
+
+
+def test_numbers_are_written_for_people():
+    assert report.percent(0.0719) == "7.2 %"
+    assert report.percent(0.0001) == "< 0.1 %"
+    assert report.percent(0) == "0.0 %"
+    assert report.count(4012) == "4,012"
+    assert report.number(None) == "–"
+    assert report.number(7.3456, " %") == "7.35 %"
+    assert report.number(15844.0) == "15,844"
+
+
+def test_warnings_are_merged_in_order_whatever_their_spacing_and_case():
+    merged = report.merge_warnings(
+        ("a", ["Two words.", ""]), ("b", ["one", " two  WORDS"]), ("a", ["two words"])
+    )
+    assert [(one["text"], one["steps"]) for one in merged] == [("Two words.", ["a", "b"]), ("One", ["b"])]
+
+
+def test_real_blood_is_supported_by_its_own_markers(tmp_path, shared_data):
+    adata = anndata.read_h5ad(shared_data / "labelled" / "pbmc3k_labelled.h5ad")
+    adata = adata[adata.obs["cell_type"] != "unlabelled"].copy()
+    inputs = make(tmp_path, adata)
+    _, text = read(inputs)
+    assert "contradict the name" not in text
+    table = pd.read_csv(inputs.markers, sep="\t")
+    first = table[table["rank"] <= 5].groupby("label")["gene"].agg(set)
+    assert {"CD79A", "MS4A1"} <= first["B"]
+    assert {"S100A8", "S100A9"} <= first["CD14+ Mono"]
+
+
+def test_provenance_that_is_json_text_is_read(tmp_path):
+    files = write_sample(tmp_path, simulated())
+    adata = anndata.read_h5ad(files["annotated"])
+    adata.uns[OutputNames.of().predictions] = json.dumps({"date": "2023-01-02"})
+    adata.write_h5ad(files["annotated"])
+    inputs = report.ReportInputs(sample="blood", **files)
+    report.write_report(inputs)
+    assert "2023-01-02" in read(inputs)[1]
