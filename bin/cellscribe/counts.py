@@ -17,6 +17,7 @@ GENE_EXPRESSION = "Gene Expression"
 LARGEST_EXACT = 2**24
 # log1p of the largest plausible count stays below this.
 LARGEST_LOG = 20.0
+BLOCK = 4_000_000
 
 
 @dataclass
@@ -117,9 +118,14 @@ def as_float32_counts(values: np.ndarray) -> np.ndarray:
 
 def column_totals(matrix: sp.csr_matrix) -> np.ndarray:
     """Sum of each column, float64, shape (n_vars,)."""
-    return np.bincount(matrix.indices, weights=matrix.data, minlength=matrix.shape[1])
+    totals = np.zeros(matrix.shape[1])
+    for start in range(0, matrix.nnz, BLOCK):
+        part = slice(start, start + BLOCK)
+        totals += np.bincount(matrix.indices[part], weights=matrix.data[part], minlength=len(totals))
+    return totals
 
 
 def row_totals(matrix: sp.csr_matrix) -> np.ndarray:
     """Sum of each row, float64, shape (n_obs,)."""
-    return np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    # float32 is exact for integers below 2**24, and needs no float64 copy of the whole matrix.
+    return np.asarray(matrix @ np.ones(matrix.shape[1], dtype=np.float32), dtype=np.float64)

@@ -359,7 +359,9 @@ def _h5_counts(
     n_features, n_cells = (int(size) for size in group["shape"][:])
     barcodes = _text(group["barcodes"][:])
     _must_agree(path, n_cells=n_cells, n_features=n_features, barcodes=len(barcodes), features=len(ids))
-    data, indices, indptr = group["data"][:], group["indices"][:], group["indptr"][:]
+    data, indptr = group["data"][:], group["indptr"][:]
+    # Cell Ranger writes 64 bits, of which a number of features never needs more than 32.
+    indices = group["indices"].astype(np.int32)[:]
     if (
         len(indptr) != n_cells + 1
         or indptr[-1] != len(data)
