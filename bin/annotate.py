@@ -12,9 +12,13 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
 
 @click.command(context_settings=SETTINGS)
 @sample_option
-@click.option("--counts", type=file_in, required=True, help="The sample's filtered counts, as QC writes them.")
+@click.option(
+    "--counts", type=file_in, required=True, help="The sample's filtered counts, as QC writes them."
+)
 @click.option("--mapping", type=file_in, required=True, help="The sample's mapping, as map.py writes it.")
-@click.option("--model", type=folder_in, required=True, help="The model folder that the sample was mapped with.")
+@click.option(
+    "--model", type=folder_in, required=True, help="The model folder that the sample was mapped with."
+)
 @click.option("--annotation-prefix", default="cxg", help="First part of the names of all new columns.")
 @click.option("--annotation-type", default="cell_type", help="Second part of these names.")
 @click.option("--run-name", default="", help="Last part of these names: several runs can live in one file.")

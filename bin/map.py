@@ -12,7 +12,9 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
 
 @click.command(context_settings=SETTINGS)
 @sample_option
-@click.option("--counts", type=file_in, required=True, help="The sample's filtered counts, as QC writes them.")
+@click.option(
+    "--counts", type=file_in, required=True, help="The sample's filtered counts, as QC writes them."
+)
 @click.option("--model", type=folder_in, required=True, help="A verified model folder.")
 @click.option(
     "--organism",
@@ -20,7 +22,9 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
     default="auto",
     help="The sample's organism; auto takes what CONVERT found.",
 )
-@click.option("--gene-column-name", help="The var column that names the genes; by default the best one is found.")
+@click.option(
+    "--gene-column-name", help="The var column that names the genes; by default the best one is found."
+)
 @click.option(
     "--min-gene-overlap",
     type=click.FloatRange(0, 1),

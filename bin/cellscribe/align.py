@@ -97,7 +97,9 @@ def match_genes(var: pd.DataFrame, genes: pd.DataFrame, gene_column: str | None 
     return GeneMatch(
         selector=selector,
         found=found,
-        matched_by=column if column != "index" else ("gene ids in the index" if kind == "gene_id" else "index"),
+        matched_by=column
+        if column != "index"
+        else ("gene ids in the index" if kind == "gene_id" else "index"),
         n_duplicates=len(rows) - int(found.sum()),
         candidates={key: len(np.unique(hits[key][hits[key] >= 0])) / max(n_genes, 1) for key in order},
     )

@@ -104,7 +104,7 @@ def coarser(model: Model, probabilities: np.ndarray) -> dict[str, tuple[np.ndarr
         own = branch[best]
         result[level["name"]] = (
             names[own].astype(object),
-            1 - sums[np.arange(len(best)), own],
+            np.clip(1 - sums[np.arange(len(best)), own], 0, 1),
         )
     return result
 
@@ -206,8 +206,20 @@ def annotate_cells(
         "names": {
             key: getattr(names, key)
             for key in (
-                "predicted", "uncertainty", "embedding", "umap", "umap_explorer", "reference_umap", "predictions",
-                "final", "reason", "cl_id", "final_cl_id", "cluster", "cluster_label", "cluster_vote",
+                "predicted",
+                "uncertainty",
+                "embedding",
+                "umap",
+                "umap_explorer",
+                "reference_umap",
+                "predictions",
+                "final",
+                "reason",
+                "cl_id",
+                "final_cl_id",
+                "cluster",
+                "cluster_label",
+                "cluster_vote",
                 "reference_distance",
             )
         },
@@ -248,6 +260,8 @@ def annotate_cells(
         "gene_overlap": mapping.info["gene_overlap"],
         "genes_matched_by": mapping.info["genes_matched_by"],
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "obs_keys": list(table.columns),
+        "obsm_keys": list(obsm),
     }
     return Annotation(names, table, obsm, predictions, info, uns)
 
@@ -280,7 +294,10 @@ def _used(labels: np.ndarray, codes: np.ndarray) -> list[str]:
 
 
 def write_annotated(counts: Path, annotation: Annotation, output: Path) -> None:
-    """Copy the filtered counts file and add the annotation to the copy; the matrix is never read."""
+    """Copy the filtered counts file and add the annotation to the copy; the matrix is never read.
+
+    What an earlier annotation of the same name added goes, so that nothing of another model stays beside it.
+    """
     import anndata
     import h5py
     from anndata.io import read_elem, write_elem
@@ -291,14 +308,30 @@ def write_annotated(counts: Path, annotation: Annotation, output: Path) -> None:
     ):
         shutil.copyfile(counts, temporary)
         with h5py.File(temporary, "r+") as file:
+            earlier = _earlier(file, annotation.names, read_elem)
             obs = read_elem(file["obs"])
-            obs = obs.drop(columns=[c for c in annotation.obs.columns if c in obs.columns])
-            obs = pd.concat([obs, annotation.obs], axis=1)
+            gone = {*annotation.obs.columns, *earlier.get("obs_keys", ())}
+            obs = obs.drop(columns=[c for c in obs.columns if c in gone])
+            obs = pd.concat([obs, annotation.obs.set_axis(obs.index, axis=0)], axis=1)
             plain_columns(obs)
             _replace(file, "obs", obs, write_elem)
+            for key in earlier.get("obsm_keys", ()):
+                if f"obsm/{key}" in file:
+                    del file[f"obsm/{key}"]
             for key, array in annotation.obsm.items():
                 _replace(file, f"obsm/{key}", array, write_elem)
             _replace(file, f"uns/{annotation.names.predictions}", annotation.uns, write_elem)
+
+
+def _earlier(file: Any, names: OutputNames, read_elem: Any) -> dict[str, list[str]]:
+    """Which obs and obsm keys an annotation of this name wrote before; empty for another program's."""
+    key = f"uns/{names.predictions}"
+    found = read_elem(file[key]) if key in file else {}
+    if not isinstance(found, dict):
+        return {}
+    return {
+        part: [str(name) for name in found.get(part, ()) if names.key in str(name)] for part in ("obs_keys", "obsm_keys")
+    }
 
 
 def _replace(file: Any, key: str, value: Any, write_elem: Any) -> None:
@@ -352,6 +385,11 @@ def check_same(cells: CountsFile, mapping: Mapping, model: Model, path: Path) ->
         raise InputError(
             f"the mapping has {len(mapping.n_model_counts):,} cells, the counts have {cells.n_obs:,}",
             "Run map.py again on these counts.",
+            file=path,
+        )
+    if mapping.barcodes is not None and list(mapping.barcodes) != list(cells.obs.index):
+        raise InputError(
+            "the mapping is of other cells than the counts, or in another order", "Run map.py again on these counts.",
             file=path,
         )
     if mapping.info["model_sha256"] != model.sha256:

@@ -79,4 +79,6 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
     )(function)
 
 
-sample_option = click.option("--sample", required=True, help="The sample's name, as the sample sheet gives it.")
+sample_option = click.option(
+    "--sample", required=True, help="The sample's name, as the sample sheet gives it."
+)

@@ -56,7 +56,9 @@ def leiden(indices: np.ndarray, *, resolution: float = 1.0, seed: int = 0) -> np
     shared = sp.triu(shared.multiply(linked), k=1).tocoo()
     weights = shared.data / (2 * k - shared.data)
     graph = igraph.Graph(
-        n=n_cells, edges=np.column_stack([shared.row, shared.col]).tolist(), edge_attrs={"weight": weights.tolist()}
+        n=n_cells,
+        edges=np.column_stack([shared.row, shared.col]).tolist(),
+        edge_attrs={"weight": weights.tolist()},
     )
     igraph.set_random_number_generator(random.Random(seed))
     found = graph.community_leiden(
@@ -87,7 +89,9 @@ def umap_layout(
     init: np.ndarray | str = "random"
     if start is not None:
         spread = np.maximum(start.std(axis=0), 1e-3)
-        init = ((start - start.mean(axis=0)) / spread * 5 + rng.normal(0, 0.05, start.shape)).astype(np.float32)
+        init = ((start - start.mean(axis=0)) / spread * 5 + rng.normal(0, 0.05, start.shape)).astype(
+            np.float32
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import umap

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cellscribe.errors import InputError
+
 UNASSIGNED = "unassigned"
 
 REASONS = {
@@ -22,6 +24,13 @@ class OutputNames:
     """Keys of the output, for `key` = `cxg_cell_type` (with a run name: `cxg_cell_type_<run>`)."""
 
     key: str
+
+    def __post_init__(self) -> None:
+        if not self.key or "/" in self.key:
+            raise InputError(
+                f"'{self.key}' cannot name the new columns: it is empty or holds a '/', which parts keys in an h5ad",
+                "Change --annotation_prefix, --annotation_type or --run_name.",
+            )
 
     @classmethod
     def of(cls, prefix: str = "cxg", kind: str = "cell_type", run_name: str = "") -> OutputNames:

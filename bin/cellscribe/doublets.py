@@ -27,11 +27,10 @@ MAX_DEFAULT_RATE = 0.10
 ABSURD_FOLD = 2.5
 """More calls than this many times the expected number mean that the threshold is wrong."""
 
-EXACT_POINTS = 60_000
-"""Up to this many cells and simulated doublets together, neighbours are searched exactly."""
+MAX_REFERENCE = 20_000
+"""Neighbours are searched among this many cells, and the doublets made of them, at most: the density of
+either is known well enough from so many, and the search stays exact and linear in the number of cells."""
 
-MAX_NEIGHBOURS = 150
-MAX_SCORED_SIMULATIONS = 20_000
 SIMULATED_PER_CELL = 2
 N_GENES = 2_000
 N_COMPONENTS = 30
@@ -149,24 +148,35 @@ def _scores(
     counts: sparse.csr_matrix, rate: float, seed: int, cpus: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Scores of the cells, shape (n_obs,), and of simulated doublets, or None where no gene varies."""
+    from sklearn.neighbors import NearestNeighbors
+
     rng = np.random.default_rng(seed)
     n_cells = counts.shape[0]
     genes = _variable_genes(counts)
     n_components = min(N_COMPONENTS, genes.size - 1, n_cells - 1)
     if n_components < 2:
         return None
+    n_reference = min(n_cells, MAX_REFERENCE)
+    reference = np.sort(rng.permutation(n_cells)[:n_reference])
     cells = counts[:, genes].astype(np.float32)
-    parents = rng.integers(0, n_cells, size=(SIMULATED_PER_CELL * n_cells, 2))
+    parents = rng.choice(reference, size=(SIMULATED_PER_CELL * n_reference, 2))
     doublets = cells[parents[:, 0]] + cells[parents[:, 1]]
-    points = _embed(cells, doublets, n_components, seed)
+    cell_points, doublet_points = _embed(cells, doublets, n_components, seed)
 
-    n_doublets = doublets.shape[0]
-    n_scored = min(n_doublets, MAX_SCORED_SIMULATIONS)
-    share = n_doublets / n_cells
-    k = min(round(0.5 * np.sqrt(n_cells) * (1 + share)), MAX_NEIGHBOURS)
-    neighbours = _neighbours(points, n_cells + n_scored, k, seed, cpus)
+    n_doublets = len(doublet_points)
+    share = n_doublets / n_reference
+    k = round(0.5 * np.sqrt(n_reference) * (1 + share))
+    index = NearestNeighbors(n_neighbors=k + 1, algorithm="brute", n_jobs=cpus)
+    index.fit(np.vstack([cell_points[reference], doublet_points]))
+    n_scored = min(n_doublets, MAX_REFERENCE)
+    queries = np.vstack([cell_points, doublet_points[:n_scored]])
+    simulated = index.kneighbors(queries, return_distance=False) >= n_reference
+    # the nearest of a point that stands in the index is itself; another point gives up its farthest
+    inside = np.ones(len(queries), dtype=bool)
+    inside[:n_cells] = np.isin(np.arange(n_cells), reference)
+    n_simulated = simulated.sum(axis=1) - np.where(inside, simulated[:, 0], simulated[:, -1])
     # Scrublet's posterior: the share of simulated neighbours, made a chance of being a doublet
-    q = ((neighbours >= n_cells).sum(axis=1) + 1) / (k + 2)
+    q = (n_simulated + 1) / (k + 2)
     scores = q * rate / share / (1 - rate - q * (1 - rate - rate / share))
     return scores[:n_cells], scores[n_cells:]
 
@@ -193,8 +203,10 @@ def _variable_genes(counts: sparse.csr_matrix) -> np.ndarray:
     return seen[np.sort(order[: min(N_GENES, int((excess > 0).sum()))])]
 
 
-def _embed(cells: sparse.csr_matrix, doublets: sparse.csr_matrix, n_components: int, seed: int) -> np.ndarray:
-    """Principal components of the cells, and the doublets placed in them: float32, cells first."""
+def _embed(
+    cells: sparse.csr_matrix, doublets: sparse.csr_matrix, n_components: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Principal components of the cells, and the doublets placed in them: float32 (n, n_components)."""
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler, normalize
 
@@ -203,17 +215,4 @@ def _embed(cells: sparse.csr_matrix, doublets: sparse.csr_matrix, n_components: 
     cells, doublets = scaler.transform(cells), scaler.transform(doublets)
     # on sparse input PCA centres implicitly
     pca = PCA(n_components=n_components, svd_solver="arpack", random_state=seed).fit(cells)
-    return np.vstack([pca.transform(cells), pca.transform(doublets)]).astype(np.float32)
-
-
-def _neighbours(points: np.ndarray, n_queries: int, k: int, seed: int, cpus: int) -> np.ndarray:
-    """The `k` nearest other points of the first `n_queries` points: int, shape (n_queries, k)."""
-    if len(points) <= EXACT_POINTS:
-        from sklearn.neighbors import NearestNeighbors
-
-        index = NearestNeighbors(n_neighbors=k + 1, algorithm="brute", n_jobs=cpus).fit(points)
-        return index.kneighbors(points[:n_queries], return_distance=False)[:, 1:]
-    from pynndescent import NNDescent
-
-    graph = NNDescent(points, n_neighbors=k + 1, random_state=seed, n_jobs=cpus).neighbor_graph[0]
-    return graph[:n_queries, 1:]
+    return pca.transform(cells).astype(np.float32), pca.transform(doublets).astype(np.float32)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cellscribe.errors import InputError
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets" / "genes"
+GENE_SETS = Path(__file__).resolve().parent / "gene_sets"
 ORGANISMS = ("human", "mouse")
 QC_SETS = ("mt", "ribo", "hb")
 
@@ -290,10 +290,10 @@ def check_organism(asked: str, gene_ids: np.ndarray, symbols: np.ndarray) -> tup
 def qc_gene_sets(organism: str) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
     """Ensembl ids and symbols of the sets `mt`, `ribo`, `hb`.
 
-    organism: `human`, `mouse`, or anything else for both together. Source: assets/genes/README.md.
+    organism: `human`, `mouse`, or anything else for both together. Source: gene_sets/README.md.
     """
     tables = [
-        pd.read_csv(ASSETS / f"{name}_qc_genes.tsv", sep="\t", dtype=str)
+        pd.read_csv(GENE_SETS / f"{name}_qc_genes.tsv", sep="\t", dtype=str)
         for name in ((organism,) if organism in ORGANISMS else ORGANISMS)
     ]
     table = pd.concat(tables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tempfile
@@ -40,7 +41,9 @@ def _umask() -> int:
 def write_json(value: Any, target: Path) -> None:
     """Write `value` as JSON with sorted keys; NaN and infinities are refused."""
     with atomic_path(target) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=_plain) + "\n")
+        temporary.write_text(
+            json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=_plain) + "\n"
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -58,12 +61,12 @@ def read_json(path: Path) -> Any:
 
 
 def write_table(table: pd.DataFrame, target: Path) -> None:
-    """Write a table as tab-separated text, gzipped where the name ends in .gz (with no time inside: the
-    same table gives the same bytes).
+    """Write a table as tab-separated text, gzipped where the name ends in .gz (with no time and no name inside:
+    the same table gives the same bytes).
     """
-    compression: Any = {"method": "gzip", "mtime": 0} if target.suffix == ".gz" else None
+    text = table.to_csv(sep="\t", index=False, lineterminator="\n").encode()
     with atomic_path(target) as temporary:
-        table.to_csv(temporary, sep="\t", index=False, compression=compression, lineterminator="\n")
+        temporary.write_bytes(gzip.compress(text, mtime=0) if target.suffix == ".gz" else text)
 
 
 def write_h5ad(adata: anndata.AnnData, target: Path) -> None:
@@ -82,12 +85,16 @@ def write_h5ad(adata: anndata.AnnData, target: Path) -> None:
 
 def plain_columns(frame: pd.DataFrame) -> None:
     """Turn a table's index and columns, in place, into types that every reader of h5ad knows."""
+    import numpy as np
     import pandas as pd
 
     frame.index = pd.Index(frame.index.astype(str).to_numpy(dtype=object), dtype=object, name=None)
     for name in list(frame.columns):
         column = frame[name]
         if isinstance(column.dtype, pd.CategoricalDtype):
+            kind = column.cat.categories.dtype
+            if isinstance(kind, np.dtype) and kind.kind in "biuf":
+                continue
             plain = [str(category) for category in column.cat.categories]
             frame[name] = column.cat.rename_categories(pd.Index(plain, dtype=object))
         elif pd.api.types.is_string_dtype(column.dtype) or column.dtype == object:

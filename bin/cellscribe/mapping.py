@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import scipy.sparse as sp
 
 from cellscribe.align import GeneMatch, check_overlap, match_genes, query_gene_names
 from cellscribe.cli import log, warn
 from cellscribe.counts_file import CHUNK_ROWS, CountsFile, open_counts
-from cellscribe.errors import ModelMismatchError
+from cellscribe.errors import InputError, ModelMismatchError
 from cellscribe.io import write_h5ad
 from cellscribe.model.model import LOGISTIC, Model
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest
 from cellscribe.progress import progress
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 ORGANISMS = {"Homo sapiens": "human", "Mus musculus": "mouse", "human": "human", "mouse": "mouse"}
+
+
+class Cells(Protocol):
+    """Raw counts that can be read by rows: a counts file, or a matrix in memory."""
+
+    @property
+    def var(self) -> pd.DataFrame:
+        """One row a gene."""
+
+    @property
+    def n_obs(self) -> int:
+        """Cells."""
+
+    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[tuple[slice, sp.csr_matrix]]:
+        """Consecutive rows and their counts, CSR float32 (n_rows, n_genes)."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +51,7 @@ class Mapping:
     logistic_scores: np.ndarray | None
     n_model_counts: np.ndarray
     info: dict[str, Any]
+    barcodes: pd.Index | None = None
 
 
 def check_organism(model: Model, given: str, seen: str) -> None:
@@ -50,7 +71,7 @@ def check_organism(model: Model, given: str, seen: str) -> None:
 
 
 def map_cells(
-    counts: CountsFile,
+    counts: Cells,
     model: Model,
     *,
     gene_column: str | None = None,
@@ -62,8 +83,10 @@ def map_cells(
     """Encode the cells, find their nearest reference cells, score them by the logistic regression.
 
     One pass over the counts, in chunks of `chunk_rows` cells. Raises ModelMismatchError where too few of the model's
-    genes are there, InputError where `gene_column` is not.
+    genes are there, InputError where `gene_column` is not or there is no cell.
     """
+    if not counts.n_obs:
+        raise InputError("there is no cell to map", "Check the cells that quality control removed.")
     match = match_genes(counts.var, model.genes, gene_column)
     names = next(iter(query_gene_names(counts.var, gene_column).values()))
     warnings = check_overlap(
@@ -179,4 +202,5 @@ def read_mapping(path: Path) -> Mapping:
         adata.obsm.get("logistic_scores"),
         adata.obs["n_model_counts"].to_numpy(),
         json.loads(adata.uns["mapping"]),
+        adata.obs_names,
     )

@@ -311,8 +311,10 @@ def assess(adata: anndata.AnnData, options: QcOptions, *, cpus: int = 1) -> QcRe
     else:
         found = call_doublets(counts[good], expected_rate=rate, seed=options.seed, cpus=cpus)
         doublets = found.placed(good, n_cells)
-        if found.status == "fallback" or note:
-            warnings += [text for text in (note, found.message) if text]
+        if note:
+            warnings.append(note)
+        if found.status == "fallback" and found.calls.any():
+            warnings.append(found.message)
     if options.doublets == "remove":
         reasons["doublet"] = doublets.calls
     return QcResult(metrics, bounds, doublets, join_reasons(reasons), warnings)

@@ -14,7 +14,7 @@ import numpy as np
 
 from cellscribe import figures, markers
 from cellscribe.cli import log, warn
-from cellscribe.contract import REASONS, UNASSIGNED, OutputNames
+from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import atomic_path, read_json, write_table
 
@@ -493,7 +493,9 @@ def what_was_done(
         )
     )
     bounds = []
-    for metric, bound in (qc.get("thresholds") or {}).items():
+    thresholds = qc.get("thresholds") or {}
+    for metric in dict.fromkeys([*METRICS, *thresholds]):
+        bound = thresholds.get(metric) or {}
         name, unit = METRICS.get(metric, (readable(metric), ""))
         lower, upper = bound.get("lower"), bound.get("upper")
         if lower is not None and upper is not None:
@@ -506,29 +508,23 @@ def what_was_done(
     rows.append(
         ("Quality control", f"cells outside these bounds were {kept}: {'; '.join(bounds) or 'none set'}")
     )
-    doublets = qc.get("doublets") or {}
-    status = {
-        "called": f"{count(doublets.get('n'))} called by Scrublet",
-        "fallback": f"{count(doublets.get('n'))} called, with a fallback threshold",
-        "skipped": "not looked for",
-    }.get(str(doublets.get("status")), "")
-    details = [status]
-    if doublets.get("threshold") is not None:
-        details.append(f"score above {number(doublets['threshold'])}")
-    if doublets.get("expected_rate") is not None and doublets.get("status") != "skipped":
-        details.append(f"expected {percent(float(doublets['expected_rate']))}")
-    if doublets.get("message"):
-        details.append(str(doublets["message"]))
-    rows.append(("Doublets", "; ".join(part for part in details if part)))
+    rows.append(("Doublets", str((qc.get("doublets") or {}).get("message") or "not looked for")))
     model = annotation.get("model") or {}
     labels, training = manifest.get("labels") or [], manifest.get("training") or {}
+    tested = manifest.get("evaluation") or {}
     rows.append(
         (
             "Model",
             f"{model.get('name', '')} {model.get('version', '')} "
             f"({model.get('kind', '')}, {model.get('organism', '')})"
             + (f": {count(len(labels))} labels" if labels else "")
-            + (f", trained on {count(training['n_cells'])} cells" if training.get("n_cells") else ""),
+            + (f", trained on {count(training['n_cells'])} cells" if training.get("n_cells") else "")
+            + (
+                f"; {percent(float(tested['accuracy']))} of its labels were right in the test"
+                + (f" ({tested['split']})" if tested.get("split") else "")
+                if tested.get("accuracy") is not None
+                else ""
+            ),
         )
     )
     rows.append(
@@ -616,6 +612,7 @@ def composition(cells: Cells, evidence: MarkerEvidence, manifest: dict[str, Any]
                 "share": percent(counts[i] / len(cells.final)),
                 "width": 100 * counts[i] / largest,
                 "uncertainty": f"{np.median(cells.uncertainty[members]):.2f}",
+                "distance": "–" if cells.distance is None else f"{np.median(cells.distance[members]):.2f}",
                 "support": support.get(name),
             }
         )
@@ -822,7 +819,13 @@ def build_page(
         "figures": draw_figures(cells, evidence.colours, reference_background(inputs.model)),
         "composition": composition(cells, evidence, manifest),
         "reasons": [
-            (count(number_), percent(number_ / max(n_left, 1)), REASONS.get(str(name), readable(str(name))))
+            (
+                count(number_),
+                percent(number_ / max(n_left, 1)),
+                WHY_UNASSIGNED.get(str(name), (readable(str(name)),) * 2)[1]
+                .removeprefix("it is ")
+                .removeprefix("it has "),
+            )
             for name, number_ in sorted(zip(reasons, numbers, strict=True), key=lambda item: -item[1])
         ],
         "expected_right": percent(float((1 - cells.uncertainty).mean()), 0),

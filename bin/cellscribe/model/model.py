@@ -34,7 +34,7 @@ CLASSIFIERS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Reference:
-    """The reference cells. latent: (n_cells, n_latent); codes: (n_cells,); umap: (n_cells, 2);
+    """The reference cells and their altered copies. latent: (n_rows, n_latent); codes: (n_rows,); umap: (n_rows, 2);
     distance_quantiles: (1001,), ascending, of the mean distance to the nearest cells of other batches.
     """
 

@@ -44,7 +44,8 @@ class Ontology:
         """As it stands in a model's ontology.json."""
         return {
             "terms": {
-                term.cl_id: {"name": term.name, "ancestors": list(term.ancestors)} for term in self.terms.values()
+                term.cl_id: {"name": term.name, "ancestors": list(term.ancestors)}
+                for term in self.terms.values()
             },
             "curated": sorted(self.curated),
         }
@@ -53,7 +54,8 @@ class Ontology:
     def from_json(cls, value: Mapping[str, Any]) -> Ontology:
         """Read what `to_json` gave."""
         terms = {
-            cl_id: Term(cl_id, term["name"], tuple(term["ancestors"])) for cl_id, term in value["terms"].items()
+            cl_id: Term(cl_id, term["name"], tuple(term["ancestors"]))
+            for cl_id, term in value["terms"].items()
         }
         return cls(terms, frozenset(value["curated"]))
 
@@ -93,7 +95,7 @@ def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -
     parser = OntologyParser()
     by_name = parser.get_term_label_to_id_map("CL")
     known: dict[str, str] = {}
-    for name, cl_id in by_name.items():
+    for cl_id in by_name.values():
         if parser.is_term_deprecated(cl_id):
             continue
         for synonym in parser.get_term_synonyms(cl_id):

@@ -33,9 +33,9 @@ def marker_scores(logged: sp.csr_matrix, codes: np.ndarray, batches: np.ndarray,
             inside = part_codes == label
             if inside.sum() < 3 or (~inside).sum() < 3:
                 continue
-            difference = np.asarray(part[inside].mean(axis=0)).ravel() - np.asarray(
-                part[~inside].mean(axis=0)
-            ).ravel()
+            difference = (
+                np.asarray(part[inside].mean(axis=0)).ravel() - np.asarray(part[~inside].mean(axis=0)).ravel()
+            )
             weight = np.sqrt(inside.sum())
             scores[label] += weight * difference / spread
             counted[label] += weight
@@ -64,7 +64,9 @@ def select_genes(
 
     seen = np.flatnonzero(counts.getnnz(axis=0) >= min_cells)
     logged = log_normalise(counts)[:, seen].tocsr()
-    adata = anndata.AnnData(logged.copy(), obs=pd.DataFrame({"batch": pd.Categorical(np.asarray(batches, dtype=str))}))
+    adata = anndata.AnnData(
+        logged.copy(), obs=pd.DataFrame({"batch": pd.Categorical(np.asarray(batches, dtype=str))})
+    )
     adata.obs_names = adata.obs_names.astype(str)
     scanpy.pp.highly_variable_genes(
         adata,

@@ -20,9 +20,9 @@ def thinned_copy(
     """
     depth = np.exp(rng.uniform(np.log(LEAST_DEPTH), 0.0, size=counts.shape[0]))
     copy = counts.tocsr().astype(np.float32, copy=True)
-    copy.data = rng.binomial(
-        copy.data.astype(np.int64), np.repeat(depth, np.diff(copy.indptr))
-    ).astype(np.float32)
+    copy.data = rng.binomial(copy.data.astype(np.int64), np.repeat(depth, np.diff(copy.indptr))).astype(
+        np.float32
+    )
     if drop_genes:
         groups = rng.integers(0, 10, size=counts.shape[0])
         keep = np.stack([rng.random(counts.shape[1]) < rng.uniform(LEAST_GENES, 1.0) for _ in range(10)])

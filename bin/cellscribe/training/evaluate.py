@@ -1,0 +1,118 @@
+"""How good a model is on donors that it did not see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellscribe.model.calibration import expected_calibration_error, reliability
+
+N_BINS = 15
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """headline: the default classifier's scores. classifiers: each classifier's. per_label: one row a label.
+    confusion: true label x predicted label, cells. calibration: rows of a reliability plot. altered: the default's
+    scores on the same cells thinned and gene-poor.
+    """
+
+    headline: dict[str, Any]
+    classifiers: dict[str, dict[str, float]]
+    per_label: pd.DataFrame
+    confusion: pd.DataFrame
+    calibration: pd.DataFrame
+    altered: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in evaluation.json."""
+        return {
+            "headline": self.headline,
+            "classifiers": self.classifiers,
+            "altered": self.altered,
+            "per_label": self.per_label.to_dict(orient="records"),
+            "confusion": {
+                "labels": list(self.confusion.columns),
+                "cells": self.confusion.to_numpy().tolist(),
+            },
+            "calibration": self.calibration.to_dict(orient="records"),
+        }
+
+
+def scores(probabilities: np.ndarray, codes: np.ndarray) -> dict[str, float]:
+    """Accuracy, macro-F1 over the labels that occur, log loss, Brier score, expected calibration error.
+
+    probabilities: (n_cells, n_labels); codes: (n_cells,) true labels.
+    """
+    from sklearn.metrics import f1_score
+
+    rows = np.arange(len(codes))
+    best = probabilities.argmax(axis=1)
+    one_hot = np.zeros_like(probabilities)
+    one_hot[rows, codes] = 1
+    values = {
+        "accuracy": float((best == codes).mean()),
+        "macro_f1": float(f1_score(codes, best, labels=np.unique(codes), average="macro", zero_division=0)),
+        "log_loss": float(-np.log(np.maximum(probabilities[rows, codes], 1e-12)).mean()),
+        "brier": float(np.square(probabilities - one_hot).sum(axis=1).mean()),
+        "ece": expected_calibration_error(probabilities[rows, best], best == codes, N_BINS),
+    }
+    return {key: round(value, 4) for key, value in values.items()}
+
+
+def evaluate(
+    probabilities: dict[str, np.ndarray],
+    codes: np.ndarray,
+    batches: np.ndarray,
+    altered: np.ndarray,
+    names: list[str],
+    default: str,
+) -> Evaluation:
+    """Score held-out cells. probabilities: a classifier's name to (n_cells, n_labels); altered: bool (n_cells,)."""
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    plain = np.flatnonzero(~altered)
+    truth, own = codes[plain], probabilities[default][plain]
+    best = own.argmax(axis=1)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        truth, best, labels=np.arange(len(names)), zero_division=0
+    )
+    per_label = pd.DataFrame(
+        {
+            "label": names,
+            "n_cells": support.astype(int),
+            "precision": precision.round(4),
+            "recall": recall.round(4),
+            "f1": f1.round(4),
+        }
+    )
+    edges, shares, confidence, accuracy = reliability(own.max(axis=1), best == truth, N_BINS)
+    n_batches = len(np.unique(batches[plain].astype(str)))
+    return Evaluation(
+        headline={
+            **scores(own, truth),
+            "classifier": default,
+            "n_cells": len(plain),
+            "n_batches": n_batches,
+            "split": "whole batches held out"
+            if n_batches > 1
+            else "cells held out at random (one batch only)",
+        },
+        classifiers={name: scores(value[plain], truth) for name, value in probabilities.items()},
+        per_label=per_label,
+        confusion=pd.DataFrame(
+            confusion_matrix(truth, best, labels=np.arange(len(names))), index=names, columns=names
+        ),
+        calibration=pd.DataFrame(
+            {
+                "upper_edge": edges.round(4),
+                "share_of_cells": shares.round(4),
+                "confidence": confidence.round(4),
+                "accuracy": accuracy.round(4),
+            }
+        ),
+        altered=scores(probabilities[default][altered], codes[altered]) if altered.any() else {},
+    )

@@ -1,0 +1,101 @@
+"""Make a model folder an MLflow model too, by models-from-code: nothing is pickled."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import yaml
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+# What annotation imports; a range, since other people's environments are older than ours.
+REQUIREMENTS = (
+    "anndata>=0.10",
+    "click",
+    "h5py",
+    "igraph",
+    "jsonschema",
+    "numpy",
+    "pandas",
+    "pyyaml",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "umap-learn",
+    "xgboost",
+)
+
+CODE = '''"""This model for MLflow: `mlflow models predict` with one JSON request a row annotates an h5ad.
+
+cellscribe itself never runs this file.
+"""
+
+from pathlib import Path
+
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+
+class CellscribeModel(PythonModel):
+    """One request a row: query_dataset_h5ad_path, output_h5ad_path, annotation_prefix, ..."""
+
+    def predict(self, context, model_input, params=None):
+        from cellscribe.one_file import answer_requests
+
+        return answer_requests(model_input, Path(__file__).resolve().parent)
+
+
+mlflow.models.set_model(CellscribeModel())
+'''
+
+NOT_FOR_INFERENCE = (
+    "training",
+    "templates",
+    "__pycache__",
+    "*.pyc",
+    "report.py",
+    "figures.py",
+    "qc*.py",
+    "summary.py",
+)
+
+# MLflow's own lock file of the environment: no model may hold a .toml, and the requirements are all in conda.yaml.
+NOT_FOR_A_MODEL = ("pyproject.toml", "uv.lock", "__pycache__")
+
+
+def write_mlflow(folder: Path) -> None:
+    """Add MLmodel, the code and the environment files to a model folder."""
+    import logging
+
+    from mlflow.pyfunc import save_model
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as scratch:
+        code = Path(scratch) / "model_code.py"
+        code.write_text(CODE)
+        package = Path(scratch) / "package" / "cellscribe"
+        shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns(*NOT_FOR_INFERENCE))
+        made = Path(scratch) / "mlflow"
+        save_model(
+            made, python_model=str(code), code_paths=[str(package)], pip_requirements=list(REQUIREMENTS)
+        )
+        for item in made.iterdir():
+            if item.name in NOT_FOR_A_MODEL:
+                continue
+            if item.is_dir():
+                shutil.copytree(item, folder / item.name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(item, folder / item.name)
+    without_traces(folder / "MLmodel")
+
+
+def without_traces(mlmodel: Path) -> None:
+    """Take out of MLmodel what only says where and when it was made (MLflow looks for the code by its name alone)."""
+    described = yaml.safe_load(mlmodel.read_text())
+    code = described["flavors"]["python_function"]
+    code["model_code_path"] = Path(code["model_code_path"]).name
+    for key in ("model_uuid", "model_id", "run_id", "utc_time_created", "artifact_path", "prompts"):
+        described.pop(key, None)
+    mlmodel.write_text(yaml.safe_dump(described, sort_keys=True))

@@ -1,0 +1,201 @@
+"""Reading labelled reference cells, from one file or several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from cellscribe import genes as gene_names
+from cellscribe.cli import log
+from cellscribe.counts import GENE_EXPRESSION
+from cellscribe.errors import InputError
+from cellscribe.h5ad_input import read_h5ad
+
+NO_LABEL = frozenset(("", "nan", "none", "na", "unlabelled", "unlabeled", "unassigned", "unknown", "doublet"))
+FEWEST_CELLS = 5
+
+
+@dataclass
+class LabelledCells:
+    """Raw counts with labels.
+
+    counts: CSR float32 (n_obs, n_genes). genes: columns `gene_id`, `symbol`. labels, batches: text (n_obs,).
+    levels: for each coarser level, label -> coarse label. left_out: label -> cells, for labels too rare to learn.
+    """
+
+    counts: sp.csr_matrix
+    genes: pd.DataFrame
+    labels: np.ndarray
+    batches: np.ndarray
+    organism: str
+    sources: list[str]
+    levels: dict[str, dict[str, str]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    n_unlabelled: int = 0
+
+    @property
+    def names(self) -> list[str]:
+        """The labels, sorted."""
+        return sorted(set(self.labels.tolist()))
+
+    @property
+    def codes(self) -> np.ndarray:
+        """Each cell's position in `names`, int (n_obs,)."""
+        return np.searchsorted(np.array(self.names, dtype=object).astype(str), self.labels.astype(str))
+
+
+def read_reference(
+    paths: Sequence[Path],
+    label_key: str,
+    *,
+    batch_key: str | None = None,
+    levels: Sequence[str] = (),
+    organism: str = "auto",
+    counts_layer: str | None = None,
+    gene_column: str | None = None,
+) -> LabelledCells:
+    """Read labelled h5ad files and join them on the genes that all of them have.
+
+    Cells without a label (empty, "unknown", "unlabelled", ...) and labels with fewer than five cells are left out.
+    Without `batch_key` each file is one batch. Raises InputError where a column is missing, where raw counts
+    are not found, where a fine label has two coarse ones, or where fewer than two labels remain.
+    """
+    parts = [
+        _read_one(path, label_key, batch_key, levels, organism, counts_layer, gene_column) for path in paths
+    ]
+    organisms = {part.organism for part in parts} - {"unknown"}
+    if len(organisms) > 1:
+        raise InputError(f"the references are of several organisms: {', '.join(sorted(organisms))}")
+    whole = _join(parts)
+    whole.organism = organisms.pop() if organisms else "unknown"
+    if whole.organism == "unknown":
+        raise InputError(
+            "the organism cannot be told from the genes' names", "Give --organism human or --organism mouse."
+        )
+    whole.levels = _merge_levels(parts)
+    names, numbers = np.unique(whole.labels.astype(str), return_counts=True)
+    whole.left_out = {str(n): int(k) for n, k in zip(names, numbers, strict=True) if k < FEWEST_CELLS}
+    keep = ~np.isin(whole.labels.astype(str), list(whole.left_out))
+    for label, number in whole.left_out.items():
+        log(f"label '{label}' is left out: {number} cells are too few to learn it")
+    whole.counts, whole.labels, whole.batches = whole.counts[keep], whole.labels[keep], whole.batches[keep]
+    if len(whole.names) < 2:
+        raise InputError(
+            f"column '{label_key}' holds {len(whole.names)} label(s) with at least {FEWEST_CELLS} cells; "
+            "two are needed",
+            "Name another column with --label_key.",
+            file=paths[0],
+        )
+    return whole
+
+
+def _read_one(
+    path: Path,
+    label_key: str,
+    batch_key: str | None,
+    levels: Sequence[str],
+    organism: str,
+    counts_layer: str | None,
+    gene_column: str | None,
+) -> LabelledCells:
+    read = read_h5ad(path, counts_layer)
+    for column in filter(None, (label_key, batch_key, *levels)):
+        if column not in read.obs:
+            raise InputError(
+                f"there is no obs column '{column}'; there are: {', '.join(map(str, read.obs.columns))}",
+                "Name one of these.",
+                file=path,
+            )
+    is_gene = np.flatnonzero(read.feature_types == GENE_EXPRESSION)
+    identity, _ = gene_names.identify_genes(read.var.iloc[is_gene], gene_column, [])
+    found, _ = gene_names.check_organism(
+        gene_names.read_organism(organism), identity.gene_ids, identity.gene_symbols
+    )
+    labels = gene_names.as_text(read.obs[label_key])
+    labelled = np.array([label.strip().lower() not in NO_LABEL for label in labels])
+    rows = np.flatnonzero(labelled)
+    batches = (
+        gene_names.as_text(read.obs[batch_key])
+        if batch_key
+        else np.full(len(labels), path.stem, dtype=object)
+    )
+    coarse = {
+        level: dict(_one_parent(labels[rows], gene_names.as_text(read.obs[level])[rows], level, path))
+        for level in levels
+    }
+    return LabelledCells(
+        counts=read.matrix[rows][:, is_gene].tocsr(),
+        genes=pd.DataFrame({"gene_id": identity.gene_ids, "symbol": identity.gene_symbols}),
+        labels=labels[rows],
+        batches=batches[rows],
+        organism=found,
+        sources=[path.name],
+        levels=coarse,
+        n_unlabelled=int((~labelled).sum()),
+    )
+
+
+def _one_parent(labels: np.ndarray, parents: np.ndarray, level: str, path: Path) -> Mapping[str, str]:
+    table = pd.DataFrame({"label": labels, "parent": parents}).value_counts().reset_index()
+    several = table[table["label"].duplicated(keep=False)]
+    if len(several):
+        label = several["label"].iloc[0]
+        of = several[several["label"] == label]
+        seen = ", ".join(
+            f"{parent} ({number:,})" for parent, number in zip(of["parent"], of["count"], strict=True)
+        )
+        raise InputError(
+            f"the label '{label}' has several labels at level '{level}': {seen}; a level is coarser than the labels",
+            "Correct the cells, or leave the level out.",
+            file=path,
+        )
+    return dict(zip(table["label"], table["parent"], strict=True))
+
+
+def _merge_levels(parts: Sequence[LabelledCells]) -> dict[str, dict[str, str]]:
+    merged: dict[str, dict[str, str]] = {}
+    for part in parts:
+        for level, parents in part.levels.items():
+            into = merged.setdefault(level, {})
+            for label, parent in parents.items():
+                if into.setdefault(label, parent) != parent:
+                    raise InputError(
+                        f"at level '{level}' the label '{label}' is '{into[label]}' in one reference and "
+                        f"'{parent}' in '{part.sources[0]}'"
+                    )
+    return merged
+
+
+def _join(parts: Sequence[LabelledCells]) -> LabelledCells:
+    """Stack the parts on their shared genes: by Ensembl id where all have them, else by symbol."""
+    by = "gene_id" if all((part.genes["gene_id"] != "").mean() > 0.5 for part in parts) else "symbol"
+    shared: set[str] | None = None
+    for part in parts:
+        keys = part.genes[by]
+        once = set(keys[(keys != "") & ~keys.duplicated(keep=False)])
+        shared = once if shared is None else shared & once
+    assert shared is not None
+    if len(shared) < 100:
+        raise InputError(
+            f"the references share only {len(shared)} genes by {'Ensembl id' if by == 'gene_id' else 'symbol'}"
+        )
+    order = [key for key in parts[0].genes[by] if key in shared]
+    counts = []
+    for part in parts:
+        position = {key: i for i, key in enumerate(part.genes[by])}
+        counts.append(part.counts[:, [position[key] for key in order]])
+    position = {key: i for i, key in enumerate(parts[0].genes[by])}
+    return LabelledCells(
+        counts=sp.vstack(counts).tocsr().astype(np.float32),
+        genes=parts[0].genes.iloc[[position[key] for key in order]].reset_index(drop=True),
+        labels=np.concatenate([part.labels for part in parts]),
+        batches=np.concatenate([part.batches for part in parts]),
+        organism="unknown",
+        sources=[source for part in parts for source in part.sources],
+        n_unlabelled=sum(part.n_unlabelled for part in parts),
+    )

@@ -1,0 +1,508 @@
+"""TRAIN: from labelled cells to a model folder, tested on donors that it did not see."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from cellscribe.cli import log
+from cellscribe.errors import InputError
+from cellscribe.io import write_json
+from cellscribe.model.calibration import fit_pool, pool, softmax
+from cellscribe.model.encoder import Encoder
+from cellscribe.model.logistic import Logistic, log_normalise
+from cellscribe.model.manifest import write_manifest
+from cellscribe.model.model import (
+    CLASSIFIERS,
+    LOGISTIC,
+    NEIGHBOURS,
+    TREES,
+    Reference,
+    rarity_weights,
+    tree_probabilities,
+)
+from cellscribe.model.neighbours import N_NEIGHBOURS, nearest, vote
+from cellscribe.model.ontology import LINEAGE, build_ontology, find_cl_ids, lineage_level
+from cellscribe.training.evaluate import Evaluation, evaluate
+from cellscribe.training.genes import marker_scores, select_genes
+from cellscribe.training.members import train_encoder, train_logistic, train_trees
+from cellscribe.training.reference import LabelledCells, read_reference
+from cellscribe.training.robust import thinned_copy, with_copies
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "scvi": (NEIGHBOURS, TREES),
+    "logistic": (LOGISTIC,),
+    "consensus": (NEIGHBOURS, TREES, LOGISTIC),
+}
+MOST_FOLDS = 3
+N_QUANTILES = 1001
+REJECTION = {
+    "least_probability": 0.5,
+    "ancestor_probability": 0.8,
+    "distance_quantile": 0.995,
+    "least_counts": 50,
+}
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of `train.py`; see its --help."""
+
+    reference: tuple[Path, ...]
+    label_key: str
+    output: Path
+    name: str
+    version: str = "1.0"
+    kind: str = "consensus"
+    batch_key: str | None = None
+    levels: tuple[str, ...] = ()
+    organism: str = "auto"
+    counts_layer: str | None = None
+    gene_column: str | None = None
+    cl_map: Path | None = None
+    description: str = ""
+    licence: str = ""
+    citation: str = ""
+    n_top_genes: int = 1500
+    n_markers: int = 50
+    n_latent: int = 30
+    max_epochs: int | None = None
+    logistic_copies: int = 3
+    encoder_copies: int = 1
+    seed: int = 0
+    use_gpu: bool = False
+    cpus: int = 1
+    pipeline_version: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Members:
+    """Trained members. encoder and trees are None for a logistic model, logistic is None for an scvi one.
+
+    latent: (n_rows, n_latent) of the cells and their altered copies, which are the neighbours that a query finds;
+    source: (n_rows,), each row's cell; codes: (n_rows,), its label.
+    """
+
+    encoder: Encoder | None
+    trees: Any
+    logistic: Logistic | None
+    latent: np.ndarray | None
+    source: np.ndarray
+    codes: np.ndarray
+    n_labels: int
+
+    def probabilities(self, counts: sp.csr_matrix) -> dict[str, np.ndarray]:
+        """Each member's label probabilities for raw counts on the model's genes."""
+        result: dict[str, np.ndarray] = {}
+        if self.encoder is not None and self.latent is not None:
+            latent = self.encoder.encode(counts)
+            distances, indices = nearest(latent, self.latent, N_NEIGHBOURS)
+            weights = rarity_weights(np.bincount(self.codes, minlength=self.n_labels))
+            result[NEIGHBOURS] = vote(distances, indices, self.codes, self.n_labels, weights)
+            result[TREES] = tree_probabilities(self.trees, latent)
+        if self.logistic is not None:
+            result[LOGISTIC] = softmax(self.logistic.scores(counts))
+        return result
+
+
+def train_members(
+    counts: sp.csr_matrix, codes: np.ndarray, batches: np.ndarray, n_labels: int, options: TrainOptions
+) -> Members:
+    """Train every member of the model's kind on raw counts of the model's genes."""
+    rng = np.random.default_rng(options.seed)
+    encoder = trees = logistic = latent = None
+    source = np.arange(len(codes))
+    wanted = KINDS[options.kind]
+    if LOGISTIC in wanted:
+        copies, rows = with_copies(counts, options.logistic_copies, rng)
+        logistic = train_logistic(copies, codes[rows], n_labels, seed=options.seed)
+    if NEIGHBOURS in wanted:
+        copies, source = with_copies(counts, options.encoder_copies, rng)
+        encoder = train_encoder(
+            copies,
+            batches[source],
+            n_latent=options.n_latent,
+            max_epochs=options.max_epochs,
+            seed=options.seed,
+            use_gpu=options.use_gpu,
+        )
+        latent = encoder.encode(copies).astype(np.float16).astype(np.float32)
+        trees = train_trees(latent, codes[source], n_labels, cpus=options.cpus, seed=options.seed)
+    return Members(encoder, trees, logistic, latent, source, codes[source], n_labels)
+
+
+def folds_of(batches: np.ndarray, codes: np.ndarray, *, most: int = MOST_FOLDS, seed: int = 0) -> np.ndarray:
+    """Which fold each cell is held out in, int (n_cells,): whole batches together, never split.
+
+    Batches are dealt, the largest first, to the fold with fewest cells. With one batch only, cells are split at random
+    within labels: said to flatter, and used because there is nothing better.
+    """
+    names, sizes = np.unique(batches.astype(str), return_counts=True)
+    if len(names) == 1:
+        rng = np.random.default_rng(seed)
+        folds = np.empty(len(codes), dtype=int)
+        for code in np.unique(codes):
+            rows = rng.permutation(np.flatnonzero(codes == code))
+            folds[rows] = np.arange(len(rows)) % most
+        return folds
+    n_folds = min(most, len(names))
+    load = np.zeros(n_folds)
+    fold_of = {}
+    for i in np.argsort(-sizes, kind="stable"):
+        fold = int(load.argmin())
+        fold_of[names[i]] = fold
+        load[fold] += sizes[i]
+    return np.array([fold_of[batch] for batch in batches.astype(str)])
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Members' probabilities for cells whose batch was not trained on.
+
+    One row a held-out cell and copy: `rows` is the cell, `altered` says whether it was thinned first.
+    """
+
+    members: dict[str, np.ndarray]
+    rows: np.ndarray
+    altered: np.ndarray
+
+
+def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
+    """Train without each fold in turn and predict it, as it is and thinned or gene-poor.
+
+    Genes are chosen anew in each fold, so that nothing of the held-out batches is seen.
+    """
+    codes, n_labels = cells.codes, len(cells.names)
+    folds = folds_of(cells.batches, codes, seed=options.seed)
+    parts: list[tuple[dict[str, np.ndarray], np.ndarray, bool]] = []
+    for fold in range(folds.max() + 1):
+        inside = folds != fold
+        held = np.flatnonzero(~inside)
+        log(
+            f"held-out test {fold + 1} of {folds.max() + 1}: "
+            f"training on {inside.sum():,} cells, testing on {len(held):,}"
+        )
+        chosen = choose_genes(cells, inside, options)
+        counts = cells.counts[:, chosen].tocsr()
+        members = train_members(
+            counts[np.flatnonzero(inside)], codes[inside], cells.batches[inside], n_labels, options
+        )
+        rng = np.random.default_rng(options.seed + 1)
+        parts.append((members.probabilities(counts[held]), held, False))
+        altered = thinned_copy(counts[held], rng, drop_genes=True)
+        parts.append((members.probabilities(altered), held, True))
+    return HeldOut(
+        {name: np.concatenate([part[0][name] for part in parts]) for name in KINDS[options.kind]},
+        np.concatenate([part[1] for part in parts]),
+        np.concatenate([np.full(len(part[1]), part[2]) for part in parts]),
+    )
+
+
+def choose_genes(cells: LabelledCells, rows: np.ndarray, options: TrainOptions) -> np.ndarray:
+    """The model's genes, chosen on some of the cells. rows: bool (n_obs,)."""
+    named = (cells.genes["symbol"] != "") | (cells.genes["gene_id"] != "")
+    chosen = select_genes(
+        cells.counts[np.flatnonzero(rows)],
+        cells.codes[rows],
+        cells.batches[rows],
+        len(cells.names),
+        n_top_genes=options.n_top_genes,
+        n_markers=options.n_markers,
+    )
+    return chosen[named.to_numpy()[chosen]]
+
+
+def fit_calibration(held: HeldOut, codes: np.ndarray) -> dict[str, Any]:
+    """Pool weights of each classifier, fitted on held-out cells, altered copies weighing a quarter.
+
+    Cells of a label that a fold's training part lacked are scored too: being wrong there is what uncertainty is for.
+    """
+    result: dict[str, Any] = {}
+    truth = codes[held.rows]
+    weight = np.where(held.altered, 0.25, 1.0)
+    for name, members in CLASSIFIERS.items():
+        if set(members) <= set(held.members):
+            weights = fit_pool([held.members[m] for m in members], truth, weight)
+            result[name] = {
+                "method": "log-linear pool",
+                "weights": {m: round(float(w), 6) for m, w in zip(members, weights, strict=True)},
+            }
+    return result
+
+
+def pooled(held: HeldOut, calibration: dict[str, Any], classifier: str) -> np.ndarray:
+    """A classifier's calibrated probabilities for the held-out cells."""
+    names = CLASSIFIERS[classifier]
+    weights = calibration[classifier]["weights"]
+    return pool([held.members[name] for name in names], np.array([weights[name] for name in names]))
+
+
+def reference_of(members: Members, batches: np.ndarray, seed: int) -> Reference:
+    """The reference cells' latent, UMAP and null of distances; an altered copy lies where its cell does.
+
+    batches: (n_cells,). The null: each cell's mean distance to its nearest cells in other batches, as a query's cells
+    would have (with one batch: to the other cells of that batch).
+    """
+    from cellscribe.clusters import neighbour_graph, umap_layout
+
+    assert members.latent is not None
+    n_cells = len(batches)
+    latent, cells = members.latent, members.latent[:n_cells]
+    of = batches.astype(str)
+    mean = np.empty(n_cells, dtype=np.float32)
+    if len(np.unique(of)) == 1:
+        distances, _ = nearest(cells, cells, N_NEIGHBOURS + 1)
+        mean[:] = distances[:, 1:].mean(axis=1)
+    else:
+        for name in np.unique(of):
+            distances, _ = nearest(cells[of == name], latent[of[members.source] != name], N_NEIGHBOURS)
+            mean[of == name] = distances.mean(axis=1)
+    indices, distances = neighbour_graph(cells, seed=seed)
+    layout = umap_layout(cells, indices, distances, seed=seed)
+    quantiles = np.quantile(mean, np.linspace(0, 1, N_QUANTILES)).astype(np.float32)
+    return Reference(latent, members.codes, layout[members.source], quantiles)
+
+
+def markers_of(
+    counts: sp.csr_matrix, genes: pd.DataFrame, codes: np.ndarray, batches: np.ndarray, names: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """For each label, the 20 genes that mark it best in the reference, with how strong and how common they are."""
+    logged = log_normalise(counts)
+    scores = marker_scores(logged, codes, batches, len(names))
+    seen = (logged > 0).astype(np.float32).tocsr()
+    result = {}
+    for code, name in enumerate(names):
+        inside = codes == code
+        mean_in, mean_out = (np.asarray(logged[mask].mean(axis=0)).ravel() for mask in (inside, ~inside))
+        share_in, share_out = (np.asarray(seen[mask].mean(axis=0)).ravel() for mask in (inside, ~inside))
+        top = [
+            g
+            for g in np.argsort(-scores[code], kind="stable")[:60]
+            if scores[code][g] > 0 and share_in[g] >= 0.1
+        ]
+        result[name] = [
+            {
+                "gene_id": genes["gene_id"].iloc[g],
+                "symbol": genes["symbol"].iloc[g],
+                "mean": round(float(mean_in[g]), 4),
+                "mean_rest": round(float(mean_out[g]), 4),
+                "share": round(float(share_in[g]), 4),
+                "share_rest": round(float(share_out[g]), 4),
+                "score": round(float(scores[code][g]), 4),
+            }
+            for g in top[:20]
+        ]
+    return result
+
+
+def run_train(options: TrainOptions) -> Path:
+    """Train a model and write its folder; returns it. Raises InputError for references that cannot be used."""
+    from cellscribe.training.card import write_card
+    from cellscribe.training.mlflow_folder import write_mlflow
+
+    cells = read_reference(
+        options.reference,
+        options.label_key,
+        batch_key=options.batch_key,
+        levels=options.levels,
+        organism=options.organism,
+        counts_layer=options.counts_layer,
+        gene_column=options.gene_column,
+    )
+    names, codes = cells.names, cells.codes
+    log(
+        f"reference: {len(codes):,} cells, {len(names)} labels, {len(np.unique(cells.batches.astype(str)))} batches, "
+        f"{len(cells.genes):,} genes"
+    )
+    given = read_cl_map(options.cl_map) if options.cl_map else {}
+    cl_ids = find_cl_ids(names, given)
+    try:
+        ontology = build_ontology(list(cl_ids.values()))
+    except KeyError as error:
+        raise InputError(f"{error.args[0]} is not in the Cell Ontology", "Correct it in --cl_map.") from None
+    for name in names:
+        if not cl_ids[name]:
+            log(f"label '{name}' has no Cell Ontology id: give one with --cl_map (columns label, cl_id)")
+    levels = [
+        {"name": level, "labels": {n: cells.levels[level][n] for n in names}} for level in options.levels
+    ]
+    if not levels:
+        lineage = lineage_level(ontology, names, [cl_ids[name] for name in names])
+        if any(lineage[name] != name for name in names):
+            levels = [{"name": LINEAGE, "labels": lineage}]
+
+    held = hold_out(cells, options)
+    calibration = fit_calibration(held, codes)
+    best = next(name for name in CLASSIFIERS if name in calibration)
+    evaluation = evaluate(
+        {name: pooled(held, calibration, name) for name in calibration},
+        codes[held.rows],
+        cells.batches[held.rows],
+        held.altered,
+        names,
+        best,
+    )
+    evaluation_of_labels = evaluation.per_label.set_index("label")
+
+    log("training on all cells")
+    chosen = choose_genes(cells, np.ones(len(codes), dtype=bool), options)
+    counts = cells.counts[:, chosen].tocsr()
+    genes = cells.genes.iloc[chosen].reset_index(drop=True)
+    members = train_members(counts, codes, cells.batches, len(names), options)
+    n_batches = {
+        name: len(np.unique(cells.batches[codes == code].astype(str))) for code, name in enumerate(names)
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.output.parent, prefix=".model.") as scratch:
+        folder = Path(scratch) / "model"
+        folder.mkdir()
+        gene_table(genes, counts, members).to_csv(
+            folder / "genes.tsv", sep="\t", index=False, lineterminator="\n"
+        )
+        if members.encoder is not None:
+            members.encoder.save(folder / "encoder.safetensors")
+            members.trees.save_model(folder / "trees.ubj")
+            reference_of(members, cells.batches, options.seed).save(folder / "reference.safetensors")
+        if members.logistic is not None:
+            members.logistic.save(folder / "logistic.safetensors")
+        write_json(ontology.to_json(), folder / "ontology.json")
+        write_json(markers_of(counts, genes, codes, cells.batches, names), folder / "markers.json")
+        write_json(evaluation.as_dict(), folder / "evaluation.json")
+        fields = manifest_fields(
+            options, cells, genes, cl_ids, ontology, levels, n_batches, calibration, evaluation
+        )
+        write_card(folder, fields, evaluation, evaluation_of_labels)
+        write_mlflow(folder)
+        sha256 = write_manifest(folder, fields)
+        if options.output.exists():
+            shutil.rmtree(options.output)
+        folder.replace(options.output)
+    log(f"model '{options.name} {options.version}' written to {options.output} (sha256 {sha256[:12]})")
+    return options.output
+
+
+def gene_table(genes: pd.DataFrame, counts: sp.csr_matrix, members: Members) -> pd.DataFrame:
+    """genes.tsv: gene_id, symbol, mean (log-normalised), importance (share of all weight that the model puts on it)."""
+    logged = log_normalise(counts)
+    mean = np.asarray(logged.mean(axis=0)).ravel()
+    square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
+    deviation = np.sqrt(np.maximum(square - mean**2, 0))
+    weight = np.zeros(len(genes))
+    if members.logistic is not None:
+        weight += _share(np.abs(members.logistic.coefficients).sum(axis=1) * deviation)
+    if members.encoder is not None:
+        weight += _share(np.abs(members.encoder.weights[0]).sum(axis=1) * deviation)
+    return pd.DataFrame(
+        {
+            "gene_id": genes["gene_id"],
+            "symbol": genes["symbol"],
+            "mean": mean.round(5),
+            "importance": _share(weight).round(7),
+        }
+    )
+
+
+def _share(values: np.ndarray) -> np.ndarray:
+    return values / max(values.sum(), 1e-12)
+
+
+def manifest_fields(
+    options: TrainOptions,
+    cells: LabelledCells,
+    genes: pd.DataFrame,
+    cl_ids: dict[str, str],
+    ontology: Any,
+    levels: list[dict[str, Any]],
+    n_batches: dict[str, int],
+    calibration: dict[str, Any],
+    evaluation: Evaluation,
+) -> dict[str, Any]:
+    """Everything of manifest.json but the files."""
+    names, codes = cells.names, cells.codes
+    numbers = np.bincount(codes, minlength=len(names))
+    parameters = {
+        key: value
+        for key, value in json.loads(json.dumps(asdict(options), default=str)).items()
+        if key
+        not in (
+            "output",
+            "reference",
+            "cl_map",
+            "cpus",
+            "pipeline_version",
+            "description",
+            "licence",
+            "citation",
+        )
+    }
+    return {
+        "name": options.name,
+        "version": options.version,
+        "kind": options.kind,
+        "organism": cells.organism,
+        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "description": options.description,
+        "licence": options.licence,
+        "citation": options.citation,
+        "label_key": options.label_key,
+        "labels": [
+            {
+                "label": name,
+                "cl_id": cl_ids[name],
+                "cl_name": ontology.name(cl_ids[name]),
+                "n_cells": int(numbers[code]),
+                "n_batches": n_batches[name],
+            }
+            for code, name in enumerate(names)
+        ],
+        "levels": levels,
+        "genes": {
+            "n": len(genes),
+            "id_column": "gene_ids",
+            "has_ids": bool((genes["gene_id"] != "").all()),
+            "has_symbols": bool((genes["symbol"] != "").all()),
+        },
+        "members": [
+            {"name": member, "parameters": {"k": N_NEIGHBOURS} if member == NEIGHBOURS else {}}
+            for member in KINDS[options.kind]
+        ],
+        "calibration": calibration,
+        "rejection": REJECTION,
+        "training": {
+            "n_cells": len(codes),
+            "n_genes": len(genes),
+            "sources": cells.sources,
+            "batch_key": options.batch_key,
+            "n_batches": len(np.unique(cells.batches.astype(str))),
+            "parameters": parameters,
+            "seed": options.seed,
+        },
+        "evaluation": evaluation.headline,
+        "does_not_know": [
+            f"{label} ({number} cells: too few to learn)" for label, number in cells.left_out.items()
+        ],
+        "libraries": {
+            name: importlib.metadata.version(name)
+            for name in ("numpy", "scipy", "scikit-learn", "xgboost", "scvi-tools", "torch", "mlflow-skinny")
+        },
+        "pipeline_version": options.pipeline_version,
+    }
+
+
+def read_cl_map(path: Path) -> dict[str, str]:
+    """A table with the columns label and cl_id. Raises InputError for anything else."""
+    table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
+    if not {"label", "cl_id"} <= set(table.columns):
+        raise InputError(f"the columns are {', '.join(table.columns)}; label and cl_id are needed", file=path)
+    return dict(zip(table["label"], table["cl_id"], strict=True))
