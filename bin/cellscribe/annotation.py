@@ -330,7 +330,8 @@ def _earlier(file: Any, names: OutputNames, read_elem: Any) -> dict[str, list[st
     if not isinstance(found, dict):
         return {}
     return {
-        part: [str(name) for name in found.get(part, ()) if names.key in str(name)] for part in ("obs_keys", "obsm_keys")
+        part: [str(name) for name in found.get(part, ()) if names.key in str(name)]
+        for part in ("obs_keys", "obsm_keys")
     }
 
 
@@ -389,7 +390,8 @@ def check_same(cells: CountsFile, mapping: Mapping, model: Model, path: Path) ->
         )
     if mapping.barcodes is not None and list(mapping.barcodes) != list(cells.obs.index):
         raise InputError(
-            "the mapping is of other cells than the counts, or in another order", "Run map.py again on these counts.",
+            "the mapping is of other cells than the counts, or in another order",
+            "Run map.py again on these counts.",
             file=path,
         )
     if mapping.info["model_sha256"] != model.sha256:

@@ -16,6 +16,7 @@ from cellscribe import genes as gene_names
 from cellscribe.annotation import annotate_cells, write_annotated
 from cellscribe.cli import log
 from cellscribe.contract import OutputNames
+from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.counts_file import CHUNK_ROWS
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import read_h5ad
@@ -70,15 +71,15 @@ def annotate_file(
     ModelMismatchError as CONVERT, MAP and ANNOTATE do.
     """
     counts = read_h5ad(query, counts_layer)
-    identity, _ = gene_names.identify_genes(counts.var, gene_column, [])
+    is_gene = np.flatnonzero(counts.feature_types == GENE_EXPRESSION)
+    var = counts.var.iloc[is_gene]
+    identity, _ = gene_names.identify_genes(var, gene_column, [])
     seen, _ = gene_names.detect_organism(identity.gene_ids, identity.gene_symbols)
-    check_organism(model, "auto" if organism == "auto" else organism, seen)
-    var = (
-        counts.var
-        if gene_column
-        else counts.var.assign(gene_ids=identity.gene_ids, gene_symbols=identity.gene_symbols)
-    )
-    mapping = map_cells(CountsInMemory(counts.matrix, var), model, gene_column=gene_column, use_gpu=use_gpu)
+    check_organism(model, organism, seen)
+    if not gene_column:
+        var = var.assign(gene_ids=identity.gene_ids, gene_symbols=identity.gene_symbols)
+    cells = CountsInMemory(counts.matrix[:, is_gene].tocsr(), var)
+    mapping = map_cells(cells, model, gene_column=gene_column, use_gpu=use_gpu)
     annotation = annotate_cells(
         mapping,
         model,

@@ -65,9 +65,12 @@ def select_genes(
     seen = np.flatnonzero(counts.getnnz(axis=0) >= min_cells)
     logged = log_normalise(counts)[:, seen].tocsr()
     adata = anndata.AnnData(
-        logged.copy(), obs=pd.DataFrame({"batch": pd.Categorical(np.asarray(batches, dtype=str))})
+        logged.copy(),
+        obs=pd.DataFrame(
+            {"batch": pd.Categorical(np.asarray(batches, dtype=str))},
+            index=np.arange(logged.shape[0]).astype(str),
+        ),
     )
-    adata.obs_names = adata.obs_names.astype(str)
     scanpy.pp.highly_variable_genes(
         adata,
         n_top_genes=min(n_top_genes, len(seen)),

@@ -70,9 +70,12 @@ def train_encoder(
     scvi.settings.seed = seed
     scvi.settings.verbosity = 30
     adata = anndata.AnnData(
-        counts.astype(np.float32), obs=pd.DataFrame({"batch": pd.Categorical(np.asarray(batches, dtype=str))})
+        counts.astype(np.float32),
+        obs=pd.DataFrame(
+            {"batch": pd.Categorical(np.asarray(batches, dtype=str))},
+            index=np.arange(counts.shape[0]).astype(str),
+        ),
     )
-    adata.obs_names = adata.obs_names.astype(str)
     scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
     model = scvi.model.SCVI(
         adata,

@@ -154,6 +154,13 @@ def _one_parent(labels: np.ndarray, parents: np.ndarray, level: str, path: Path)
             "Correct the cells, or leave the level out.",
             file=path,
         )
+    without = table["label"][table["parent"] == ""]
+    if len(without):
+        raise InputError(
+            f"the label '{without.iloc[0]}' has no label at level '{level}'",
+            f"Fill obs column '{level}', or leave the level out.",
+            file=path,
+        )
     return dict(zip(table["label"], table["parent"], strict=True))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import importlib.metadata
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -17,12 +19,14 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellscribe.cli import log
+from cellscribe.contract import OutputNames
 from cellscribe.errors import InputError
-from cellscribe.io import write_json
+from cellscribe.io import read_json, write_json
+from cellscribe.model import manifest
 from cellscribe.model.calibration import fit_pool, pool, softmax
 from cellscribe.model.encoder import Encoder
 from cellscribe.model.logistic import Logistic, log_normalise
-from cellscribe.model.manifest import write_manifest
+from cellscribe.model.manifest import MANIFEST, write_manifest
 from cellscribe.model.model import (
     CLASSIFIERS,
     LOGISTIC,
@@ -189,6 +193,14 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
     for fold in range(folds.max() + 1):
         inside = folds != fold
         held = np.flatnonzero(~inside)
+        if len(np.unique(codes[inside])) < 2:
+            only = cells.names[codes[inside][0]]
+            away = ", ".join(sorted(set(cells.batches[held].astype(str))))
+            raise InputError(
+                f"with the batches {away} held out for the test, '{only}' is the only label left: label and batch are "
+                "the same thing, so that a model would learn the batches",
+                "Give references in which at least two labels share a batch, or another --batch_key.",
+            )
         log(
             f"held-out test {fold + 1} of {folds.max() + 1}: "
             f"training on {inside.sum():,} cells, testing on {len(held):,}"
@@ -306,11 +318,50 @@ def markers_of(
     return result
 
 
+def check_options(options: TrainOptions) -> None:
+    """Raises InputError for names and an output that would only fail once everything is trained."""
+    fields = read_json(Path(manifest.__file__).with_name("schema_model.json"))["properties"]
+    level_pattern = fields["levels"]["items"]["properties"]["name"]["pattern"]
+    for option, text, pattern, allowed in (
+        ("--name", options.name, fields["name"]["pattern"], "letters, digits, '.', '_' and '-'"),
+        (
+            "--version",
+            options.version,
+            fields["version"]["pattern"],
+            "letters, digits, '.', '+', '_' and '-'",
+        ),
+        *(("--levels", level, level_pattern, "letters, digits and '_'") for level in options.levels),
+    ):
+        if not re.search(pattern, text):
+            raise InputError(
+                f"{option} '{text}' may hold only {allowed}, begin with a letter or digit, and have at most 64 of them",
+                "Choose another name; a level is called as its obs column is.",
+            )
+    keys = OutputNames("key")
+    taken = [getattr(keys, name) for name, value in vars(OutputNames).items() if isinstance(value, property)]
+    for level in options.levels:
+        for key in (keys.level(level), keys.level_uncertainty(level)):
+            if key in taken:
+                raise InputError(
+                    f"a level cannot be called '{level}': annotation has another column of that name",
+                    "Rename the obs column and name it with --levels.",
+                )
+            taken.append(key)
+    output = options.output
+    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file()):
+        raise InputError(
+            "--output exists and is no model folder, so it is not replaced",
+            "Name a folder that does not exist yet.",
+            file=output,
+        )
+
+
 def run_train(options: TrainOptions) -> Path:
     """Train a model and write its folder; returns it. Raises InputError for references that cannot be used."""
     from cellscribe.training.card import write_card
     from cellscribe.training.mlflow_folder import write_mlflow
 
+    check_options(options)
     cells = read_reference(
         options.reference,
         options.label_key,
@@ -327,6 +378,13 @@ def run_train(options: TrainOptions) -> Path:
     )
     given = read_cl_map(options.cl_map) if options.cl_map else {}
     cl_ids = find_cl_ids(names, given)
+    for name in names:
+        if given.get(name) and not cl_ids[name]:
+            raise InputError(
+                f"'{given[name]}', given for '{name}', is neither an id (CL:0000084) nor a name in the Cell Ontology",
+                "Correct it, or leave it empty if the label has none.",
+                file=options.cl_map,
+            )
     try:
         ontology = build_ontology(list(cl_ids.values()))
     except KeyError as error:
@@ -502,7 +560,12 @@ def manifest_fields(
 
 def read_cl_map(path: Path) -> dict[str, str]:
     """A table with the columns label and cl_id. Raises InputError for anything else."""
-    table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
+    except (csv.Error, ValueError) as error:
+        raise InputError(
+            f"this is no table ({error})", "Give label and cl_id as CSV or TSV.", file=path
+        ) from error
     if not {"label", "cl_id"} <= set(table.columns):
         raise InputError(f"the columns are {', '.join(table.columns)}; label and cl_id are needed", file=path)
     return dict(zip(table["label"], table["cl_id"], strict=True))
