@@ -315,12 +315,15 @@ def write_annotated(counts: Path, annotation: Annotation, output: Path) -> None:
             obs = pd.concat([obs, annotation.obs.set_axis(obs.index, axis=0)], axis=1)
             plain_columns(obs)
             _replace(file, "obs", obs, write_elem)
+            for group in ("obsm", "uns"):
+                if group not in file:
+                    write_elem(file, group, {})
             for key in earlier.get("obsm_keys", ()):
-                if f"obsm/{key}" in file:
-                    del file[f"obsm/{key}"]
+                if key in file["obsm"]:
+                    del file["obsm"][key]
             for key, array in annotation.obsm.items():
-                _replace(file, f"obsm/{key}", array, write_elem)
-            _replace(file, f"uns/{annotation.names.predictions}", annotation.uns, write_elem)
+                _replace(file["obsm"], key, array, write_elem)
+            _replace(file["uns"], annotation.names.predictions, annotation.uns, write_elem)
 
 
 def _earlier(file: Any, names: OutputNames, read_elem: Any) -> dict[str, list[str]]:
@@ -335,10 +338,10 @@ def _earlier(file: Any, names: OutputNames, read_elem: Any) -> dict[str, list[st
     }
 
 
-def _replace(file: Any, key: str, value: Any, write_elem: Any) -> None:
-    if key in file:
-        del file[key]
-    write_elem(file, key, value, dataset_kwargs={} if isinstance(value, dict) else {"compression": "lzf"})
+def _replace(group: Any, key: str, value: Any, write_elem: Any) -> None:
+    if key in group:
+        del group[key]
+    write_elem(group, key, value, dataset_kwargs={} if isinstance(value, dict) else {"compression": "lzf"})
 
 
 def run_annotate(
