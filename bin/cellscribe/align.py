@@ -57,8 +57,8 @@ def query_gene_names(var: pd.DataFrame, gene_column: str | None = None) -> dict[
                 "Name one of these with --gene_column_name, or leave it out: the best column is found by itself.",
             )
         return {gene_column: without_version(var[gene_column])}
-    names = {"index": index}
-    names |= {column: var[column] for column in (*ID_COLUMNS, *SYMBOL_COLUMNS) if column in var.columns}
+    names = {column: var[column] for column in (*ID_COLUMNS, *SYMBOL_COLUMNS) if column in var.columns}
+    names["index"] = index
     return {column: without_version(series) for column, series in names.items()}
 
 

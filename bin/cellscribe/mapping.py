@@ -88,7 +88,7 @@ def map_cells(
     if not counts.n_obs:
         raise InputError("there is no cell to map", "Check the cells that quality control removed.")
     match = match_genes(counts.var, model.genes, gene_column)
-    names = next(iter(query_gene_names(counts.var, gene_column).values()))
+    names = next(iter(query_gene_names(counts.var, gene_column or "index").values()))
     warnings = check_overlap(
         match,
         names,
