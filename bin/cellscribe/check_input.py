@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
 from cellscribe.schema import coerce, nearest, parameters, problem, required, shown
 
+NEEDED = ("sample", "path")
 SHEET_SUFFIXES = (".csv", ".tsv", ".yaml", ".yml")
 ORGANISMS = {"Homo sapiens": "human", "Mus musculus": "mouse"}
 ORDERED = (
@@ -29,7 +29,8 @@ ORDERED = (
 )
 # Folder and file names that say nothing about the sample: Cell Ranger's own.
 GENERIC = re.compile(
-    r"(outs?|count|multi|(sample_)?(raw|filtered)_(feature|gene)_bc_matri(x|ces)|matrix|per_sample_outs|mtx|h5)$", re.I
+    r"(outs?|count|multi|(sample_)?(raw|filtered)_(feature|gene)_bc_matri(x|ces)|matrix|per_sample_outs|mtx|h5)$",
+    re.I,
 )
 MATRIX_SUFFIX = re.compile(r"[._-](sample_)?(raw|filtered)_(feature|gene)_bc_matri(x|ces)(_h5)?$", re.I)
 GENE_MATRICES = re.compile(r"(raw|filtered)_gene_bc_matrices$", re.I)
@@ -168,13 +169,16 @@ def run_check(
         settings["model"] = find_model(params, catalogue_file, launch, problems)
         url = settings["model"]["url"]
         settings["annotate"] = _options(ANNOTATE, params) | {"model_url": url}
-        rows = _rows(sheet, params, problems)
-        samples = check_samples(rows, params, read_json(input_schema_file), launch, problems)
+        row_schema = read_json(input_schema_file)["items"]
+        rows = _rows(sheet, params, row_schema["properties"], problems)
+        samples = check_samples(rows, params, row_schema, launch, problems)
     problems.stop()
     return samples, settings
 
 
-def write_check(samples: list[dict[str, Any]], settings: dict[str, Any], output: Path, settings_out: Path) -> None:
+def write_check(
+    samples: list[dict[str, Any]], settings: dict[str, Any], output: Path, settings_out: Path
+) -> None:
     """Write both for Nextflow."""
     write_json(samples, output)
     write_json(settings, settings_out)
@@ -183,7 +187,9 @@ def write_check(samples: list[dict[str, Any]], settings: dict[str, Any], output:
 # --- parameters ---
 
 
-def check_parameters(given: Mapping[str, Any], schema: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
+def check_parameters(
+    given: Mapping[str, Any], schema: Mapping[str, Any], problems: Problems
+) -> dict[str, Any]:
     """Every parameter of the schema in its type, None where not given; each problem is noted."""
     known = parameters(schema)
     for name in _unknown(given, known):
@@ -194,7 +200,9 @@ def check_parameters(given: Mapping[str, Any], schema: Mapping[str, Any], proble
         wrong = None if value is None else problem(value, part)
         if wrong:
             problems.add(f"--{name}: {wrong}")
-        checked[name] = part.get("default") if wrong or (value is None and name in required(schema)) else value
+        checked[name] = (
+            part.get("default") if wrong or (value is None and name in required(schema)) else value
+        )
     if checked["organism"] is not None:
         checked["organism"] = ORGANISMS.get(checked["organism"], checked["organism"])
     for name in [name for name, part in known.items() if checked[name] is None and "default" in part]:
@@ -281,13 +289,17 @@ def _training(params: Mapping[str, Any], launch: Launch, problems: Problems) -> 
 # --- the samples ---
 
 
-def _rows(sheet: Path | None, params: Mapping[str, Any], problems: Problems) -> list[Row]:
+def _rows(
+    sheet: Path | None, params: Mapping[str, Any], columns: Iterable[str], problems: Problems
+) -> list[Row]:
     given = params["input"]
     if given is None:
-        problems.add("--input: needed: a sample sheet (.csv, .tsv, .yaml), or a Cell Ranger folder, .h5 or .h5ad")
+        problems.add(
+            "--input: needed: a sample sheet (.csv, .tsv, .yaml), or a Cell Ranger folder, .h5 or .h5ad"
+        )
         return []
     if sheet is not None:
-        return read_sheet(sheet, problems)
+        return read_sheet(sheet, columns, problems)
     if given.lower().endswith(SHEET_SUFFIXES):
         problems.add(f"--input: the sample sheet {shown(given)} does not exist, or is no file")
         return []
@@ -298,7 +310,7 @@ def check_samples(
     rows: list[Row], params: Mapping[str, Any], schema: Mapping[str, Any], launch: Launch, problems: Problems
 ) -> list[dict[str, Any]]:
     """One object a row: `id`, `paths` (where it may lie, the first that exists counts) and each step's options."""
-    columns: dict[str, dict[str, Any]] = schema["items"]["properties"]
+    columns: dict[str, dict[str, Any]] = schema["properties"]
     # A relative path of --input itself is relative to the launch folder.
     direct = [row.where for row in rows] == ["--input"]
     folders = [launch.launch_dir] if direct else _sheet_folders(str(params["input"]), launch.launch_dir)
@@ -306,7 +318,7 @@ def check_samples(
     seen: dict[str, tuple[str, str]] = {}
     used: dict[str, str] = {}
     for row in rows:
-        values = _check_row(row, columns, schema["items"]["required"], problems)
+        values = _check_row(row, columns, schema["required"], problems)
         resolved = _resolve(values, params)
         _check_order(resolved, f"{row.where}: ", problems)
         name, path = values.get("sample"), values.get("path")
@@ -351,7 +363,7 @@ def _check_row(
         value = coerce(row.values.get(name), part)
         if value is None:
             if name in needed and name in row.values:
-                problems.add(f"{row.where}, {name}: is empty; {part['description'][0].lower()}{part['description'][1:]}")
+                problems.add(f"{row.where}, {name}: is empty; every sample needs one")
             continue
         wrong = problem(value, part)
         if wrong:
@@ -366,7 +378,9 @@ def _check_twice(where: str, name: str, seen: dict[str, tuple[str, str]], proble
     if known[1] == where:
         return
     if known[0] == name:
-        problems.add(f"{where}, sample: '{name}' was already given in {known[1]}; give each sample its own name")
+        problems.add(
+            f"{where}, sample: '{name}' was already given in {known[1]}; give each sample its own name"
+        )
     else:
         problems.add(
             f"{where}, sample: '{name}' and '{known[0]}' ({known[1]}) differ in capitals alone; "
@@ -396,7 +410,9 @@ def _sheet_folders(sheet: str, launch_dir: str) -> list[str]:
 
 def name_of(path: str) -> str:
     """A sample's name from the path of its data: of the folder above Cell Ranger's own, or of the file."""
-    parts = [part for part in re.sub(r"^[A-Za-z][A-Za-z0-9+.]*://", "", path).split("?")[0].split("/") if part]
+    parts = [
+        part for part in re.sub(r"^[A-Za-z][A-Za-z0-9+.]*://", "", path).split("?")[0].split("/") if part
+    ]
     parts = [part for part in parts if part not in (".", "..")]
     if not parts:
         return "sample"
@@ -422,22 +438,23 @@ def clean_name(text: str) -> str:
 # --- the sheet ---
 
 
-def read_sheet(path: Path, problems: Problems) -> list[Row]:
+def read_sheet(path: Path, columns: Iterable[str], problems: Problems) -> list[Row]:
     """The rows of a CSV, TSV or YAML sheet, with normalised column names.
 
-    A byte order mark, Windows line ends, blank lines, quoted commas, and semicolons or tabs in place of commas are
-    read; what is no sheet is noted as a problem.
+    columns: the names that it may have. A byte order mark, Windows line ends, blank lines, quoted commas, and
+    semicolons or tabs in place of commas are read; what is no sheet is noted as a problem.
     """
-    content = path.read_bytes()
-    text = _decode(path, content, problems)
+    text = _decode(path, problems)
     if text is None:
         return []
+    known = list(columns)
     if path.suffix.lower() in (".yaml", ".yml"):
-        return _yaml_rows(path, text, problems)
-    return _table_rows(path, text, problems)
+        return _yaml_rows(path, text, known, problems)
+    return _table_rows(path, text, known, problems)
 
 
-def _decode(path: Path, content: bytes, problems: Problems) -> str | None:
+def _decode(path: Path, problems: Problems) -> str | None:
+    content = path.read_bytes()
     if content.startswith(b"PK"):
         problems.add(f"sheet {path.name}: is an Excel file; save it as CSV (UTF-8)")
         return None
@@ -445,7 +462,7 @@ def _decode(path: Path, content: bytes, problems: Problems) -> str | None:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        problems.add(f"sheet {path.name}: byte {error.start} is no UTF-8 text; save it as CSV (UTF-8)")
+        problems.add(f"sheet {path.name}: byte {error.start + 1} is no UTF-8 text; save it as CSV (UTF-8)")
         return None
     if "\x00" in text:
         problems.add(f"sheet {path.name}: holds bytes that are no text; save it as CSV (UTF-8)")
@@ -453,10 +470,13 @@ def _decode(path: Path, content: bytes, problems: Problems) -> str | None:
     return text
 
 
-def _table_rows(path: Path, text: str, problems: Problems) -> list[Row]:
+def _table_rows(path: Path, text: str, known: list[str], problems: Problems) -> list[Row]:
     first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max("\t;,", key=first.count) if first else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+    # The first of the largest wins: a comma, where the header has no delimiter at all.
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True
+    )
     header: list[str] | None = None
     rows: list[Row] = []
     try:
@@ -464,47 +484,69 @@ def _table_rows(path: Path, text: str, problems: Problems) -> list[Row]:
             if not any(value.strip() for value in fields):
                 continue
             if header is None:
-                header = _header(path, fields, problems)
+                header = [_column(name) for name in fields]
                 continue
             where = f"line {reader.line_num}"
             if any(value.strip() for value in fields[len(header) :]):
                 problems.add(
                     f"{where}: has {len(fields)} fields, the header {len(header)}; "
-                    f"put a value that holds a '{delimiter}' into double quotes"
+                    "put double quotes around a value that holds the delimiter"
                 )
-            rows.append(Row(where, dict(zip(header, fields, strict=False))))
+            rows.append(Row(where, dict.fromkeys(header) | dict(zip(header, fields, strict=False))))
     except csv.Error as error:
-        problems.add(f"line {reader.line_num}: cannot be read as a table ({error}); look for an unclosed double quote")
+        problems.add(
+            f"line {reader.line_num}: cannot be read as a table ({error}); look for an unclosed double quote"
+        )
         return rows
     if header is None:
         problems.add(f"sheet {path.name}: is empty; its first line must be: sample,path")
-    else:
-        _check_columns(path, header, problems)
-        if not rows:
-            problems.add(f"sheet {path.name}: has a header but no samples; add one line a sample")
+        return rows
+    for name in dict.fromkeys(name for name in header if name and header.count(name) > 1):
+        problems.add(f"sheet {path.name}: has {header.count(name)} columns named '{name}'; keep one")
+    _check_columns(path, header, known, problems)
+    if not rows:
+        problems.add(f"sheet {path.name}: has a header but no samples; add one line a sample")
     return rows
 
 
-def _header(path: Path, fields: list[str], problems: Problems) -> list[str]:
-    names = [_column(name) for name in fields]
-    for name in dict.fromkeys(name for name in names if name and names.count(name) > 1):
-        problems.add(f"sheet {path.name}: has {names.count(name)} columns named '{name}'; keep one")
-    return names
+def _yaml_rows(path: Path, text: str, known: list[str], problems: Problems) -> list[Row]:
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problems.add(f"sheet {path.name}: is no YAML: {' '.join(str(error).split())}")
+        return []
+    if isinstance(value, dict) and isinstance(value.get("samples"), list):
+        value = value["samples"]
+    if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):
+        problems.add(f"sheet {path.name}: must be a list of entries, each with 'sample' and 'path'")
+        return []
+    rows = []
+    for number, entry in enumerate(value, start=1):
+        values = {_column(name): item for name, item in entry.items()}
+        rows.append(Row(f"entry {number}", dict.fromkeys(("sample", "path")) | values))
+    _check_columns(
+        path, [name for entry in value for name in map(_column, entry)], known, problems, each=True
+    )
+    return rows
 
 
 def _column(name: object) -> str:
     return re.sub(r"[\s-]+", "_", str(name).strip().lower())
 
 
-def _check_columns(path: Path, names: Iterable[str], problems: Problems) -> None:
-    from cellscribe.schema import nearest as near
-
-    known = list(SHEET_COLUMNS)
+def _check_columns(
+    path: Path, names: Iterable[str], known: list[str], problems: Problems, *, each: bool = False
+) -> None:
+    """Note unknown and missing columns. each: entries have their own keys, checked row by row."""
     given = [name for name in dict.fromkeys(names) if name]
     for name in given:
         if name not in known:
-            hint = near(name, [column for column in known if column not in given])
+            hint = nearest(name, [column for column in known if column not in given])
             problems.add(f"sheet {path.name}: there is no column {shown(name)}{hint or '; take it out'}")
-    for name in ("sample", "path"):
-        if name not in given:
-            problems.add(f"sheet {path.name}: the column '{name}' is missing; seen: {', '.join(given) or 'none'}")
+    for name in NEEDED:
+        if name not in given and not each:
+            problems.add(
+                f"sheet {path.name}: the column '{name}' is missing; seen: {', '.join(given) or 'none'}"
+            )

@@ -16,9 +16,7 @@ WORDS = {"true": True, "false": False}
 def parameters(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Every parameter of a Nextflow schema: name to its own schema, in the order of the groups."""
     return {
-        name: part
-        for group in schema["$defs"].values()
-        for name, part in group.get("properties", {}).items()
+        name: part for group in schema["$defs"].values() for name, part in group.get("properties", {}).items()
     }
 
 
@@ -107,9 +105,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` where a known name is near, else nothing. Case, `-` and `_` make no difference."""
     from rapidfuzz import fuzz, process
 
-    found = process.extractOne(
-        name, list(known), scorer=fuzz.ratio, processor=_plain, score_cutoff=65
-    )
+    found = process.extractOne(name, list(known), scorer=fuzz.ratio, processor=_plain, score_cutoff=65)
     return f"; did you mean '{found[0]}'?" if found else ""
 
 

@@ -1,0 +1,46 @@
+include { CHECK_INPUT } from './modules/check_input'
+include { VERSIONS    } from './modules/versions'
+include { ANNOTATION  } from './workflows/annotate'
+include { TRAINING    } from './workflows/train'
+include { closeRun    } from './workflows/closing'
+include { helpText    } from './workflows/help'
+
+workflow {
+    def here = "${workflow.projectDir}"
+    if (params.help && "${params.help}" != 'false') {
+        println(helpText("${here}/nextflow_schema.json", "${params.help}" == 'full'))
+        exit 0
+    }
+
+    def outdir = "${params.outdir}"
+    def mode   = "${params.mode}"
+    workflow.onComplete { closeRun(outdir, mode) }
+
+    // A file, not a command line: nothing in it has been checked yet.
+    def launch = channel
+        .of(groovy.json.JsonOutput.toJson([
+            params     : params,
+            launch_dir : "${workflow.launchDir}",
+            project_dir: here,
+            sees_paths : workflow.containerEngine == null,
+        ]))
+        .collectFile(name: 'launch.json')
+    def is_sheet = params.input && "${params.input}".trim() ==~ /(?i).*\.(csv|tsv|yaml|yml)/
+    def sheet    = is_sheet ? file("${params.input}".trim(), glob: false) : null
+    def schemas  = [file("${here}/nextflow_schema.json"), file("${here}/assets/schema_input.json")]
+
+    CHECK_INPUT(launch, sheet?.isFile() ? sheet : [], schemas, file("${here}/assets/models.csv"))
+    VERSIONS(CHECK_INPUT.out.settings.map { _settings -> true })
+
+    if (mode == 'train') {
+        TRAINING(CHECK_INPUT.out.settings)
+    }
+    else {
+        ANNOTATION(
+            CHECK_INPUT.out.samples,
+            CHECK_INPUT.out.settings,
+            VERSIONS.out.versions,
+            file("${here}/assets/multiqc_config.yml"),
+        )
+    }
+}

@@ -1,0 +1,30 @@
+include { flags } from '../flags'
+
+process ANNOTATE {
+    tag "${meta.id}"
+    label 'process_medium'
+    label 'per_sample'
+
+    input:
+    tuple val(meta), path(counts), path(mapping), val(options)
+    path(model)
+
+    output:
+    tuple val(meta), path("${meta.id}.annotated.h5ad")    , emit: annotated
+    tuple val(meta), path("${meta.id}.predictions.tsv.gz"), emit: predictions
+    tuple val(meta), path("${meta.id}.annotation.json")   , emit: summary
+
+    script:
+    """
+    annotate.py --sample '${meta.id}' --counts ${counts} --mapping ${mapping} --model ${model} ${flags(options)} \\
+        --output ${meta.id}.annotated.h5ad --predictions ${meta.id}.predictions.tsv.gz \\
+        --summary ${meta.id}.annotation.json \\
+        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+    """
+
+    stub:
+    """
+    touch ${meta.id}.annotated.h5ad ${meta.id}.predictions.tsv.gz
+    echo '{"sample": "${meta.id}"}' > ${meta.id}.annotation.json
+    """
+}

@@ -1,0 +1,26 @@
+process REPORT {
+    tag "${meta.id}"
+    label 'process_low'
+    label 'per_sample'
+
+    input:
+    tuple val(meta), path(annotated), path(convert), path(qc), path(annotation), path(violin), path(knee), path(scatter)
+    path(model)
+
+    output:
+    tuple val(meta), path("${meta.id}.report.html"), emit: report
+    tuple val(meta), path("${meta.id}.markers.tsv"), emit: markers
+
+    script:
+    """
+    report.py --sample '${meta.id}' --annotated ${annotated} --convert ${convert} --qc ${qc} \\
+        --annotation ${annotation} --qc-violin ${violin} --qc-knee ${knee} --qc-scatter ${scatter} \\
+        --model ${model} --output ${meta.id}.report.html --markers ${meta.id}.markers.tsv \\
+        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+    """
+
+    stub:
+    """
+    touch ${meta.id}.report.html ${meta.id}.markers.tsv
+    """
+}

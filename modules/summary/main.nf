@@ -1,0 +1,23 @@
+process SUMMARY {
+    label 'process_single'
+
+    input:
+    path(samples)
+    path(metrics, stageAs: 'metrics/*')     // the JSON files of every step and sample that got so far
+
+    output:
+    path('summary.tsv'), emit: table
+    path('*_mqc.json') , emit: multiqc, optional: true
+
+    script:
+    """
+    mkdir -p metrics
+    summary.py --samples ${samples} --inputs metrics --output-folder . \\
+        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+    """
+
+    stub:
+    """
+    touch summary.tsv summary_mqc.json
+    """
+}

@@ -1,0 +1,47 @@
+include { CONVERT     } from '../modules/convert'
+include { QC          } from '../modules/qc'
+include { FETCH_MODEL } from '../modules/fetch_model'
+include { MAP         } from '../modules/map'
+include { ANNOTATE    } from '../modules/annotate'
+include { REPORT      } from '../modules/report'
+include { SUMMARY     } from '../modules/summary'
+include { MULTIQC     } from '../modules/multiqc'
+include { modelSource ; readJson ; readSamples } from './inputs'
+
+// Names the cells of every sample. A sample that fails at a step is absent from the next: the joins drop it.
+workflow ANNOTATION {
+    take:
+    checked         // samples.json of CHECK_INPUT
+    settings        // settings.json of CHECK_INPUT
+    versions        // versions of everything, for the page
+    multiqc_config
+
+    main:
+    def samples = checked.flatMap { json -> readSamples(json) }
+    def run     = settings.map { json -> readJson(json) }.first()
+
+    FETCH_MODEL(run.map { run_settings -> modelSource(run_settings) })
+    def model = FETCH_MODEL.out.model
+
+    // Each step gets its own options and no others, so that -resume repeats only what a changed option touches.
+    CONVERT(samples.map { sample -> tuple(sample.meta, sample.data, sample.convert) })
+    QC(CONVERT.out.counts.join(samples.map { sample -> tuple(sample.meta, sample.qc) }))
+    MAP(QC.out.filtered.join(samples.map { sample -> tuple(sample.meta, sample.map) }), model)
+    ANNOTATE(QC.out.filtered.join(MAP.out.mapping).combine(run.map { run_settings -> run_settings.annotate }), model)
+    REPORT(
+        ANNOTATE.out.annotated
+            .join(CONVERT.out.metrics)
+            .join(QC.out.metrics)
+            .join(ANNOTATE.out.summary)
+            .join(QC.out.figures),
+        model,
+    )
+
+    // Sorted, as the order in which samples end would else decide whether -resume knows them again.
+    def metrics = CONVERT.out.metrics
+        .mix(QC.out.metrics, ANNOTATE.out.summary)
+        .map { _meta, json -> json }
+        .toSortedList { a, b -> a.name <=> b.name }
+    SUMMARY(checked, metrics)
+    MULTIQC(SUMMARY.out.multiqc.mix(versions).flatten().toSortedList { a, b -> a.name <=> b.name }, multiqc_config)
+}

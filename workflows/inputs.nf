@@ -1,0 +1,31 @@
+// From what CHECK_INPUT wrote to files that Nextflow can stage.
+
+def readJson(json) {
+    return new groovy.json.JsonSlurperClassic().parseText(json.text)
+}
+
+// One map a sample, its data a file. A task may not see the paths (a container, a bucket), so that all that are
+// nowhere are told here, at once.
+def readSamples(json) {
+    def samples = readJson(json).collect { sample ->
+        def places = sample.paths.collect { path -> file(path, glob: false) }
+        sample + [meta: [id: sample.id], data: places.find { place -> place.exists() }]
+    }
+    def missing = samples.findAll { sample -> !sample.data }
+    if (missing) {
+        def lines = missing.collect { sample -> "  - sample '${sample.id}': ${sample.paths.join(', nor ')}" }
+        error("${missing.size()} of ${samples.size()} samples have a path that does not exist:\n${lines.join('\n')}")
+    }
+    return samples
+}
+
+// What FETCH_MODEL takes: the model, its sha256, and whether to keep it. A model in the cache is not fetched again.
+def modelSource(settings) {
+    def model = settings.model
+    def cache = settings.params.use_model_cache
+    def kept  = cache && model.sha256 ? file("${settings.params.model_cache_dir}/${model.sha256}") : null
+    if (kept?.resolve('manifest.json')?.exists()) {
+        return tuple(kept, model.sha256, false)
+    }
+    return tuple(file(model.source, glob: false, checkIfExists: true), model.sha256, cache && model.remote)
+}
