@@ -119,11 +119,11 @@ def call_doublets(
         )
     threshold = float(np.quantile(scores, 1 - expected_rate, method="lower"))
     calls = scores > threshold
-    instead = (
-        f"the {calls.sum():,} cells with the highest scores were called instead"
-        if calls.any()
-        else "no cell was called, as none stands out"
-    )
+    n_calls = int(calls.sum())
+    instead = {
+        0: "no cell was called, as none stands out",
+        1: "the cell with the highest score was called instead",
+    }.get(n_calls, f"the {n_calls:,} cells with the highest scores were called instead")
     return DoubletCalls(
         scores,
         calls,
