@@ -185,7 +185,7 @@ def write_sample(
                 "threshold": 0.31,
                 "expected_rate": 0.022,
                 "n": 9,
-                "message": "",
+                "message": "9 cells called doublets.",
             },
             "warnings": [f" {warning.lower()} "],
         },

@@ -99,15 +99,9 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
 
 
 def _png(figure: Figure) -> bytes:
-    from PIL import Image
-
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    small = io.BytesIO()
-    # 256 colours are plenty for these figures, and a third of the size.
-    image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    image.save(small, format="PNG", optimize=True)
-    return small.getvalue()
+    figure.savefig(buffer, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
+    return buffer.getvalue()
 
 
 def data_uri(png: bytes) -> str:
@@ -251,7 +245,9 @@ def umap_by_number(
             rasterized=True,
         )
         _bare(axes, coordinates)
-        bar = figure.colorbar(points, cax=axes.inset_axes((0.02, 0.03, 0.3, 0.022)), orientation="horizontal")
+        bar = figure.colorbar(
+            points, ax=axes, location="bottom", shrink=0.36, aspect=16, pad=0.01, anchor=(0.02, 0)
+        )
         bar.outline.set_visible(False)
         bar.set_ticks([0, 0.5, 1])
         bar.ax.tick_params(labelsize=7, pad=1)

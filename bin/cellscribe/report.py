@@ -72,14 +72,11 @@ SOURCES = {
     "10x_mtx_v3": "Cell Ranger matrix folder (version 3 layout)",
     "h5ad": ".h5ad file",
 }
-# For several cells, for one.
+# How it is said of several cells, of one, and the reason itself.
 WHY_UNASSIGNED = {
-    "novel": ("they are far from every reference cell", "it is far from every reference cell"),
-    "ambiguous": ("no label, and no common ancestor of labels, is probable enough",) * 2,
-    "low_information": (
-        "they have too few counts on the model's genes",
-        "it has too few counts on the model's genes",
-    ),
+    "novel": ("they are ", "it is ", "far from every reference cell"),
+    "ambiguous": ("", "", "no label, and no common ancestor of labels, is probable enough"),
+    "low_information": ("they have ", "it has ", "too few counts on the model's genes"),
 }
 METHODS = [
     ("Scanpy", "Wolf, Angerer & Theis, Genome Biology 19:15 (2018)", ""),
@@ -421,7 +418,8 @@ def verdict(final: np.ndarray, predicted: np.ndarray, reason: np.ndarray) -> str
         if top in WHY_UNASSIGNED:
             every = numbers.max() == n_left
             most = "" if every else "most " if 2 * numbers.max() > n_left else "many "
-            first += f", {most}because {WHY_UNASSIGNED[top][n_left == 1]}"
+            several, one, why = WHY_UNASSIGNED[top]
+            first += f", {most}because {one if n_left == 1 else several}{why}"
         first += "."
     broader = int(((final != predicted) & ~left).sum())
     if broader:
@@ -822,9 +820,7 @@ def build_page(
             (
                 count(number_),
                 percent(number_ / max(n_left, 1)),
-                WHY_UNASSIGNED.get(str(name), (readable(str(name)),) * 2)[1]
-                .removeprefix("it is ")
-                .removeprefix("it has "),
+                WHY_UNASSIGNED[str(name)][2] if str(name) in WHY_UNASSIGNED else readable(str(name)),
             )
             for name, number_ in sorted(zip(reasons, numbers, strict=True), key=lambda item: -item[1])
         ],

@@ -69,6 +69,18 @@ def test_unassigned_cells_lie_below_the_others(points):
     assert pixels(colours["B cell"]) > 2 * pixels(figures.UNASSIGNED_COLOUR)
 
 
+def test_each_of_many_labels_has_its_own_colour_in_the_dot_plot():
+    labels = [f"type {i}" for i in range(30)]
+    colours = figures.label_colours(labels, [])
+    shades = np.random.default_rng(0).uniform(size=(30, 60))
+    groups = [figures.DotPlotGroup(name, name, shades[i], shades[i]) for i, name in enumerate(labels)]
+    png = figures.dot_plot(groups, [(name, ["a", "b"]) for name in labels], colours, 1.0)
+    image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).reshape(-1, 3)
+    for name in labels:
+        wanted = [int(colours[name][i : i + 2], 16) for i in (1, 3, 5)]
+        assert (image == wanted).all(axis=1).sum() > 20, name
+
+
 def test_at_most_fifty_thousand_cells_are_drawn_each_once():
     chosen = figures.drawn_cells(200_000)
     assert len(np.unique(chosen)) == len(chosen) == figures.MAX_POINTS
