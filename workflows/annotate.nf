@@ -43,5 +43,10 @@ workflow ANNOTATION {
         .map { _meta, json -> json }
         .toSortedList { a, b -> a.name <=> b.name }
     SUMMARY(checked, metrics)
-    MULTIQC(SUMMARY.out.multiqc.mix(versions).flatten().toSortedList { a, b -> a.name <=> b.name }, multiqc_config)
+    def pages = SUMMARY.out.multiqc
+        .mix(versions)
+        .flatten()
+        .toSortedList { a, b -> a.name <=> b.name }
+        .filter { files -> !files.isEmpty() }
+    MULTIQC(pages, multiqc_config)
 }

@@ -107,7 +107,7 @@ def failedText(outdir, failures) {
         def lines = failure.message.readLines().collect { line -> "    ${line}" }.join('\n')
         "  ${who}${failure.step} ended with ${failure.exit} (${failure.meaning})\n${lines}\n    Files: ${failure.workdir}"
     }
-    def others = failures.any { failure -> failure.sample } ? ' The other samples went on.' : ''
+    def others = failures.every { failure -> failure.sample } ? ' The other samples went on.' : ''
     return """
 ${failures.size()} failed.${others}
 ${blocks.join('\n')}

@@ -59,7 +59,7 @@ def train_encoder(
     """An scVI encoder that sees genes alone (`encode_covariates=False`), so that a query needs no fine-tuning.
 
     counts: raw counts on the model's genes, copies included, (n_cells, n_genes). batches: (n_cells,).
-    max_epochs: by default 20 to 300, fewer for more cells, stopped early where nothing improves.
+    max_epochs: by default 20 to 200, fewer for more cells, stopped early where nothing improves.
     The result is checked against scvi-tools' own latent.
     """
     import anndata
@@ -85,7 +85,7 @@ def train_encoder(
         gene_likelihood="nb",
         encode_covariates=False,
     )
-    epochs = max_epochs or int(np.clip(round(500_000 / adata.n_obs), 20, 300))
+    epochs = max_epochs or int(np.clip(round(400_000 / adata.n_obs), 20, 200))
     on_gpu = use_gpu and torch.cuda.is_available()
     if use_gpu and not on_gpu:
         log("no GPU was found: training on the CPU")

@@ -289,9 +289,15 @@ def reference_of(members: Members, batches: np.ndarray, seed: int) -> Reference:
 def markers_of(
     counts: sp.csr_matrix, genes: pd.DataFrame, codes: np.ndarray, batches: np.ndarray, names: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """For each label, the 20 genes that mark it best in the reference, with how strong and how common they are."""
+    """For each label, the 20 genes that mark it best in the reference, with how strong and how common they are.
+
+    Ribosomal and mitochondrial genes are left out: they follow the state of a cell and its library, and would speak
+    for whatever type was measured in the best shape.
+    """
     logged = log_normalise(counts)
     scores = marker_scores(logged, codes, batches, len(names))
+    housekeeping = genes["symbol"].str.upper().str.match(r"^(RP[SL]\d|RPLP\d|RPSA$|MT-)").to_numpy()
+    scores[:, housekeeping] = 0
     seen = (logged > 0).astype(np.float32).tocsr()
     result = {}
     for code, name in enumerate(names):
