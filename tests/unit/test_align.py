@@ -1,0 +1,151 @@
+"""Fitting a query's genes to a model's."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from cellscribe.align import GeneMatch, check_overlap, looks_like, match_genes, without_version
+from cellscribe.errors import InputError, ModelMismatchError
+
+IDS = [f"ENSG{i:011d}" for i in range(1, 11)]
+SYMBOLS = [f"SYM{i}" for i in range(1, 11)]
+MODEL = pd.DataFrame({"gene_id": IDS, "symbol": SYMBOLS})
+
+
+def var(ids=IDS, symbols=SYMBOLS) -> pd.DataFrame:
+    return pd.DataFrame({"gene_ids": ids, "gene_symbols": symbols}, index=symbols)
+
+
+def naive(counts: np.ndarray, names: list[str], wanted: list[str]) -> np.ndarray:
+    """Each model gene's counts, one gene and cell at a time."""
+    result = np.zeros((len(counts), len(wanted)))
+    for cell in range(len(counts)):
+        for gene, name in enumerate(names):
+            if name in wanted:
+                result[cell, wanted.index(name)] += counts[cell, gene]
+    return result
+
+
+def test_selector_gives_the_counts_that_a_plain_loop_gives():
+    rng = np.random.default_rng(0)
+    names = [*rng.permutation(IDS[:8]), "ENSG00000099999", IDS[2], "", ""]
+    counts = rng.poisson(2.0, (7, len(names)))
+    match = match_genes(var(names, [f"other{i}" for i in range(len(names))]), MODEL)
+    got = (sp.csr_matrix(counts) @ match.selector).toarray()
+    np.testing.assert_array_equal(got, naive(counts, names, IDS))
+    assert match.n_duplicates == 1
+    assert match.found.tolist() == [True] * 8 + [False] * 2
+    assert match.overlap == pytest.approx(0.8)
+
+
+def test_ids_are_used_where_they_find_more_than_symbols():
+    match = match_genes(var(symbols=[*SYMBOLS[:3], *"abcdefg"]), MODEL)
+    assert match.matched_by == "gene_ids"
+    assert match.overlap == 1
+
+
+def test_symbols_are_used_where_they_find_more_than_ids():
+    match = match_genes(var(ids=[*IDS[:3], *[""] * 7]), MODEL)
+    assert match.matched_by == "gene_symbols"
+    assert match.overlap == 1
+
+
+def test_ids_in_the_index_are_found_without_any_column():
+    match = match_genes(pd.DataFrame(index=IDS), MODEL)
+    assert match.overlap == 1
+    assert match.matched_by == "gene ids in the index"
+
+
+def test_other_names_fill_in_what_the_best_names_leave_unfound():
+    match = match_genes(var(ids=[*IDS[:7], "", "", ""], symbols=["", *"abcdef", *SYMBOLS[7:]]), MODEL)
+    assert match.matched_by == "gene_ids"
+    assert match.found.all()
+    assert match.n_duplicates == 0
+
+
+def test_a_gene_found_by_its_id_is_not_counted_again_by_another_row_of_its_symbol():
+    query = var(ids=[*IDS, "ENSG00000099999"], symbols=[*SYMBOLS, SYMBOLS[0]])
+    match = match_genes(query, MODEL)
+    assert match.matched_by == "gene_ids"
+    assert match.selector[10].nnz == 0
+
+
+def test_versions_of_ensembl_ids_are_taken_off_and_other_dots_are_kept():
+    names = pd.Series(["ENSG00000000003.15", "ENSMUSG00000000001.4", "RP11-34P13.7", "ENSG00000000003"])
+    assert without_version(names).tolist() == [
+        "ENSG00000000003",
+        "ENSMUSG00000000001",
+        "RP11-34P13.7",
+        "ENSG00000000003",
+    ]
+    assert match_genes(pd.DataFrame(index=[f"{name}.3" for name in IDS]), MODEL).overlap == 1
+
+
+def test_rows_of_the_same_gene_are_summed():
+    match = match_genes(pd.DataFrame(index=[SYMBOLS[0], SYMBOLS[0], SYMBOLS[1]]), MODEL)
+    got = (sp.csr_matrix([[1, 2, 4]]) @ match.selector).toarray()[0]
+    assert got[:2].tolist() == [3, 4]
+
+
+def test_the_order_of_a_querys_genes_does_not_matter():
+    rng = np.random.default_rng(1)
+    counts, order = sp.csr_matrix(rng.poisson(1.0, (5, 10))), rng.permutation(10)
+    straight = counts @ match_genes(var(), MODEL).selector
+    shuffled = counts[:, order] @ match_genes(var().iloc[order], MODEL).selector
+    assert abs(straight - shuffled).max() == 0
+
+
+def test_only_the_named_column_is_used():
+    query = var().assign(mine=[*SYMBOLS[:4], *"abcdef"])
+    match = match_genes(query, MODEL, "mine")
+    assert (match.matched_by, match.overlap) == ("mine", 0.4)
+    assert match_genes(query, MODEL, "index").overlap == 1
+
+
+def test_a_missing_column_is_an_error_that_lists_the_columns():
+    with pytest.raises(InputError, match="no var column 'mine'; there are: gene_ids, gene_symbols"):
+        match_genes(var(), MODEL, "mine")
+
+
+def test_a_model_without_ids_is_matched_by_symbols():
+    match = match_genes(var(ids=[""] * 10), MODEL.assign(gene_id=""))
+    assert match.overlap == 1
+
+
+def gate(n_found: int, n: int = 1000, **bounds: float) -> list[str]:
+    match = GeneMatch(sp.csr_matrix((1, n)), np.arange(n) < n_found, "gene_ids")
+    return check_overlap(
+        match, pd.Series(["Cd3e", "Ms4a1", "Nkg7"]), model="pbmc 1.0", organism="human", **bounds
+    )
+
+
+def test_overlap_is_gated_at_half_and_at_four_fifths_of_the_genes():
+    assert gate(800) == []
+    (warning,) = gate(799)
+    assert "799 of the model's 1,000 genes" in warning and "79.9%" in warning
+    assert gate(500)
+    with pytest.raises(ModelMismatchError) as caught:
+        gate(499)
+    assert "'pbmc 1.0' (human): 499 of the model's 1,000 genes are in the data (49.9%)" in str(caught.value)
+    assert "at least 50% are needed" in str(caught.value)
+    assert "mouse symbols (Cd3e, Ms4a1, Nkg7)" in str(caught.value)
+
+
+def test_the_gates_can_be_moved():
+    assert gate(300, minimum=0.3, warn_below=0.3) == []
+    with pytest.raises(ModelMismatchError, match="at least 90%"):
+        gate(899, minimum=0.9)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["ENSMUSG00000000001"], "mouse Ensembl ids"),
+        (["ENSG00000000003"], "human Ensembl ids"),
+        (["CD3E", "MS4A1", "HLA-DRA"], "human symbols"),
+        (["1", "2", "3"], "numbers"),
+    ],
+)
+def test_names_are_described_in_words(names, expected):
+    assert looks_like(pd.Series(names)).startswith(expected)

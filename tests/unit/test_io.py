@@ -1,0 +1,115 @@
+"""Files that are whole, the same each time, and readable by old programs."""
+
+import gzip
+import json
+import os
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from cellscribe.io import atomic_path, plain_columns, read_json, write_h5ad, write_json, write_table
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert target.read_text() == "old"
+
+
+def test_a_good_write_replaces_makes_folders_and_obeys_the_umask(tmp_path):
+    target = tmp_path / "new" / "a.txt"
+    before = os.umask(0o027)
+    try:
+        with atomic_path(target) as temporary:
+            assert temporary.suffix == ".txt"
+            temporary.write_text("new")
+    finally:
+        os.umask(before)
+    assert target.read_text() == "new"
+    assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_json_is_sorted_and_takes_numpy_and_paths(tmp_path):
+    write_json({"b": np.float32(0.5), "a": np.arange(2), "p": tmp_path}, tmp_path / "a.json")
+    assert read_json(tmp_path / "a.json") == {"a": [0, 1], "b": 0.5, "p": str(tmp_path)}
+    assert list(json.loads((tmp_path / "a.json").read_text())) == ["a", "b", "p"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float32("inf"), object()])
+def test_json_refuses_what_json_does_not_have(tmp_path, value):
+    with pytest.raises((ValueError, TypeError)):
+        write_json({"a": value}, tmp_path / "a.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_table_gives_the_same_bytes_gzipped_or_not(tmp_path):
+    table = pd.DataFrame({"a": range(100), "b": ["x\ty", "z"] * 50})
+    for name in ("t.tsv.gz", "t.tsv"):
+        write_table(table, tmp_path / name)
+        first = (tmp_path / name).read_bytes()
+        write_table(table, tmp_path / name)
+        assert (tmp_path / name).read_bytes() == first
+    assert gzip.decompress((tmp_path / "t.tsv.gz").read_bytes()) == (tmp_path / "t.tsv").read_bytes()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "t.tsv.gz", sep="\t"), table)
+
+
+@pytest.fixture
+def frame():
+    return pd.DataFrame(
+        {
+            "text": pd.array(["a", None, "b"], dtype="string"),
+            "category": pd.Categorical(["x", None, "y"]),
+            "numbered": pd.Categorical([1, 2, 1]),
+            "integer": pd.array([1, 2, 3], dtype="Int64"),
+            "missing": pd.array([1, None, 3], dtype="Int64"),
+            "boolean": pd.array([True, False, True], dtype="boolean"),
+            "plain": np.array([0.1, 0.2, 0.3], dtype=np.float32),
+            "mixed": [1, "a", None],
+        },
+        index=["c1", "c2", "c3"],
+    )
+
+
+def test_columns_become_types_that_every_reader_knows(frame):
+    plain_columns(frame)
+    assert frame["text"].tolist() == ["a", "", "b"]
+    assert frame["mixed"].tolist() == ["1", "a", ""]
+    assert frame["integer"].dtype == np.int64
+    assert frame["boolean"].dtype == bool
+    assert np.isnan(frame["missing"].to_numpy()[1]) and frame["missing"].dtype == np.float64
+    assert frame["category"].isna().tolist() == [False, True, False]
+    assert frame["numbered"].cat.categories.tolist() == [1, 2]
+    assert frame["plain"].dtype == np.float32
+
+
+def test_a_written_h5ad_has_only_encodings_of_anndata_0_8(frame, tmp_path):
+    adata = anndata.AnnData(sp.csr_matrix(np.eye(3, dtype=np.float32)), obs=frame)
+    write_h5ad(adata, tmp_path / "a.h5ad")
+    known = {
+        "array",
+        "string-array",
+        "categorical",
+        "dataframe",
+        "dict",
+        "anndata",
+        "csr_matrix",
+        "string",
+        "numeric-scalar",
+    }
+    with h5py.File(tmp_path / "a.h5ad") as file:
+        seen = set()
+        file.visititems(lambda _, node: seen.add(node.attrs.get("encoding-type", "array")))
+        assert file["obs/text"].attrs["encoding-type"] == "string-array"
+        assert file["obs/_index"].attrs["encoding-type"] == "string-array"
+    assert seen <= known
+    back = anndata.read_h5ad(tmp_path / "a.h5ad")
+    assert back.obs["text"].tolist() == ["a", "", "b"]
+    assert (back.X != adata.X).nnz == 0

@@ -1,0 +1,136 @@
+"""The Cell Ontology around labels."""
+
+import json
+import socket
+
+import numpy as np
+import pytest
+
+from cellscribe.model.ontology import (
+    Ontology,
+    build_ontology,
+    descendants,
+    find_cl_ids,
+    lineage_level,
+    nearest_safe_ancestor,
+)
+
+LABELS = ["B cell", "CD4 T cell", "CD8 T cell", "Monocyte", "NK cell", "Platelet"]
+IDS = ["CL:0000236", "CL:0000624", "CL:0000625", "CL:0000576", "CL:0000623", "CL:0000233"]
+T_CELL = "CL:0000084"
+
+
+@pytest.fixture(scope="module")
+def ontology() -> Ontology:
+    return build_ontology(IDS)
+
+
+def test_labels_are_found_by_name_synonym_case_and_plural():
+    found = find_cl_ids(["B cell", "b CELLS", "NK cells", "Natural killer cell", "platelets", "monocyte"])
+    assert found == {
+        "B cell": "CL:0000236",
+        "b CELLS": "CL:0000236",
+        "NK cells": "CL:0000623",
+        "Natural killer cell": "CL:0000623",
+        "platelets": "CL:0000233",
+        "monocyte": "CL:0000576",
+    }
+
+
+def test_only_whole_names_count():
+    assert find_cl_ids(["CD14+ Monocytes of donor 3", "unheard of", "<script>"]) == {
+        "CD14+ Monocytes of donor 3": "",
+        "unheard of": "",
+        "<script>": "",
+    }
+
+
+def test_what_the_user_gives_comes_first_be_it_an_id_a_name_or_nothing():
+    given = {"mine": "CL:0000084", "yours": "T cell", "B cell": ""}
+    assert find_cl_ids(["mine", "yours", "B cell"], given) == {"mine": T_CELL, "yours": T_CELL, "B cell": ""}
+
+
+def test_ancestors_are_the_nearest_first_and_named(ontology):
+    lineage = ontology.lineage("CL:0000624")
+    assert lineage[0] == "CL:0000624"
+    assert lineage.index(T_CELL) < lineage.index("CL:0000000")
+    assert ontology.name(T_CELL) == "T cell"
+    assert ontology.lineage("CL:9999999") == () and ontology.name("") == ""
+
+
+def test_an_id_that_the_ontology_does_not_have_is_refused():
+    with pytest.raises(KeyError, match="CL:9999999"):
+        build_ontology(["CL:0000236", "CL:9999999"])
+
+
+def test_labels_without_an_id_are_passed_over():
+    ontology = build_ontology(["CL:0000236", ""])
+    covers = descendants(ontology, ["CL:0000236", ""])
+    assert all(inside.tolist() == [True, False] for inside in covers.values())
+
+
+def test_a_term_covers_the_labels_at_and_below_it(ontology):
+    covers = descendants(ontology, IDS)
+    assert covers[T_CELL].tolist() == [False, True, True, False, False, False]
+    assert covers["CL:0000236"].tolist() == [True] + [False] * 5
+    assert covers["CL:0000000"].all()
+
+
+def test_cd4_and_cd8_become_t_cells_at_the_coarser_level_and_b_cells_stay(ontology):
+    coarse = lineage_level(ontology, LABELS, IDS)
+    assert coarse == {
+        "B cell": "B cell",
+        "CD4 T cell": "T cell",
+        "CD8 T cell": "T cell",
+        "Monocyte": "myeloid cell",
+        "NK cell": "NK cell",
+        "Platelet": "myeloid cell",
+    }
+
+
+def test_labels_without_ids_stay_themselves_at_the_coarser_level(ontology):
+    assert lineage_level(ontology, ["x", "y"], ["", ""]) == {"x": "x", "y": "y"}
+
+
+def test_a_doubtful_t_cell_steps_up_to_t_cell(ontology):
+    covers = descendants(ontology, IDS)
+    probabilities = np.array([0.02, 0.45, 0.44, 0.04, 0.04, 0.01])
+    term = nearest_safe_ancestor(ontology, covers, "CL:0000624", probabilities, 0.8)
+    assert covers[term].tolist() == covers[T_CELL].tolist()
+
+
+def test_no_ancestor_that_covers_every_label_is_ever_given(ontology):
+    covers = descendants(ontology, IDS)
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(300):
+        probabilities = rng.dirichlet(np.full(6, 0.7))
+        term = nearest_safe_ancestor(ontology, covers, IDS[probabilities.argmax()], probabilities, 0.8)
+        if term:
+            assert not covers[term].all()
+            assert probabilities[covers[term]].sum() >= 0.8
+            assert covers[term][probabilities.argmax()]
+        seen.add(bool(term))
+    assert seen == {True, False}
+
+
+def test_cells_torn_between_distant_labels_and_labels_without_id_get_no_ancestor(ontology):
+    covers = descendants(ontology, IDS)
+    torn = np.array([0.5, 0, 0, 0, 0, 0.5])
+    assert nearest_safe_ancestor(ontology, covers, "CL:0000236", torn, 0.8) == ""
+    assert nearest_safe_ancestor(ontology, covers, "", np.full(6, 1 / 6), 0.1) == ""
+
+
+def test_an_ontology_survives_json(ontology):
+    again = Ontology.from_json(json.loads(json.dumps(ontology.to_json())))
+    assert again == ontology
+
+
+def test_nothing_is_looked_up_on_the_network(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert find_cl_ids(["T cell"]) == {"T cell": T_CELL}
+    assert T_CELL in build_ontology([T_CELL]).terms
