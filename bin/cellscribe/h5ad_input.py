@@ -219,10 +219,11 @@ def _read_matrix(node: Any) -> sp.csr_matrix:
         raise ValueError(
             f"{length:,} numbers do not fit {len(parts[1]):,} indices and {len(parts[2]):,} offsets"
         )
-    if kind.startswith("csc"):
-        matrix = sp.csc_matrix(parts, shape=shape).tocsr()
-    else:
-        matrix = sp.csr_matrix(parts, shape=shape)
+    matrix = (
+        sp.csc_matrix(parts, shape=shape).tocsr()
+        if kind.startswith("csc")
+        else sp.csr_matrix(parts, shape=shape)
+    )
     matrix.check_format(full_check=True)
     return matrix
 
