@@ -1,0 +1,416 @@
+"""ANNOTATE: the decision, and the output contract on real files."""
+
+import dataclasses
+import gzip
+import json
+from types import SimpleNamespace
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from small_model import (
+    scratch,
+    simulate,
+    small_counts,
+    small_mapping,
+    small_model,
+    write_counts,
+)
+
+from cellscribe import annotation as annotate
+from cellscribe.contract import REASONS, UNASSIGNED, OutputNames
+from cellscribe.counts_file import open_counts
+from cellscribe.errors import InputError
+from cellscribe.mapping import read_mapping, run_map
+from cellscribe.model.model import Model
+from cellscribe.model.ontology import build_ontology
+
+LABELS = ["B cell", "CD4 T cell", "CD8 T cell", "Monocyte", "Platelet"]
+IDS = ["CL:0000236", "CL:0000624", "CL:0000625", "CL:0000576", "CL:0000233"]
+LIMITS = {
+    "least_probability": 0.5,
+    "ancestor_probability": 0.8,
+    "distance_quantile": 0.99,
+    "least_counts": 50,
+}
+BROAD = dict(zip(LABELS, ["lymphocyte", "lymphocyte", "lymphocyte", "myeloid", "myeloid"], strict=True))
+LINEAGE = dict(zip(LABELS, ["B cell", "T cell", "T cell", "Monocyte", "Platelet"], strict=True))
+
+
+@pytest.fixture(scope="module")
+def rules():
+    """What `decide` and `coarser` read of a model."""
+    return SimpleNamespace(
+        labels=LABELS,
+        cl_ids=IDS,
+        ontology=build_ontology(IDS),
+        manifest={
+            "rejection": LIMITS,
+            "levels": [{"name": "broad", "labels": BROAD}, {"name": "lineage", "labels": LINEAGE}],
+        },
+    )
+
+
+def decided(rules, probabilities, quantile=0.5, counts=1000):
+    result = annotate.decide(
+        rules,
+        np.array([probabilities]),
+        None if quantile is None else np.array([quantile], dtype=np.float32),
+        np.array([counts]),
+    )
+    return result.final[0], result.final_cl_id[0], result.reason[0]
+
+
+# The decision ------------------------------------------------------------------------------------
+
+
+def test_a_probable_label_is_accepted(rules):
+    assert decided(rules, [0.6, 0.1, 0.1, 0.1, 0.1]) == ("B cell", "CL:0000236", "")
+    assert decided(rules, [0.5, 0.2, 0.1, 0.1, 0.1]) == ("B cell", "CL:0000236", "")
+
+
+def test_a_cell_torn_between_relatives_gets_their_ancestors_name(rules):
+    final, cl_id, reason = decided(rules, [0.05, 0.45, 0.42, 0.05, 0.03])
+    assert (final, reason) == (rules.ontology.name(cl_id), "ambiguous")
+    assert "T cell" in final and cl_id not in IDS
+
+
+def test_a_cell_torn_between_strangers_is_unassigned(rules):
+    assert decided(rules, [0.4, 0.05, 0.05, 0.1, 0.4]) == (UNASSIGNED, "", "ambiguous")
+
+
+def test_a_far_cell_is_novel_however_sure_the_label(rules):
+    assert decided(rules, [0.96, 0.01, 0.01, 0.01, 0.01], quantile=0.99) == (UNASSIGNED, "", "novel")
+    assert decided(rules, [0.96, 0.01, 0.01, 0.01, 0.01], quantile=0.98)[2] == ""
+
+
+def test_too_few_counts_come_before_distance_and_distance_before_doubt(rules):
+    torn = [0.05, 0.45, 0.42, 0.05, 0.03]
+    assert decided(rules, torn, quantile=1.0, counts=49) == (UNASSIGNED, "", "low_information")
+    assert decided(rules, torn, quantile=1.0, counts=50) == (UNASSIGNED, "", "novel")
+    assert decided(rules, torn, quantile=0.1, counts=50)[2] == "ambiguous"
+
+
+def test_models_without_a_reference_never_say_novel(rules):
+    assert decided(rules, [0.96, 0.01, 0.01, 0.01, 0.01], quantile=None) == ("B cell", "CL:0000236", "")
+
+
+def test_each_reason_is_in_the_contract(rules):
+    rng = np.random.default_rng(0)
+    result = annotate.decide(
+        rules, rng.dirichlet(np.full(5, 0.6), 500), rng.random(500), rng.integers(0, 500, 500)
+    )
+    assert set(result.reason) == set(REASONS)
+    assert set(result.final[(result.reason == "novel") | (result.reason == "low_information")]) == {
+        UNASSIGNED
+    }
+    assert ((result.final == UNASSIGNED) <= (result.reason != "")).all()
+
+
+def test_levels_never_contradict_the_label(rules):
+    probabilities = np.random.default_rng(0).dirichlet(np.full(5, 0.5), 400)
+    best = probabilities.argmax(axis=1)
+    for name, parents in (("broad", BROAD), ("lineage", LINEAGE)):
+        coarse, uncertainty = annotate.coarser(rules, probabilities)[name]
+        assert coarse.tolist() == [parents[LABELS[i]] for i in best]
+        assert (uncertainty <= 1 - probabilities.max(axis=1) + 1e-9).all()
+        assert (uncertainty >= 0).all()
+        inside = np.array([[parents[label] == parents[LABELS[i]] for label in LABELS] for i in best])
+        np.testing.assert_allclose(1 - uncertainty, (probabilities * inside).sum(axis=1))
+
+
+def test_a_level_of_one_branch_is_certain_and_not_less_than_that(rules):
+    one = SimpleNamespace(
+        labels=LABELS,
+        manifest={"levels": [{"name": "all", "labels": dict.fromkeys(LABELS, "cell")}]},
+    )
+    probabilities = np.random.default_rng(0).dirichlet(np.full(5, 0.5), 2000)
+    _, uncertainty = annotate.coarser(one, probabilities)["all"]
+    assert uncertainty.min() >= 0 and uncertainty.max() < 1e-9
+
+
+# The contract ------------------------------------------------------------------------------------
+
+
+def run(folder, names, *, kind="consensus", counts=None, mapping=None, **changes):
+    folder.mkdir(parents=True, exist_ok=True)
+    annotate.run_annotate(
+        counts or small_counts(),
+        mapping or small_mapping(kind),
+        small_model(kind),
+        sample="s1",
+        output=folder / "a.h5ad",
+        predictions=folder / "p.tsv.gz",
+        summary=folder / "a.json",
+        names=names,
+        **{"model_url": "https://example.org/pbmc", "pipeline_version": "0.1.0", **changes},
+    )
+    return anndata.read_h5ad(folder / "a.h5ad"), json.loads((folder / "a.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def flat():
+    """No UMAP: for what does not depend on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(annotate, "umap_layout", lambda embedding, *_, **__: annotate.flat_layout(embedding))
+        yield
+
+
+@pytest.fixture(scope="module")
+def annotated():
+    return run(scratch() / "annotated", OutputNames.of())
+
+
+def test_every_key_of_the_contract_is_in_the_file_with_its_type(annotated):
+    adata, info = annotated
+    names = OutputNames.of()
+    categorical = [names.predicted, names.final, names.reason, names.cl_id, names.final_cl_id]
+    categorical += [names.cluster, names.cluster_label, names.level("lineage")]
+    for key in categorical:
+        assert isinstance(adata.obs[key].dtype, pd.CategoricalDtype), key
+        assert not adata.obs[key].isna().any(), key
+    shares = [names.uncertainty, names.cluster_vote, names.reference_distance]
+    for key in [*shares, names.level_uncertainty("lineage")]:
+        assert adata.obs[key].dtype == np.float32, key
+        assert adata.obs[key].between(0, 1).all(), key
+    for key in (names.embedding, names.umap, names.umap_explorer, names.reference_umap):
+        assert adata.obsm[key].dtype == np.float32, key
+        assert np.isfinite(adata.obsm[key]).all(), key
+    assert adata.obsm[names.umap].shape == adata.obsm[names.reference_umap].shape == (90, 2)
+    np.testing.assert_array_equal(adata.obsm[names.umap], adata.obsm[names.umap_explorer])
+    np.testing.assert_array_equal(
+        adata.obsm[names.embedding], read_mapping(small_mapping("consensus")).latent
+    )
+    properties = {key for key, value in vars(OutputNames).items() if isinstance(value, property)}
+    keys = {getattr(names, key) for key in properties}
+    assert keys <= {*adata.obs, *adata.obsm, *adata.uns}
+    assert set(info["names"].values()) == keys
+
+
+def test_labels_are_right_and_uncertainty_is_of_the_predicted_label(annotated):
+    adata, _ = annotated
+    names = OutputNames.of()
+    assert (adata.obs[names.predicted].astype(str) == adata.obs["published"].astype(str)).mean() > 0.95
+    table = pd.read_csv(scratch() / "annotated" / "p.tsv.gz", sep="\t", keep_default_na=False)
+    assert (1 - table["uncertainty"] + 1e-5 >= table["second_probability"]).all()
+    assert (table["second_label"] != table["predicted"]).all()
+
+
+def test_provenance_says_which_model_and_parameters(annotated):
+    adata, _ = annotated
+    said = adata.uns[OutputNames.of().predictions]
+    model = Model(small_model("consensus"))
+    assert said["model_url"] == "https://example.org/pbmc"
+    assert (said["model_name"], said["model_version"]) == ("small", "1.0")
+    assert said["model_sha256"] == model.sha256
+    assert said["pipeline_version"] == "0.1.0"
+    assert said["gene_overlap"] == 1
+    assert json.loads(said["parameters"])["classifier"] == "consensus"
+    assert len(said["date"]) == 10
+
+
+def test_encodings_are_those_that_anndata_0_8_reads(annotated):
+    known = {
+        "array",
+        "string-array",
+        "categorical",
+        "dataframe",
+        "dict",
+        "anndata",
+        "csr_matrix",
+        "string",
+        "numeric-scalar",
+    }
+    with h5py.File(scratch() / "annotated" / "a.h5ad") as file:
+        seen = set()
+
+        def look(name, node):
+            if node.parent.attrs.get("encoding-type") != "csr_matrix":
+                seen.add(node.attrs["encoding-type"])
+
+        file.visititems(look)
+        assert file["obs/cxg_cell_type_predicted/categories"].attrs["encoding-type"] == "string-array"
+        assert file["obs"].attrs["encoding-type"] == "dataframe"
+        assert file["obsm/cxg_cell_type"].attrs["encoding-type"] == "array"
+    assert seen <= known
+
+
+def test_the_matrix_and_the_columns_that_were_there_are_kept_bit_for_bit(annotated):
+    adata, _ = annotated
+    before = anndata.read_h5ad(small_counts())
+    pd.testing.assert_frame_equal(adata.obs[list(before.obs)], before.obs)
+    pd.testing.assert_frame_equal(adata.var, before.var)
+    with h5py.File(small_counts()) as old, h5py.File(scratch() / "annotated" / "a.h5ad") as new:
+        for part in ("data", "indices", "indptr"):
+            np.testing.assert_array_equal(old["X"][part][:], new["X"][part][:])
+            assert old["X"][part].dtype == new["X"][part].dtype
+        assert list(new["obs"].attrs["column-order"])[: len(before.obs.columns)] == list(before.obs)
+
+
+def test_the_summary_counts_what_the_file_holds(annotated):
+    adata, info = annotated
+    names = OutputNames.of()
+    assert info["sample"] == "s1" and info["n_cells"] == 90
+    assert info["composition"] == adata.obs[names.final].value_counts().loc[lambda n: n > 0].to_dict()
+    assert info["predicted_composition"] == adata.obs[names.predicted].value_counts().to_dict()
+    assert info["unassigned"] == (adata.obs[names.final] == UNASSIGNED).sum()
+    assert sum(cluster["n_cells"] for cluster in info["clusters"]) == 90
+    assert info["median_uncertainty"] == pytest.approx(adata.obs[names.uncertainty].median(), abs=1e-6)
+    assert info["levels"] == ["lineage"]
+    assert info["model"]["sha256"] == Model(small_model("consensus")).sha256
+    for key in ("gene_overlap", "n_model_genes", "n_genes_found", "genes_matched_by", "missing_genes"):
+        assert info[key] == read_mapping(small_mapping("consensus")).info[key]
+
+
+def test_the_table_of_predictions_has_a_row_a_cell_in_their_order(annotated):
+    adata, _ = annotated
+    table = pd.read_csv(scratch() / "annotated" / "p.tsv.gz", sep="\t", keep_default_na=False)
+    assert table["barcode"].tolist() == list(adata.obs_names)
+    assert table["predicted"].tolist() == adata.obs["cxg_cell_type_predicted"].astype(str).tolist()
+    np.testing.assert_allclose(
+        table["uncertainty"], adata.obs["cxg_cell_type_predicted_uncertainty"], atol=1e-6
+    )
+    assert {"final", "reason", "cl_id", "final_cl_id", "lineage", "cluster", "ref_distance"} <= set(table)
+
+
+def test_a_cells_vote_is_its_clusters(annotated):
+    obs = annotated[0].obs
+    for _, cluster in obs.groupby("cxg_cell_type_cluster", observed=True):
+        shares = cluster["cxg_cell_type_predicted"].value_counts(normalize=True)
+        assert cluster["cxg_cell_type_cluster_label"].unique().tolist() == [shares.index[0]]
+        np.testing.assert_allclose(cluster["cxg_cell_type_cluster_vote"], shares.iloc[0], rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_table_byte_for_byte(flat, tmp_path):
+    for name in ("one", "two"):
+        run(tmp_path / name, OutputNames.of(), seed=4)
+    one, two = ((tmp_path / name / "p.tsv.gz").read_bytes() for name in ("one", "two"))
+    assert one == two and len(gzip.decompress(one).splitlines()) == 91
+
+
+def test_prefix_type_and_run_name_make_the_keys(flat, tmp_path):
+    adata, info = run(tmp_path, OutputNames.of("abc", "tissue", "run1"))
+    assert {"abc_tissue_run1_predicted", "abc_tissue_run1_lineage"} <= set(adata.obs)
+    assert {"abc_tissue_run1", "X_abc_tissue_run1_umap"} <= set(adata.obsm)
+    assert not [key for key in (*adata.obs, *adata.obsm, *adata.uns) if "cxg" in key]
+    assert info["names"]["final"] == "abc_tissue_run1_final"
+
+
+def test_another_run_name_adds_and_the_same_name_replaces(flat, tmp_path):
+    first = tmp_path / "first" / "a.h5ad"
+    run(tmp_path / "first", OutputNames.of(run_name="one"))
+    both, _ = run(tmp_path / "second", OutputNames.of(run_name="two"), counts=first, classifier="logistic")
+    assert {"cxg_cell_type_one_predicted", "cxg_cell_type_two_predicted"} <= set(both.obs)
+    again, _ = run(tmp_path / "third", OutputNames.of(run_name="one"), counts=first, classifier="logistic")
+    assert list(again.obs).count("cxg_cell_type_one_predicted") == 1
+    said = json.loads(again.uns["cxg_cell_type_one_predictions"]["parameters"])
+    assert said["classifier"] == "logistic"
+    assert set(again.obs) == set(anndata.read_h5ad(first).obs)
+
+
+def test_nothing_of_another_model_stays_under_the_same_name(flat, tmp_path):
+    first = tmp_path / "first" / "a.h5ad"
+    run(tmp_path / "first", OutputNames.of())
+    again, _ = run(tmp_path / "second", OutputNames.of(), counts=first, kind="logistic")
+    assert "cxg_cell_type_ref_distance" not in again.obs
+    assert "X_cxg_cell_type_ref_umap" not in again.obsm
+    assert "published" in again.obs
+
+
+def test_a_model_without_reference_gives_all_but_the_place_in_it(flat, tmp_path):
+    adata, info = run(tmp_path, OutputNames.of(), kind="logistic")
+    names = OutputNames.of()
+    assert (adata.obs[names.predicted].astype(str) == adata.obs["published"].astype(str)).mean() > 0.9
+    assert adata.obsm[names.embedding].shape == (90, 5)
+    assert names.reference_distance not in adata.obs and names.reference_umap not in adata.obsm
+    assert info["reference_distance"] is None
+
+
+def test_a_classifier_that_the_model_lacks_is_an_error(flat, tmp_path):
+    with pytest.raises(InputError, match="no classifier 'trees'"):
+        run(tmp_path, OutputNames.of(), kind="logistic", classifier="trees")
+    assert not (tmp_path / "a.h5ad").exists()
+
+
+def test_names_that_hdf5_would_split_are_refused():
+    for parts in (("a/b",), ("", "", ""), ("cxg", "cell_type", "../x")):
+        with pytest.raises(InputError, match="cannot name the new columns"):
+            OutputNames.of(*parts)
+
+
+# Odd samples -------------------------------------------------------------------------------------
+
+
+def whole_way(cells, folder, kind="consensus"):
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = write_counts(cells, folder / "c.h5ad")
+    run_map(counts, small_model(kind), folder / "m.h5ad")
+    return run(folder, OutputNames.of(), kind=kind, counts=counts, mapping=folder / "m.h5ad")
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 10, 12])
+def test_tiny_samples_work_end_to_end(tmp_path, n):
+    adata, info = whole_way(simulate(n, seed=1), tmp_path)
+    assert adata.obsm["cxg_cell_type_umap"].shape == (n, 2)
+    assert np.isfinite(adata.obsm["cxg_cell_type_umap"]).all()
+    assert (adata.obs["cxg_cell_type_predicted"].astype(str) == adata.obs["published"].astype(str)).all()
+    assert bool([w for w in info["warnings"] if "no clusters and no UMAP" in w]) == (n < 10)
+    assert sum(cluster["n_cells"] for cluster in info["clusters"]) == n
+
+
+def test_a_single_cell_of_a_logistic_model_works_too(tmp_path):
+    adata, _ = whole_way(simulate(1, seed=1), tmp_path, "logistic")
+    assert adata.obs["cxg_cell_type_predicted"].tolist() == ["B cell"]
+
+
+def test_empty_cells_are_named_but_not_trusted(flat, tmp_path):
+    cells = simulate(30, seed=1)
+    keep = np.ones(30, dtype=np.float32)
+    keep[[3, 4]] = 0
+    cells.X = (sp.diags(keep) @ cells.X).tocsr()
+    cells.X.eliminate_zeros()
+    adata, info = whole_way(cells, tmp_path)
+    obs = adata.obs.iloc[[3, 4]]
+    assert obs["cxg_cell_type_reason"].tolist() == ["low_information"] * 2
+    assert obs["cxg_cell_type_final"].tolist() == [UNASSIGNED] * 2
+    assert obs["cxg_cell_type_predicted"].notna().all()
+    assert info["reasons"]["low_information"] == 2
+    assert np.isfinite(adata.obsm["cxg_cell_type"]).all()
+
+
+def test_identical_cells_get_the_same_label_and_a_finite_map(tmp_path):
+    cells = simulate(1, seed=1)[[0] * 40].copy()
+    cells.obs_names = [f"c{i}" for i in range(40)]
+    adata, _ = whole_way(cells, tmp_path)
+    assert adata.obs["cxg_cell_type_predicted"].nunique() == 1
+    assert adata.obs["cxg_cell_type_predicted_uncertainty"].std() < 1e-6
+    assert np.isfinite(adata.obsm["cxg_cell_type_umap"]).all()
+
+
+def test_cells_unlike_the_reference_are_novel_and_said_to_be(flat, tmp_path):
+    cells = simulate(60, seed=1)
+    cells.X = sp.csr_matrix(np.random.default_rng(0).permuted(cells.X.toarray(), axis=1) * 3)
+    _, info = whole_way(cells, tmp_path)
+    assert info["reasons"].get("novel", 0) > 30
+    assert info["reference_distance"]["share_beyond_99"] > 0.5
+    assert any("unassigned" in warning for warning in info["warnings"])
+    assert any("farther from the reference" in warning for warning in info["warnings"])
+
+
+# A mapping of something else ---------------------------------------------------------------------
+
+
+def test_a_mapping_of_other_cells_or_of_another_model_is_refused(tmp_path):
+    cells, mapping = open_counts(small_counts()), read_mapping(small_mapping("consensus"))
+    model = Model(small_model("consensus"))
+    annotate.check_same(cells, mapping, model, tmp_path)
+    fewer = dataclasses.replace(mapping, n_model_counts=mapping.n_model_counts[:-1])
+    shuffled = dataclasses.replace(mapping, barcodes=mapping.barcodes[::-1])
+    for other, said in ((fewer, "has 89 cells, the counts have 90"), (shuffled, "another order")):
+        with pytest.raises(InputError, match=said):
+            annotate.check_same(cells, other, model, tmp_path)
+    with pytest.raises(InputError, match="with another model than 'small"):
+        annotate.check_same(cells, mapping, Model(small_model("logistic")), tmp_path)

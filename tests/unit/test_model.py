@@ -1,0 +1,94 @@
+"""A model folder in memory."""
+
+import numpy as np
+import pytest
+from small_model import TYPES, simulate, small_mapping, small_model
+
+from cellscribe.errors import InputError, ModelFetchError
+from cellscribe.mapping import read_mapping
+from cellscribe.model.model import CLASSIFIERS, MEMBERS, Model, Reference, rarity_weights
+
+
+@pytest.fixture(scope="module")
+def consensus() -> Model:
+    return Model(small_model("consensus"))
+
+
+@pytest.fixture(scope="module")
+def members(consensus):
+    mapping = read_mapping(small_mapping("consensus"))
+    return consensus.member_probabilities(
+        latent=mapping.latent,
+        distances=mapping.distances,
+        indices=mapping.indices,
+        logistic_scores=mapping.logistic_scores,
+    )
+
+
+def test_labels_ids_and_members_are_those_trained(consensus):
+    assert consensus.labels == list(TYPES)
+    assert consensus.cl_ids[0] == "CL:0000236"
+    assert tuple(consensus.members) == MEMBERS
+    assert consensus.name == "small 1.0"
+    assert set(consensus.markers) == set(TYPES)
+
+
+def test_genes_are_read_as_text_and_weigh_together_one(consensus):
+    assert consensus.genes.columns.tolist() == ["gene_id", "symbol", "mean", "importance"]
+    assert consensus.genes["importance"].sum() == pytest.approx(1, abs=1e-3)
+    assert set(consensus.genes["symbol"]) <= set(simulate(5).var_names)
+    assert consensus.encoder.weights[0].shape[0] == len(consensus.genes)
+
+
+def test_every_member_gives_probabilities_and_knows_the_cells(consensus, members):
+    truth = np.array([consensus.labels.index(label) for label in simulate(90, seed=1).obs["cell_type"]])
+    for name in MEMBERS:
+        np.testing.assert_allclose(members[name].sum(axis=1), 1, atol=1e-6)
+        assert (members[name].argmax(axis=1) == truth).mean() > 0.9
+
+
+@pytest.mark.parametrize("classifier", list(CLASSIFIERS))
+def test_every_classifier_of_a_consensus_gives_calibrated_probabilities(consensus, members, classifier):
+    pooled = consensus.pooled(members, classifier)
+    assert pooled.shape == (90, 5)
+    np.testing.assert_allclose(pooled.sum(axis=1), 1)
+
+
+def test_the_default_is_the_fullest_classifier_that_the_model_has(consensus):
+    assert consensus.classifier() == "consensus"
+    assert consensus.classifier("trees") == "trees"
+    assert Model(small_model("logistic")).classifier() == "logistic"
+
+
+def test_a_classifier_that_a_model_lacks_is_an_error_that_lists_those_it_has():
+    with pytest.raises(InputError, match="no classifier 'trees'; it has: default, logistic"):
+        Model(small_model("logistic")).classifier("trees")
+
+
+def test_a_folder_without_manifest_is_refused(tmp_path):
+    with pytest.raises(ModelFetchError, match=r"manifest\.json"):
+        Model(tmp_path)
+
+
+def test_a_reference_is_kept_to_a_thousandth_and_its_quantiles_go_from_0_to_1(tmp_path):
+    rng = np.random.default_rng(0)
+    reference = Reference(
+        rng.normal(size=(20, 3)).astype(np.float32),
+        np.arange(20) % 4,
+        rng.normal(size=(20, 2)).astype(np.float32),
+        np.linspace(1, 2, 1001).astype(np.float32),
+    )
+    reference.save(tmp_path / "r.safetensors")
+    again = Reference.load(tmp_path / "r.safetensors")
+    np.testing.assert_allclose(again.latent, reference.latent, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(again.codes, reference.codes)
+    np.testing.assert_allclose(
+        again.quantile(np.array([0.0, 1.5, 2.0, 9.0], dtype=np.float32)), [0, 0.5, 1, 1], atol=2e-3
+    )
+
+
+def test_rare_labels_weigh_more_but_never_more_than_ten_times():
+    weights = rarity_weights(np.array([1000, 100, 1, 0]))
+    assert (np.diff(weights) >= 0).all() and weights[0] < 1
+    assert weights[2] == weights[3] == 10
+    np.testing.assert_allclose(rarity_weights(np.array([5, 5])), 1)

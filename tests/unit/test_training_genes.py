@@ -1,0 +1,62 @@
+"""Which genes a model looks at."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from small_model import MARKERS_EACH, TYPES, simulate
+
+from cellscribe.model.logistic import log_normalise
+from cellscribe.training.genes import marker_scores, select_genes
+
+
+@pytest.fixture(scope="module")
+def cells():
+    adata = simulate()
+    codes = np.array([TYPES.index(label) for label in adata.obs["cell_type"]])
+    return sp.csr_matrix(adata.X), codes, adata.obs["donor"].to_numpy(dtype=object).astype(str)
+
+
+def test_the_genes_that_mark_a_type_score_highest_for_it(cells):
+    counts, codes, batches = cells
+    scores = marker_scores(log_normalise(counts), codes, batches, 5)
+    assert scores.shape == (5, 400)
+    for label, own in ((0, range(25)), (3, range(75, 100)), (4, range(100, 125))):
+        top = set(np.argsort(-scores[label])[:MARKERS_EACH].tolist())
+        assert len(top & set(own)) >= 20
+
+
+def test_markers_are_found_whatever_batch_effect_there_is(cells):
+    counts, codes, batches = cells
+    shift = np.where(batches == "donor_1", 5.0, 1.0).astype(np.float32)
+    deeper = (sp.diags(shift) @ counts).tocsr()
+    scores = marker_scores(log_normalise(deeper), codes, batches, 5)
+    assert len(set(np.argsort(-scores[0])[:25].tolist()) & set(range(25))) >= 20
+
+
+def test_a_label_without_cells_scores_nothing(cells):
+    counts, codes, batches = cells
+    scores = marker_scores(log_normalise(counts), codes, batches, 6)
+    assert (scores[5] == 0).all()
+
+
+def test_selected_genes_are_ascending_hold_the_markers_and_leave_out_unseen_ones(cells):
+    counts, codes, batches = cells
+    silent = counts.copy().tolil()
+    silent[:, [0, 399]] = 0
+    chosen = select_genes(silent.tocsr(), codes, batches, 5, n_top_genes=60, n_markers=15)
+    assert (np.diff(chosen) > 0).all()
+    assert not {0, 399} & set(chosen.tolist())
+    assert len(set(range(1, 125)) & set(chosen.tolist())) >= 5 * 12
+    assert 60 <= len(chosen) <= 60 + 5 * 15
+
+
+def test_one_batch_and_more_genes_than_there_are_work(cells):
+    counts, codes, _ = cells
+    chosen = select_genes(counts, codes, np.full(300, "one"), 5, n_top_genes=5000)
+    assert len(chosen) <= 400
+
+
+def test_selection_is_the_same_each_time(cells):
+    counts, codes, batches = cells
+    one, two = (select_genes(counts, codes, batches, 5, n_top_genes=50) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
