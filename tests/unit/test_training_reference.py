@@ -1,0 +1,154 @@
+"""Reading labelled references."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_model import TYPES, simulate
+
+from cellscribe.errors import InputError
+from cellscribe.training.reference import read_reference
+
+
+@pytest.fixture
+def write(tmp_path):
+    def _write(adata, name="reference.h5ad"):
+        adata.write_h5ad(tmp_path / name)
+        return tmp_path / name
+
+    return _write
+
+
+@pytest.fixture
+def cells():
+    return simulate(60)
+
+
+def test_counts_genes_labels_and_batches_are_read(write, cells):
+    read = read_reference([write(cells)], "cell_type", batch_key="donor")
+    assert abs(read.counts - cells.X).max() == 0
+    assert read.genes["gene_id"].tolist() == cells.var["gene_ids"].tolist()
+    assert read.names == sorted(TYPES)
+    assert [read.names[code] for code in read.codes] == cells.obs["cell_type"].tolist()
+    assert read.batches.tolist() == cells.obs["donor"].tolist()
+    assert (read.organism, read.sources) == ("human", ["reference.h5ad"])
+
+
+def test_without_a_batch_key_each_file_is_a_batch(write, cells):
+    paths = [write(cells, "one.h5ad"), write(simulate(40, seed=2), "two.h5ad")]
+    read = read_reference(paths, "cell_type")
+    assert pd.Series(read.batches).value_counts().to_dict() == {"one": 60, "two": 40}
+
+
+def test_cells_without_a_label_are_left_out(write, cells):
+    labels = cells.obs["cell_type"].to_numpy(dtype=object)
+    for i, nothing in enumerate(["", "nan", "Unknown", "unlabelled", "UNASSIGNED", "doublet", None]):
+        labels[i] = nothing
+    cells.obs["cell_type"] = labels
+    read = read_reference([write(cells)], "cell_type")
+    assert len(read.labels) == read.counts.shape[0] == 53
+    assert read.n_unlabelled == 7
+    assert abs(read.counts - cells.X[7:]).max() == 0
+
+
+def test_labels_of_fewer_than_five_cells_are_left_out_and_named(write, cells):
+    labels = cells.obs["cell_type"].to_numpy(dtype=object)
+    labels[:4], labels[4:9] = "rare", "five"
+    cells.obs["cell_type"] = labels
+    read = read_reference([write(cells)], "cell_type")
+    assert read.left_out == {"rare": 4}
+    assert "five" in read.names and "rare" not in read.names
+    assert len(read.labels) == 56
+
+
+def test_two_references_are_joined_by_ids_on_the_genes_of_both(write, cells):
+    other = simulate(40, seed=2)[:, ::-1][:, 50:].copy()
+    other.var_names = [f"renamed{i}" for i in range(other.n_vars)]
+    other.var["gene_symbols"] = other.var_names
+    read = read_reference([write(cells, "a.h5ad"), write(other, "b.h5ad")], "cell_type")
+    shared = [gene for gene in cells.var["gene_ids"] if gene in set(other.var["gene_ids"])]
+    assert read.genes["gene_id"].tolist() == shared and len(shared) == 350
+    assert read.genes["symbol"].tolist() == cells.var_names[:350].tolist()
+    by_id = other[:, [list(other.var["gene_ids"]).index(gene) for gene in shared]]
+    assert abs(read.counts[60:] - by_id.X).max() == 0
+
+
+def test_references_without_ids_are_joined_by_symbols(write, cells):
+    for adata, name in ((cells, "a.h5ad"), (simulate(40, seed=2), "b.h5ad")):
+        adata.var = pd.DataFrame(index=[f"CD{i}" for i in range(400)])
+        write(adata, name)
+    parent = write(cells, "a.h5ad").parent
+    read = read_reference([parent / "a.h5ad", parent / "b.h5ad"], "cell_type", organism="human")
+    assert len(read.genes) == 400 and read.genes["symbol"].iloc[7] == "CD7"
+
+
+def test_references_that_share_too_few_genes_are_refused(write, cells):
+    other = simulate(40, seed=2)[:, :90].copy()
+    with pytest.raises(InputError, match="share only 90 genes by Ensembl id"):
+        read_reference([write(cells, "a.h5ad"), write(other, "b.h5ad")], "cell_type")
+
+
+@pytest.mark.parametrize("missing", ["label", "batch", "level"])
+def test_a_missing_column_is_an_error_that_lists_the_columns(write, cells, missing):
+    names = {"label": "cell_type", "batch": "donor", "level": "broad"} | {missing: "nowhere"}
+    with pytest.raises(
+        InputError, match="no obs column 'nowhere'; there are: cell_type, broad, donor"
+    ) as caught:
+        read_reference([write(cells)], names["label"], batch_key=names["batch"], levels=[names["level"]])
+    assert "reference.h5ad" in str(caught.value)
+
+
+def test_levels_are_read_as_the_parent_of_each_label(write, cells):
+    read = read_reference([write(cells)], "cell_type", levels=["broad"])
+    assert read.levels["broad"]["CD4 T cell"] == read.levels["broad"]["CD8 T cell"] == "T cell"
+    assert read.levels["broad"]["B cell"] == "B cell"
+
+
+def test_a_label_under_two_parents_is_an_error_that_names_both(write, cells):
+    cells.obs.iloc[0, cells.obs.columns.get_loc("broad")] = "plasma"
+    with pytest.raises(
+        InputError, match=r"'B cell' has several labels at level 'broad': B cell \(11\), plasma \(1\)"
+    ):
+        read_reference([write(cells)], "cell_type", levels=["broad"])
+
+
+def test_references_that_disagree_on_a_level_are_an_error(write, cells):
+    other = simulate(40, seed=2)
+    other.obs["broad"] = other.obs["broad"].replace("T cell", "lymphocyte")
+    with pytest.raises(InputError, match="'CD4 T cell' is 'T cell' in one reference and 'lymphocyte' in 'b"):
+        read_reference([write(cells, "a.h5ad"), write(other, "b.h5ad")], "cell_type", levels=["broad"])
+
+
+def test_a_label_without_a_parent_is_an_error_before_any_training(write, cells):
+    cells.obs["broad"] = cells.obs["broad"].where(cells.obs["cell_type"] != "B cell", "")
+    with pytest.raises(InputError, match="'B cell' has no label at level 'broad'"):
+        read_reference([write(cells)], "cell_type", levels=["broad"])
+
+
+def test_fewer_than_two_labels_are_an_error(write, cells):
+    cells.obs["one"] = "B cell"
+    with pytest.raises(InputError, match=r"holds 1 label\(s\) with at least 5 cells"):
+        read_reference([write(cells)], "one")
+
+
+def test_references_of_several_organisms_are_refused(write, cells):
+    mouse = simulate(40, seed=2)
+    mouse.var["gene_ids"] = [f"ENSMUSG{i:011d}" for i in range(400)]
+    with pytest.raises(InputError, match="several organisms: human, mouse"):
+        read_reference([write(cells, "a.h5ad"), write(mouse, "b.h5ad")], "cell_type")
+
+
+def test_an_organism_that_cannot_be_told_must_be_given(write, cells):
+    cells.var = pd.DataFrame(index=[f"thing-{i}" for i in range(400)])
+    with pytest.raises(InputError, match="organism cannot be told"):
+        read_reference([write(cells)], "cell_type")
+    assert read_reference([write(cells)], "cell_type", organism="Mus musculus").organism == "mouse"
+
+
+def test_antibodies_are_left_out(write, cells):
+    cells.var["feature_types"] = np.where(np.arange(400) < 390, "Gene Expression", "Antibody Capture")
+    assert len(read_reference([write(cells)], "cell_type").genes) == 390
+
+
+def test_labels_that_are_hostile_text_are_kept_as_they_are(write, cells):
+    cells.obs["cell_type"] = cells.obs["cell_type"].replace("B cell", "<script>|$x_$\\")
+    assert "<script>|$x_$\\" in read_reference([write(cells)], "cell_type").names
