@@ -1,0 +1,67 @@
+"""The embedded model on studies that it was not trained on: never worse than was promised."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from sklearn.metrics import f1_score
+
+from cellscribe import annotation as annotate
+from cellscribe.contract import OutputNames
+from cellscribe.mapping import map_cells
+from cellscribe.model.calibration import expected_calibration_error
+from cellscribe.model.manifest import verify_model
+from cellscribe.model.model import Model
+from cellscribe.one_file import CountsInMemory
+
+
+@pytest.fixture(scope="module")
+def model(root) -> Model:
+    folder = root / "assets" / "models" / "pbmc"
+    if not (folder / "manifest.json").is_file():
+        pytest.skip("assets/models/pbmc is not there")
+    return Model(folder)
+
+
+@pytest.fixture
+def scored(model, shared_data, monkeypatch):
+    """Accuracy, macro-F1 and calibration error of every labelled cell of a study."""
+    monkeypatch.setattr(annotate, "umap_layout", lambda embedding, *_, **__: annotate.flat_layout(embedding))
+
+    def _scored(name: str) -> tuple[float, float, float]:
+        adata = anndata.read_h5ad(shared_data / "labelled" / f"{name}.h5ad")
+        mapping = map_cells(CountsInMemory(sp.csr_matrix(adata.X), adata.var), model)
+        annotation = annotate.annotate_cells(mapping, model, adata.obs_names, OutputNames.of())
+        truth = adata.obs["cell_type_harmonized"].astype(str).to_numpy()
+        predicted = annotation.obs["cxg_cell_type_predicted"].astype(str).to_numpy()
+        confidence = 1 - annotation.obs["cxg_cell_type_predicted_uncertainty"].to_numpy()
+        known = ~pd.Series(truth).isin(["unlabelled", "nan", ""]).to_numpy()
+        right = predicted[known] == truth[known]
+        macro = f1_score(
+            truth[known], predicted[known], labels=np.unique(truth[known]), average="macro", zero_division=0
+        )
+        error = expected_calibration_error(confidence[known], right)
+        print(f"{name}: accuracy {right.mean():.4f}, macro-F1 {macro:.4f}, calibration error {error:.4f}")
+        return float(right.mean()), float(macro), error
+
+    return _scored
+
+
+def test_the_folder_is_whole_and_small(model):
+    manifest = verify_model(model.folder)
+    assert manifest["organism"] == "human"
+    assert sum(file["size"] for file in manifest["files"].values()) < 10 * 2**20
+
+
+def test_kang_is_named_as_well_as_promised(scored):
+    accuracy, macro, error = scored("kang_ctrl_labelled")
+    assert accuracy >= 0.92
+    assert macro >= 0.74
+    assert error <= 0.08
+
+
+def test_pbmc4k_is_named_as_well_as_promised(scored):
+    accuracy, macro, _ = scored("pbmc4k_labelled")
+    assert accuracy >= 0.79
+    assert macro >= 0.76
