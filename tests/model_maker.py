@@ -44,7 +44,7 @@ FIELDS: dict[str, Any] = {
 
 def make_model(folder: Path) -> Path:
     """Write a model folder whose files hold their own names."""
-    for name in ("MLmodel", "genes.tsv", "logistic.safetensors", "code/model.py"):
+    for name in ("MLmodel", "genes.tsv", "silent_genes.tsv", "logistic.safetensors", "code/model.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(Path(name).name)
     write_manifest(folder, FIELDS)

@@ -54,17 +54,20 @@ class Annotation:
     uns: dict[str, Any] = field(default_factory=dict)
 
 
+def unexpected_share(mapping: Mapping) -> np.ndarray:
+    """Share of each cell's counts on genes that no reference type expresses: float (n_cells,), 0 to 1."""
+    return mapping.n_silent_counts / np.maximum(mapping.n_counts, 1)
+
+
 def decide(
-    model: Model,
-    probabilities: np.ndarray,
-    distance_quantile: np.ndarray | None,
-    n_model_counts: np.ndarray,
+    model: Model, probabilities: np.ndarray, distance_quantile: np.ndarray | None, mapping: Mapping
 ) -> Decision:
     """Accept the most probable label, step up to an ancestor, or leave the cell unassigned.
 
     probabilities: (n_cells, n_labels), calibrated. distance_quantile: (n_cells,) or None. In this order: too few counts
-    (`low_information`), farther than nearly all reference cells (`novel`), a label that is probable enough, the nearest
-    ancestor whose labels together are (reason `ambiguous`), else unassigned (`ambiguous`). Thresholds stand in the
+    on the model's genes (`low_information`); farther than nearly all reference cells, or more counts on genes that no
+    reference type expresses than nearly all held-out cells have (`novel`); a label that is probable enough; the nearest
+    ancestor whose labels together are (reason `ambiguous`); else unassigned (`ambiguous`). Thresholds stand in the
     model's manifest.
     """
     limits = model.manifest["rejection"]
@@ -82,10 +85,13 @@ def decide(
         final[row] = model.ontology.name(ancestor) if ancestor else UNASSIGNED
         final_cl_id[row] = ancestor
     reason[doubtful] = "ambiguous"
+    novel = (mapping.n_silent_counts >= limits["least_unexpected_counts"]) & (
+        unexpected_share(mapping) > limits["unexpected_share"]
+    )
     if distance_quantile is not None:
-        novel = distance_quantile >= limits["distance_quantile"]
-        final[novel], final_cl_id[novel], reason[novel] = UNASSIGNED, "", "novel"
-    shallow = n_model_counts < limits["least_counts"]
+        novel |= distance_quantile >= limits["distance_quantile"]
+    final[novel], final_cl_id[novel], reason[novel] = UNASSIGNED, "", "novel"
+    shallow = mapping.n_model_counts < limits["least_counts"]
     final[shallow], final_cl_id[shallow], reason[shallow] = UNASSIGNED, "", "low_information"
     return Decision(final, final_cl_id, reason)
 
@@ -140,7 +146,7 @@ def annotate_cells(
     quantile = None
     if mapping.distances is not None:
         quantile = model.reference.quantile(mapping.distances.mean(axis=1))
-    decision = decide(model, probabilities, quantile, mapping.n_model_counts)
+    decision = decide(model, probabilities, quantile, mapping)
 
     embedding = mapping.latent
     if embedding is None:
@@ -180,6 +186,7 @@ def annotate_cells(
     obs[names.cluster_vote] = shares[clusters].astype(np.float32)
     if quantile is not None:
         obs[names.reference_distance] = quantile
+    obs[names.unexpected] = unexpected_share(mapping).astype(np.float32)
     table = pd.DataFrame(obs, index=barcodes)
     obsm = {names.embedding: embedding.astype(np.float32), names.umap: layout, names.umap_explorer: layout}
     if on_reference is not None:
@@ -221,6 +228,7 @@ def annotate_cells(
                 "cluster_label",
                 "cluster_vote",
                 "reference_distance",
+                "unexpected",
             )
         },
         "parameters": {"classifier": chosen, "seed": seed, "rejection": limits},

@@ -14,7 +14,7 @@ UNASSIGNED = "unassigned"
 REASONS = {
     "": "assigned",
     "ambiguous": "no label is probable enough: it gets the name of a common ancestor that is, or none",
-    "novel": "far from every reference cell",
+    "novel": "far from every reference cell, or expressing genes that none of them does",
     "low_information": "too few counts on the model's genes",
 }
 
@@ -113,6 +113,11 @@ class OutputNames:
     def reference_distance(self) -> str:
         """obs: mean distance to the nearest reference cells, as a quantile of the reference's own (0 to 1)."""
         return f"{self.key}_ref_distance"
+
+    @property
+    def unexpected(self) -> str:
+        """obs: share of a cell's counts on genes that no reference type expresses (0 to 1)."""
+        return f"{self.key}_unexpected"
 
     def level(self, name: str) -> str:
         """obs: the label at a coarser level, by summed probabilities."""

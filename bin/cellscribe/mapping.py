@@ -50,6 +50,8 @@ class Mapping:
     indices: np.ndarray | None
     logistic_scores: np.ndarray | None
     n_model_counts: np.ndarray
+    n_counts: np.ndarray
+    n_silent_counts: np.ndarray
     info: dict[str, Any]
     barcodes: pd.Index | None = None
 
@@ -99,12 +101,18 @@ def map_cells(
     )
     if use_gpu:
         log("the model's members run in numpy, in seconds: the GPU is not needed and not used")
+    # genes that no reference type expresses: what a cell says with them, the model cannot read
+    silent = match_genes(counts.var, model.silent_genes, gene_column)
+    on_silent = np.asarray(silent.selector.sum(axis=1)).ravel()
     has_latent, has_logistic = any(m.startswith("scvi") for m in model.members), LOGISTIC in model.members
     latent, scores, totals, distances, indices = [], [], [], [], []
+    all_counts, silent_counts = [], []
     n_chunks = -(-counts.n_obs // chunk_rows)
     for _, chunk in progress(counts.chunks(chunk_rows), total=n_chunks, label="mapping"):
         on_model = (chunk @ match.selector).tocsr()
         totals.append(np.asarray(on_model.sum(axis=1)).ravel())
+        all_counts.append(np.asarray(chunk.sum(axis=1)).ravel())
+        silent_counts.append(chunk @ on_silent)
         if has_latent:
             encoded = model.encoder.encode(on_model)
             near, which = nearest(encoded, model.reference.latent, N_NEIGHBOURS)
@@ -121,7 +129,9 @@ def map_cells(
         np.concatenate(indices) if has_latent else None,
         np.concatenate(scores) if has_logistic else None,
         np.concatenate(totals),
-        mapping_info(match, model, warnings),
+        np.concatenate(all_counts),
+        np.concatenate(silent_counts),
+        mapping_info(match, model, warnings) | {"n_silent_genes_found": int(silent.found.sum())},
     )
 
 
@@ -182,7 +192,11 @@ def write_mapping(mapping: Mapping, sample: CountsFile, output: Path) -> None:
     }
     write_h5ad(
         anndata.AnnData(
-            obs=sample.obs[[]].assign(n_model_counts=mapping.n_model_counts),
+            obs=sample.obs[[]].assign(
+                n_model_counts=mapping.n_model_counts,
+                n_counts=mapping.n_counts,
+                n_silent_counts=mapping.n_silent_counts,
+            ),
             obsm={key: array for key, array in arrays.items() if array is not None},
             uns={"mapping": json.dumps(mapping.info, sort_keys=True)},
         ),
@@ -200,7 +214,7 @@ def read_mapping(path: Path) -> Mapping:
         adata.obsm.get("neighbour_distances"),
         adata.obsm.get("neighbour_indices"),
         adata.obsm.get("logistic_scores"),
-        adata.obs["n_model_counts"].to_numpy(),
+        *(adata.obs[name].to_numpy() for name in ("n_model_counts", "n_counts", "n_silent_counts")),
         json.loads(adata.uns["mapping"]),
         adata.obs_names,
     )

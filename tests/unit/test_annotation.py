@@ -35,6 +35,8 @@ LIMITS = {
     "ancestor_probability": 0.8,
     "distance_quantile": 0.99,
     "least_counts": 50,
+    "unexpected_share": 0.02,
+    "least_unexpected_counts": 5,
 }
 BROAD = dict(zip(LABELS, ["lymphocyte", "lymphocyte", "lymphocyte", "myeloid", "myeloid"], strict=True))
 LINEAGE = dict(zip(LABELS, ["B cell", "T cell", "T cell", "Monocyte", "Platelet"], strict=True))
@@ -54,12 +56,22 @@ def rules():
     )
 
 
-def decided(rules, probabilities, quantile=0.5, counts=1000):
+def mapped(n_model_counts, n_silent_counts=0):
+    """What `decide` reads of a mapping."""
+    n_model_counts = np.atleast_1d(n_model_counts)
+    return SimpleNamespace(
+        n_model_counts=n_model_counts,
+        n_counts=np.full(len(n_model_counts), 1000.0),
+        n_silent_counts=np.broadcast_to(n_silent_counts, n_model_counts.shape),
+    )
+
+
+def decided(rules, probabilities, quantile=0.5, counts=1000, silent=0):
     result = annotate.decide(
         rules,
         np.array([probabilities]),
         None if quantile is None else np.array([quantile], dtype=np.float32),
-        np.array([counts]),
+        mapped(counts, silent),
     )
     return result.final[0], result.final_cl_id[0], result.reason[0]
 
@@ -94,14 +106,29 @@ def test_too_few_counts_come_before_distance_and_distance_before_doubt(rules):
     assert decided(rules, torn, quantile=0.1, counts=50)[2] == "ambiguous"
 
 
-def test_models_without_a_reference_never_say_novel(rules):
+def test_counts_on_genes_that_no_reference_type_expresses_make_a_cell_novel(rules):
+    sure = [0.96, 0.01, 0.01, 0.01, 0.01]
+    assert decided(rules, sure, silent=21) == (UNASSIGNED, "", "novel")
+    assert decided(rules, sure, silent=20) == ("B cell", "CL:0000236", "")
+    assert decided(rules, sure, quantile=None, silent=21)[2] == "novel"
+
+
+def test_few_counts_on_such_genes_are_no_evidence(rules):
+    limits = rules.manifest["rejection"] | {"unexpected_share": 0.001}
+    strict = SimpleNamespace(**vars(rules) | {"manifest": rules.manifest | {"rejection": limits}})
+    sure = [0.96, 0.01, 0.01, 0.01, 0.01]
+    assert decided(strict, sure, silent=4)[2] == ""
+    assert decided(strict, sure, silent=5)[2] == "novel"
+
+
+def test_models_without_a_reference_never_say_far(rules):
     assert decided(rules, [0.96, 0.01, 0.01, 0.01, 0.01], quantile=None) == ("B cell", "CL:0000236", "")
 
 
 def test_each_reason_is_in_the_contract(rules):
     rng = np.random.default_rng(0)
     result = annotate.decide(
-        rules, rng.dirichlet(np.full(5, 0.6), 500), rng.random(500), rng.integers(0, 500, 500)
+        rules, rng.dirichlet(np.full(5, 0.6), 500), rng.random(500), mapped(rng.integers(0, 500, 500))
     )
     assert set(result.reason) == set(REASONS)
     assert set(result.final[(result.reason == "novel") | (result.reason == "low_information")]) == {

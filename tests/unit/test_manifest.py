@@ -25,7 +25,8 @@ def change_manifest(model: Path, **changes: Any) -> None:
 
 def test_a_written_manifest_lists_every_file_and_gives_back_the_fields(model: Path) -> None:
     manifest = verify_model(model)
-    assert sorted(manifest["files"]) == ["MLmodel", "code/model.py", "genes.tsv", "logistic.safetensors"]
+    names = ["MLmodel", "code/model.py", "genes.tsv", "logistic.safetensors", "silent_genes.tsv"]
+    assert sorted(manifest["files"]) == names
     assert manifest["files"]["genes.tsv"]["size"] == len("genes.tsv")
     assert {name: manifest[name] for name in FIELDS} == FIELDS
     assert (manifest["format"], manifest["format_version"]) == ("cellscribe-model", 1)

@@ -133,6 +133,7 @@ def verify_model(folder: Path) -> dict[str, Any]:
             )
     for needed in (
         "genes.tsv",
+        "silent_genes.tsv",
         *(name for member in manifest["members"] for name in NEEDED_FILES[member["name"]]),
     ):
         if needed not in listed:

@@ -112,6 +112,13 @@ class Model:
         return pd.read_csv(self.folder / "genes.tsv", sep="\t", keep_default_na=False, dtype={"symbol": str})
 
     @functools.cached_property
+    def silent_genes(self) -> pd.DataFrame:
+        """Genes that were measured in the reference and that none of its types expresses: gene_id, symbol."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / "silent_genes.tsv", sep="\t", keep_default_na=False, dtype=str)
+
+    @functools.cached_property
     def encoder(self) -> Encoder:
         """The scVI encoder."""
         return Encoder.load(self.folder / "encoder.safetensors")

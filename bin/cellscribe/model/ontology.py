@@ -129,23 +129,35 @@ def descendants(ontology: Ontology, cl_ids: Sequence[str]) -> dict[str, np.ndarr
 
 
 def lineage_level(ontology: Ontology, labels: Sequence[str], cl_ids: Sequence[str]) -> dict[str, str]:
-    """A coarser level: each label under the nearest broad class that it shares with others.
+    """A coarser level: labels joined under the broad classes that they share.
 
     A broad class (CELLxGENE's curated list of cell subclasses) counts where it covers at least two labels and at most
-    half of them; a label without one stays itself. Returns label -> coarse label; equal to the labels where
-    nothing can be joined.
+    half of them. The class that joins most labels is taken first, of equals the one nearest to its labels; a label
+    without one stays itself. Returns label -> coarse label; equal to the labels where nothing can be joined.
     """
     covers = descendants(ontology, cl_ids)
     most = max(2, len(labels) // 2)
-    coarse = {}
-    for label, cl_id in zip(labels, cl_ids, strict=True):
-        shared = [
-            term
-            for term in ontology.lineage(cl_id)
-            if term in ontology.curated and 2 <= covers[term].sum() <= most
-        ]
-        coarse[label] = ontology.name(shared[0]) if shared else label
-    return coarse
+    left = np.ones(len(labels), dtype=bool)
+    coarse = dict(zip(labels, labels, strict=True))
+    while True:
+        joined = {
+            term: covers[term] & left
+            for term in sorted(ontology.curated)
+            if term in covers and covers[term].sum() <= most and (covers[term] & left).sum() >= 2
+        }
+        if not joined:
+            return coarse
+        best = min(
+            joined, key=lambda term: (-joined[term].sum(), _steps(ontology, cl_ids, term, joined[term]))
+        )
+        for position in np.flatnonzero(joined[best]):
+            coarse[labels[position]] = ontology.name(best)
+        left &= ~joined[best]
+
+
+def _steps(ontology: Ontology, cl_ids: Sequence[str], term: str, inside: np.ndarray) -> int:
+    """How many nearer ancestors the labels have, summed: small for a class that fits them closely."""
+    return sum(ontology.lineage(cl_ids[position]).index(term) for position in np.flatnonzero(inside))
 
 
 def nearest_safe_ancestor(

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from cellscribe.model.logistic import log_normalise
 
 PSEUDO_VARIANCE = 0.01
+SILENT_SHARE = 1e-6
 
 
 def _moments(matrix: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
@@ -40,6 +41,22 @@ def marker_scores(logged: sp.csr_matrix, codes: np.ndarray, batches: np.ndarray,
             scores[label] += weight * difference / spread
             counted[label] += weight
     return scores / np.maximum(counted, 1)[:, None]
+
+
+def silent_genes(
+    counts: sp.csr_matrix, codes: np.ndarray, n_labels: int, *, most: float = SILENT_SHARE
+) -> np.ndarray:
+    """Which genes no label expresses: bool (n_genes,), true where the gene has a smaller share than `most` of
+    every label's counts.
+
+    counts: raw CSR (n_cells, n_genes). A cell type that the reference lacks shows itself by counts on such genes,
+    however near it comes to a known type on the genes that tell the known types apart.
+    """
+    highest = np.zeros(counts.shape[1])
+    for code in range(n_labels):
+        of_label = np.asarray(counts[np.flatnonzero(codes == code)].sum(axis=0)).ravel()
+        highest = np.maximum(highest, of_label / max(of_label.sum(), 1))
+    return highest < most
 
 
 def select_genes(

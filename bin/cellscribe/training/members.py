@@ -67,6 +67,8 @@ def train_encoder(
     import scvi
     import torch
 
+    # probabilities of genes that a cell lacks shrink below what a processor handles at full speed
+    torch.set_flush_denormal(True)
     scvi.settings.seed = seed
     scvi.settings.verbosity = 30
     adata = anndata.AnnData(

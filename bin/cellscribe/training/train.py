@@ -39,7 +39,7 @@ from cellscribe.model.model import (
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest, vote
 from cellscribe.model.ontology import LINEAGE, build_ontology, find_cl_ids, lineage_level
 from cellscribe.training.evaluate import Evaluation, evaluate
-from cellscribe.training.genes import marker_scores, select_genes
+from cellscribe.training.genes import marker_scores, select_genes, silent_genes
 from cellscribe.training.members import train_encoder, train_logistic, train_trees
 from cellscribe.training.reference import LabelledCells, read_reference
 from cellscribe.training.robust import thinned_copy, with_copies
@@ -56,7 +56,9 @@ REJECTION = {
     "ancestor_probability": 0.8,
     "distance_quantile": 0.995,
     "least_counts": 50,
+    "least_unexpected_counts": 5,
 }
+KNOWN_ACCEPTED = 0.995
 
 
 @dataclass(frozen=True)
@@ -175,11 +177,13 @@ class HeldOut:
     """Members' probabilities for cells whose batch was not trained on.
 
     One row a held-out cell and copy: `rows` is the cell, `altered` says whether it was thinned first.
+    unexpected: for each unaltered cell, the share of its counts on genes that the training cells do not express.
     """
 
     members: dict[str, np.ndarray]
     rows: np.ndarray
     altered: np.ndarray
+    unexpected: np.ndarray
 
 
 def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
@@ -190,6 +194,7 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
     codes, n_labels = cells.codes, len(cells.names)
     folds = folds_of(cells.batches, codes, seed=options.seed)
     parts: list[tuple[dict[str, np.ndarray], np.ndarray, bool]] = []
+    unexpected = []
     for fold in range(folds.max() + 1):
         inside = folds != fold
         held = np.flatnonzero(~inside)
@@ -210,6 +215,9 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
         members = train_members(
             counts[np.flatnonzero(inside)], codes[inside], cells.batches[inside], n_labels, options
         )
+        silent = silent_genes(cells.counts[np.flatnonzero(inside)], codes[inside], n_labels)
+        totals = np.asarray(cells.counts[held].sum(axis=1)).ravel()
+        unexpected.append((cells.counts[held] @ silent.astype(np.float32)) / np.maximum(totals, 1))
         rng = np.random.default_rng(options.seed + 1)
         parts.append((members.probabilities(counts[held]), held, False))
         altered = thinned_copy(counts[held], rng, drop_genes=True)
@@ -218,6 +226,7 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
         {name: np.concatenate([part[0][name] for part in parts]) for name in KINDS[options.kind]},
         np.concatenate([part[1] for part in parts]),
         np.concatenate([np.full(len(part[1]), part[2]) for part in parts]),
+        np.concatenate(unexpected),
     )
 
 
@@ -434,6 +443,8 @@ def run_train(options: TrainOptions) -> Path:
         gene_table(genes, counts, members).to_csv(
             folder / "genes.tsv", sep="\t", index=False, lineterminator="\n"
         )
+        silent = silent_genes(cells.counts, codes, len(names))
+        cells.genes[silent].to_csv(folder / "silent_genes.tsv", sep="\t", index=False, lineterminator="\n")
         if members.encoder is not None:
             members.encoder.save(folder / "encoder.safetensors")
             members.trees.save_model(folder / "trees.ubj")
@@ -443,8 +454,9 @@ def run_train(options: TrainOptions) -> Path:
         write_json(ontology.to_json(), folder / "ontology.json")
         write_json(markers_of(counts, genes, codes, cells.batches, names), folder / "markers.json")
         write_json(evaluation.as_dict(), folder / "evaluation.json")
+        rejection = REJECTION | {"unexpected_share": float(np.quantile(held.unexpected, KNOWN_ACCEPTED))}
         fields = manifest_fields(
-            options, cells, genes, cl_ids, ontology, levels, n_batches, calibration, evaluation
+            options, cells, genes, cl_ids, ontology, levels, n_batches, calibration, rejection, evaluation
         )
         write_card(folder, fields, evaluation, evaluation_of_labels)
         write_mlflow(folder)
@@ -490,6 +502,7 @@ def manifest_fields(
     levels: list[dict[str, Any]],
     n_batches: dict[str, int],
     calibration: dict[str, Any],
+    rejection: dict[str, float],
     evaluation: Evaluation,
 ) -> dict[str, Any]:
     """Everything of manifest.json but the files."""
@@ -542,7 +555,7 @@ def manifest_fields(
             for member in KINDS[options.kind]
         ],
         "calibration": calibration,
-        "rejection": REJECTION,
+        "rejection": rejection,
         "training": {
             "n_cells": len(codes),
             "n_genes": len(genes),
