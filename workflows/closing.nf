@@ -24,7 +24,7 @@ def closeRun(outdir, mode) {
             step   : row.process.tokenize(':').last(),
             exit   : row.exit,
             meaning: meanings().getOrDefault(row.exit, 'stopped by the machine'),
-            message: errorText(row.workdir),
+            message: errorText(row.workdir, row.exit),
             workdir: row.workdir,
         ]
     }
@@ -62,15 +62,17 @@ def readTrace(trace) {
     return lines.drop(1).collect { line -> [header, line.split('\t').toList()].transpose().collectEntries() }
 }
 
-// The message of a task: from its last line that starts with `error:`, else its last lines.
-def errorText(workdir) {
+// The message of a task: from its last line that starts with `error:`, and for an error inside cellscribe the line
+// before it, which names the exception; else its last lines.
+def errorText(workdir, exit_code) {
     def log = file("${workdir}/.command.err")
     if (!log.exists()) {
         return ''
     }
     def lines = log.readLines().findAll { line -> line.trim() }
-    def start = lines.findLastIndexOf { line -> line.startsWith('error:') }
-    return (start < 0 ? lines.takeRight(3) : lines.drop(start)).join('\n').replaceFirst('^error: ', '')
+    def found = lines.findLastIndexOf { line -> line.startsWith('error:') }
+    def start = exit_code == '70' ? Math.max(found - 1, 0) : found
+    return (found < 0 ? lines.takeRight(3) : lines.drop(start)).join('\n').replaceFirst('^error: ', '')
 }
 
 // Written anew by each run, with no row where nothing failed.
@@ -107,7 +109,7 @@ def failedText(outdir, failures) {
         def lines = failure.message.readLines().collect { line -> "    ${line}" }.join('\n')
         "  ${who}${failure.step} ended with ${failure.exit} (${failure.meaning})\n${lines}\n    Files: ${failure.workdir}"
     }
-    def others = failures.every { failure -> failure.sample } ? ' The other samples went on.' : ''
+    def others = failures.every { failure -> failure.sample } ? ' Samples that are not listed went on.' : ''
     return """
 ${failures.size()} failed.${others}
 ${blocks.join('\n')}

@@ -6,15 +6,17 @@ def helpText(schema_file, full) {
         def shown = group.properties.findAll { _name, part -> full || !part.hidden }
         "${group.title}\n" + shown.collect { name, part -> helpLine(name, part) }.join('\n')
     }
-    return """\
-${schema.description}
-
-  nextflow run . --input samples.csv --outdir results
-  nextflow run . --input /path/to/cellranger/outs
-  nextflow run . --mode train --reference labelled.h5ad --label_key cell_type
-
-${text.join('\n\n')}
-${full ? '' : '\nMore, for tuning: --help full'}"""
+    def lines = [
+        schema.description,
+        '',
+        '  nextflow run . --input samples.csv --outdir results',
+        '  nextflow run . --input /path/to/cellranger/outs',
+        '  nextflow run . --mode train --reference labelled.h5ad --label_key cell_type',
+        '',
+        text.join('\n\n'),
+        full ? '' : '\nMore, for tuning: --help full',
+    ]
+    return lines.join('\n')
 }
 
 def helpLine(name, part) {
@@ -25,5 +27,6 @@ def helpLine(name, part) {
     if (part.containsKey('default') && name != 'help') {
         facts << "default: ${part.default}"
     }
-    return "  --${name.padRight(22)} ${part.description}${facts ? " [${facts.join('; ')}]" : ''}"
+    def known = facts ? " [${facts.join('; ')}]" : ''
+    return "  --${name.padRight(22)} ${part.description}${known}"
 }
