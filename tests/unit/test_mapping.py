@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import shutil
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
-from small_model import simulate, small_counts, small_mapping, small_model, write_counts
+from small_model import gene_names, simulate, small_counts, small_mapping, small_model, write_counts
 
 from cellscribe.counts_file import open_counts
 from cellscribe.errors import InputError, ModelMismatchError
@@ -15,7 +17,15 @@ from cellscribe.mapping import check_organism, map_cells, read_mapping, run_map
 from cellscribe.model.model import Model
 from cellscribe.model.neighbours import N_NEIGHBOURS
 
-ARRAYS = ("latent", "distances", "indices", "logistic_scores", "n_model_counts")
+ARRAYS = (
+    "latent",
+    "distances",
+    "indices",
+    "logistic_scores",
+    "n_model_counts",
+    "n_counts",
+    "n_silent_counts",
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +77,20 @@ def test_counts_on_the_models_genes_are_those(model, mapping):
     cells = simulate(90, seed=1)
     on_model = cells[:, cells.var["gene_ids"].isin(model.genes["gene_id"])].X
     np.testing.assert_array_equal(mapping.n_model_counts, np.asarray(on_model.sum(axis=1)).ravel())
+
+
+def test_counts_on_genes_that_no_reference_type_expresses_are_told_apart(model, tmp_path):
+    folder = shutil.copytree(model.folder, tmp_path / "model")
+    ids, symbols = gene_names()
+    unused = [i for i in range(400) if ids[i] not in set(model.genes["gene_id"])][:7]
+    table = pd.DataFrame({"gene_id": ids, "symbol": symbols}).iloc[unused]
+    table.to_csv(folder / "silent_genes.tsv", sep="\t", index=False)
+    cells = simulate(90, seed=1)
+    mapped = map_cells(open_counts(small_counts()), Model(folder), chunk_rows=13)
+    np.testing.assert_array_equal(mapped.n_counts, np.asarray(cells.X.sum(axis=1)).ravel())
+    np.testing.assert_array_equal(mapped.n_silent_counts, np.asarray(cells.X[:, unused].sum(axis=1)).ravel())
+    assert mapped.n_silent_counts.max() > 0
+    assert mapped.info["n_silent_genes_found"] == 7
 
 
 @pytest.mark.parametrize("rows", [1, 13, 90])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -79,6 +80,7 @@ def test_the_travelling_code_annotates_by_itself_without_torch_scvi_or_mlflow(mo
 @pytest.mark.train
 def test_mlflow_loads_it_and_its_predict_annotates_without_torch_or_scvi(model, tmp_path):
     pytest.importorskip("mlflow")
+    model = shutil.copytree(model, tmp_path / "model")
     simulate(9, seed=1).write_h5ad(tmp_path / "q.h5ad")
     asked = json.dumps(
         {
@@ -94,14 +96,15 @@ def test_mlflow_loads_it_and_its_predict_annotates_without_torch_or_scvi(model, 
         "heavy = {'torch', 'scvi', 'lightning'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    run(code, tmp_path)
+    run(code, tmp_path, PYTHONDONTWRITEBYTECODE="")
+    verify_model(model)
     adata = anndata.read_h5ad(tmp_path / "o.h5ad")
     assert {"abc_tissue_predicted", "abc_tissue_predicted_uncertainty", "abc_tissue_final"} <= set(adata.obs)
     assert {"abc_tissue", "abc_tissue_umap"} <= set(adata.obsm)
     assert "model_url" in adata.uns["abc_tissue_predictions"]
 
 
-def run(code: str, folder: Path) -> None:
+def run(code: str, folder: Path, **environment: str) -> None:
     """Run Python that knows nothing of this repository."""
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -110,6 +113,7 @@ def run(code: str, folder: Path) -> None:
             **{key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
             "PYTHONDONTWRITEBYTECODE": "1",
             "OMP_NUM_THREADS": "1",
+            **environment,
         },
         capture_output=True,
         text=True,

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from small_model import MARKERS_EACH, TYPES, simulate
 
 from cellscribe.model.logistic import log_normalise
-from cellscribe.training.genes import marker_scores, select_genes
+from cellscribe.training.genes import marker_scores, select_genes, silent_genes
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +60,14 @@ def test_selection_is_the_same_each_time(cells):
     counts, codes, batches = cells
     one, two = (select_genes(counts, codes, batches, 5, n_top_genes=50) for _ in range(2))
     np.testing.assert_array_equal(one, two)
+
+
+def test_genes_that_any_label_expresses_are_not_silent_however_rare_the_label():
+    counts = np.zeros((2000, 4), dtype=np.float32)
+    counts[:, 0] = 1000
+    counts[1999, 1] = 1
+    counts[0, 2] = 1
+    codes = np.zeros(2000, dtype=int)
+    codes[1999] = 1
+    assert silent_genes(sp.csr_matrix(counts), codes, 3).tolist() == [False, False, True, True]
+    assert silent_genes(sp.csr_matrix(counts), codes, 3, most=1e-9).tolist() == [False, False, False, True]
