@@ -209,12 +209,13 @@ def read_mapping(path: Path) -> Mapping:
     import anndata
 
     adata = anndata.read_h5ad(path)
+    obs = {name: adata.obs[name].to_numpy() for name in ("n_model_counts", "n_counts", "n_silent_counts")}
     return Mapping(
-        adata.obsm.get("latent"),
-        adata.obsm.get("neighbour_distances"),
-        adata.obsm.get("neighbour_indices"),
-        adata.obsm.get("logistic_scores"),
-        *(adata.obs[name].to_numpy() for name in ("n_model_counts", "n_counts", "n_silent_counts")),
-        json.loads(adata.uns["mapping"]),
-        adata.obs_names,
+        latent=adata.obsm.get("latent"),
+        distances=adata.obsm.get("neighbour_distances"),
+        indices=adata.obsm.get("neighbour_indices"),
+        logistic_scores=adata.obsm.get("logistic_scores"),
+        **obs,
+        info=json.loads(adata.uns["mapping"]),
+        barcodes=adata.obs_names,
     )

@@ -149,16 +149,16 @@ def lineage_level(ontology: Ontology, labels: Sequence[str], cl_ids: Sequence[st
         if not joined:
             return coarse
         best = min(
-            joined, key=lambda term: (-joined[term].sum(), _steps(ontology, cl_ids, term, joined[term]))
+            joined, key=lambda term: (-int(joined[term].sum()), _steps(ontology, cl_ids, term, joined[term]))
         )
-        for position in np.flatnonzero(joined[best]):
+        for position in np.flatnonzero(joined[best]).tolist():
             coarse[labels[position]] = ontology.name(best)
         left &= ~joined[best]
 
 
 def _steps(ontology: Ontology, cl_ids: Sequence[str], term: str, inside: np.ndarray) -> int:
     """How many nearer ancestors the labels have, summed: small for a class that fits them closely."""
-    return sum(ontology.lineage(cl_ids[position]).index(term) for position in np.flatnonzero(inside))
+    return sum(ontology.lineage(cl_ids[position]).index(term) for position in np.flatnonzero(inside).tolist())
 
 
 def nearest_safe_ancestor(

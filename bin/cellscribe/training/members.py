@@ -99,6 +99,7 @@ def train_encoder(
         accelerator="gpu" if on_gpu else "cpu",
         enable_progress_bar=False,
         logger=False,
+        callbacks=[_said_every_tenth(epochs)],
     )
     encoder = encoder_of(model)
     some = adata[: min(500, adata.n_obs)]
@@ -108,6 +109,19 @@ def train_encoder(
         raise CellscribeError(f"the exported encoder differs from scvi-tools' by {gap:.2g}")
     log(f"scVI: {model.trainer.current_epoch} epochs on {adata.n_obs:,} cells")
     return encoder
+
+
+def _said_every_tenth(epochs: int) -> Any:
+    """A callback of the trainer that says how far it is."""
+    from lightning.pytorch.callbacks import Callback
+
+    class Said(Callback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            done = trainer.current_epoch + 1
+            if done * 10 // epochs > (done - 1) * 10 // epochs:
+                log(f"scVI: epoch {done} of at most {epochs}")
+
+    return Said()
 
 
 def encoder_of(model: Any) -> Encoder:
