@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -170,7 +171,7 @@ def run_check(
         url = settings["model"]["url"]
         settings["annotate"] = _options(ANNOTATE, params) | {"model_url": url}
         row_schema = read_json(input_schema_file)["items"]
-        rows = _rows(sheet, params, row_schema["properties"], problems)
+        rows = _rows(sheet, params, row_schema["properties"], launch.launch_dir, problems)
         samples = check_samples(rows, params, row_schema, launch, problems)
     problems.stop()
     return samples, settings
@@ -218,8 +219,13 @@ def _unknown(given: Mapping[str, Any], known: Iterable[str]) -> list[str]:
     return [name for name in unknown if name not in twins]
 
 
-def _check_order(values: Mapping[str, Any], where: str, problems: Problems) -> None:
+def _check_order(
+    values: Mapping[str, Any], where: str, problems: Problems, changed: Iterable[str] | None = None
+) -> None:
+    """Note bounds in the wrong order; with `changed`, only those that one of these names is part of."""
     for low, high in ORDERED:
+        if changed is not None and not {low, high} & set(changed):
+            continue
         lowest, highest = values.get(low), values.get(high)
         if lowest is not None and highest is not None and lowest > highest:
             problems.add(f"{where}{low} ({lowest}) is above {high} ({highest}); nothing fits between them")
@@ -290,7 +296,11 @@ def _training(params: Mapping[str, Any], launch: Launch, problems: Problems) -> 
 
 
 def _rows(
-    sheet: Path | None, params: Mapping[str, Any], columns: Iterable[str], problems: Problems
+    sheet: Path | None,
+    params: Mapping[str, Any],
+    columns: Iterable[str],
+    launch_dir: str,
+    problems: Problems,
 ) -> list[Row]:
     given = params["input"]
     if given is None:
@@ -303,7 +313,9 @@ def _rows(
     if given.lower().endswith(SHEET_SUFFIXES):
         problems.add(f"--input: the sample sheet {shown(given)} does not exist, or is no file")
         return []
-    return [Row("--input", {"sample": name_of(given), "path": given})]
+    # The whole path: `--input outs` is named by the folder that the run was started in.
+    whole = given if is_uri(given) else posixpath.normpath(_absolute(given, launch_dir))
+    return [Row("--input", {"sample": name_of(whole), "path": given})]
 
 
 def check_samples(
@@ -320,7 +332,7 @@ def check_samples(
     for row in rows:
         values = _check_row(row, columns, schema["required"], problems)
         resolved = _resolve(values, params)
-        _check_order(resolved, f"{row.where}: ", problems)
+        _check_order(resolved, f"{row.where}: ", problems, values)
         name, path = values.get("sample"), values.get("path")
         if name:
             _check_twice(row.where, name, seen, problems)
@@ -418,7 +430,7 @@ def name_of(path: str) -> str:
         return "sample"
     last = re.sub(r"\.(h5ad|h5)$", "", parts[-1], flags=re.I)
     stripped = MATRIX_SUFFIX.sub("", last)
-    if stripped != last and stripped:
+    if stripped != last and not GENERIC.fullmatch(last):
         return clean_name(stripped)
     parts[-1] = last
     if len(parts) > 1 and GENE_MATRICES.search(parts[-2]):

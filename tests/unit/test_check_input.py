@@ -1,0 +1,456 @@
+"""CHECK_INPUT: what it lets pass, what it refuses, and that it says everything at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cellscribe.check_input import clean_name, name_of, run_check
+from cellscribe.errors import InputError
+from cellscribe.schema import coerce, nearest, parameters, problem
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "nextflow_schema.json"
+DEFAULTS = {name: part.get("default") for name, part in parameters(json.loads(SCHEMA.read_text())).items()}
+
+
+class Folder:
+    """A launch folder with two samples in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        for name in ("a.h5ad", "b.h5ad"):
+            (path / name).touch()
+
+    def sheet(self, content: str | bytes, name: str = "sheet.csv") -> Path:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    def check(
+        self, sheet: Path | None = None, *, sees_paths: bool = True, **params: Any
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        if sheet is not None:
+            params.setdefault("input", str(sheet))
+        launch = {
+            "params": {**DEFAULTS, "model": "./model", **params},
+            "launch_dir": str(self.path),
+            "project_dir": str(ROOT),
+            "sees_paths": sees_paths,
+        }
+        (self.path / "model").mkdir(exist_ok=True)
+        (self.path / "launch.json").write_text(json.dumps(launch))
+        return run_check(
+            self.path / "launch.json",
+            sheet,
+            SCHEMA,
+            ROOT / "assets" / "schema_input.json",
+            ROOT / "assets" / "models.csv",
+        )
+
+    def problems(self, sheet: Path | None = None, **params: Any) -> list[str]:
+        with pytest.raises(InputError) as caught:
+            self.check(sheet, **params)
+        return [line[4:] for line in str(caught.value).splitlines() if line.startswith("  - ")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+# --- the sheet's form ---
+
+SHEETS = {
+    "plain": "sample,path\na,a.h5ad\nb,b.h5ad\n",
+    "byte order mark and Windows line ends": "\ufeffsample,path\r\na,a.h5ad\r\nb,b.h5ad\r\n",
+    "old Mac line ends": "sample,path\ra,a.h5ad\rb,b.h5ad\r",
+    "semicolons": "sample;path\na;a.h5ad\nb;b.h5ad\n",
+    "tabs": "sample\tpath\na\ta.h5ad\nb\tb.h5ad\n",
+    "capitals and spaces": " Sample , PATH\n a , a.h5ad \nb,b.h5ad",
+    "quotes": '"sample","path"\n"a","a.h5ad"\nb,b.h5ad\n',
+    "blank lines and rows of commas": "\n\nsample,path,\n\na,a.h5ad,\n,,\nb,b.h5ad,\n\n",
+    "other order": "path,sample\na.h5ad,a\nb.h5ad,b\n",
+    "a short row": "sample,path,batch\na,a.h5ad\nb,b.h5ad\n",
+}
+
+
+@pytest.mark.parametrize("form", SHEETS)
+def test_every_form_of_the_same_sheet_gives_the_same_samples(folder: Folder, form: str) -> None:
+    samples, _ = folder.check(folder.sheet(SHEETS[form]))
+    assert [(sample["id"], Path(sample["paths"][0]).name) for sample in samples] == [
+        ("a", "a.h5ad"),
+        ("b", "b.h5ad"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "yml"])
+@pytest.mark.parametrize("head", ["", "samples:\n"])
+def test_yaml_holds_the_same_names(folder: Folder, suffix: str, head: str) -> None:
+    text = head + "- {sample: a, path: a.h5ad, min_genes: 10}\n- sample: 7\n  path: b.h5ad\n"
+    samples, _ = folder.check(folder.sheet(text, f"sheet.{suffix}"))
+    assert [sample["id"] for sample in samples] == ["a", "7"]
+    assert [sample["qc"].get("min_genes") for sample in samples] == [10, None]
+
+
+def test_utf_16_as_excel_saves_it_is_read(folder: Folder) -> None:
+    samples, _ = folder.check(folder.sheet("sample\tpath\na\ta.h5ad\n".encode("utf-16"), "sheet.tsv"))
+    assert [sample["id"] for sample in samples] == ["a"]
+
+
+def test_a_quoted_value_may_hold_the_delimiter(folder: Folder) -> None:
+    (folder.path / "a, b.h5ad").touch()
+    samples, _ = folder.check(folder.sheet('sample,path\na,"a, b.h5ad"\n'))
+    assert samples[0]["path"] == "a, b.h5ad"
+
+
+BROKEN = {
+    "empty": ("", "is empty"),
+    "blank": ("\n \n", "is empty"),
+    "no rows": ("sample,path\n", "has a header but no samples"),
+    "an unclosed quote": ('sample,path\na,"a.h5ad\nb,b.h5ad\n', "unclosed double quote"),
+    "a Latin letter": (b"sample,path\ncaf\xe9,a.h5ad\n", "byte 16 is no UTF-8 text"),
+    "an Excel file": (b"PK\x03\x04rest", "is an Excel file"),
+    "bytes": (b"sample,path\na\x00,a.h5ad\n", "no text"),
+    "two columns of one name": ("sample,path,sample\na,a.h5ad,b\n", "2 columns named 'sample'"),
+    "too many fields": ("sample,path\na,a.h5ad,,x\n", "line 2: has 4 fields, the header 2"),
+    "no path column": ("sample,paths\na,a.h5ad\n", "there is no column 'paths'; did you mean 'path'?"),
+    "a strange column": ("sample,path,colour\na,a.h5ad,red\n", "there is no column 'colour'; take it out"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_sheet_is_refused_and_says_why(folder: Folder, what: str) -> None:
+    content, words = BROKEN[what]
+    assert any(words in line for line in folder.problems(folder.sheet(content)))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "is no YAML"),
+        ("a", "must be a list"),
+        ("[]", "must be a list"),
+        ("- {sample: a, pth: a.h5ad}", "no column 'pth'; did you mean 'path'?"),
+        ("- {sample: a}", "entry 1, path: is empty"),
+        ("- {sample: a, path: [1]}", "entry 1, path: '[1]' is not text"),
+        ("- !!python/object/apply:os.system ['touch x']", "is no YAML"),
+    ],
+)
+def test_broken_yaml_is_refused_and_says_why(folder: Folder, text: str, words: str) -> None:
+    assert any(words in line for line in folder.problems(folder.sheet(text, "s.yaml")))
+
+
+# --- rows ---
+
+
+def test_all_problems_of_all_rows_and_parameters_are_told_at_once(folder: Folder) -> None:
+    sheet = folder.sheet(
+        "sample,path,organism,max_pct_mt,min_genes,max_genes\n"
+        "a,a.h5ad,humn,5,,\n"
+        "a,nowhere.h5ad,,abc,,\n"
+        "b b,b.h5ad,,101,,\n"
+        ",b.h5ad,,,,\n"
+        "c,,,,,\n"
+        "d,b.h5ad,,,20,10\n"
+    )
+    found = folder.problems(sheet, seed="x", doublts="off")
+    assert [line.split(":")[0] for line in found] == [
+        "--doublts",
+        "--seed",
+        "line 2, organism",
+        "line 3, max_pct_mt",
+        "line 3, sample",
+        "line 3, path",
+        "line 4, sample",
+        "line 4, max_pct_mt",
+        "line 5, sample",
+        "line 6, path",
+        "line 7",
+    ]
+    text = "\n".join(found)
+    assert "did you mean 'doublets'?" in text and "did you mean 'human'?" in text
+    assert "'abc' is not a number from 0 to 100" in text
+    assert "'a' was already given in line 2" in text
+    assert "min_genes (20) is above max_genes (10)" in text
+
+
+def test_names_that_differ_in_capitals_alone_are_refused(folder: Folder) -> None:
+    assert folder.problems(folder.sheet("sample,path\nLung,a.h5ad\nlung,b.h5ad\n"))[0].startswith(
+        "line 3, sample: 'lung'"
+    )
+
+
+@pytest.mark.parametrize("column", ["sample", "path", "batch", "counts_layer", "gene_column", "organism"])
+@pytest.mark.parametrize(
+    "value", ["$(touch x)", "`touch x`", "a'b", "x;rm y", "-rf", "a\\b", "<b>", "a|b", "a&b"]
+)
+def test_no_hostile_value_passes(folder: Folder, column: str, value: str) -> None:
+    row = {"sample": "a", "path": "a.h5ad", column: value}
+    sheet = folder.sheet(f"{','.join(row)}\n{','.join(row.values())}\n")
+    assert any(f"line 2, {column}: '{value}'" in line for line in folder.problems(sheet))
+
+
+def test_a_row_goes_before_the_parameters_and_an_empty_cell_does_not(folder: Folder) -> None:
+    sheet = folder.sheet(
+        "sample,path,organism,batch,gene_column,counts_layer,n_mads,max_pct_mt,expected_doublet_rate\n"
+        "a,a.h5ad,Mus musculus,b1,symbol,raw counts,3,12.5,0.1\nb,b.h5ad,,,,,,,\n"
+    )
+    own, other = folder.check(
+        sheet, organism="human", gene_column_name="id", n_mads=4, max_pct_mt="8", seed=9
+    )[0]
+    assert own["convert"] == {
+        "organism": "mouse",
+        "batch": "b1",
+        "gene_column": "symbol",
+        "counts_layer": "raw counts",
+        "call_cells": "auto",
+        "seed": 9,
+    }
+    assert (own["qc"]["n_mads"], own["qc"]["max_pct_mt"], own["qc"]["expected_doublet_rate"]) == (
+        3,
+        12.5,
+        0.1,
+    )
+    assert own["map"]["organism"] == "mouse" and own["map"]["gene_column_name"] == "symbol"
+    assert other["convert"]["organism"] == "human" and other["convert"]["batch"] == "b"
+    assert (other["qc"]["n_mads"], other["qc"]["max_pct_mt"]) == (4, 8)
+    assert "counts_layer" not in other["convert"] and "expected_doublet_rate" not in other["qc"]
+
+
+def test_a_row_may_contradict_a_parameter_and_is_told_so(folder: Folder) -> None:
+    sheet = folder.sheet("sample,path,min_counts\na,a.h5ad,500\n")
+    assert folder.problems(sheet, max_counts=100) == [
+        "line 2: min_counts (500) is above max_counts (100); nothing fits between them"
+    ]
+
+
+# --- paths ---
+
+
+def test_a_relative_path_is_looked_for_beside_the_sheet_first(folder: Folder) -> None:
+    sheet = folder.sheet("sample,path\nhere,x.h5ad\nthere,a.h5ad\n", "sheets/s.csv")
+    (folder.path / "sheets" / "x.h5ad").touch()
+    (folder.path / "x.h5ad").touch()
+    here, there = folder.check(sheet, input="sheets/s.csv")[0]
+    assert here["paths"][0] == str(folder.path / "sheets" / "x.h5ad")
+    assert there["paths"] == [str(folder.path / "sheets" / "a.h5ad"), str(folder.path / "a.h5ad")]
+
+
+def test_a_missing_path_says_where_it_was_looked_for(folder: Folder) -> None:
+    sheet = folder.sheet("sample,path\na,none.h5ad\n", "sheets/s.csv")
+    (line,) = folder.problems(sheet)
+    assert line == (
+        f"line 2, path: 'none.h5ad' does not exist (looked in {folder.path}/sheets and in {folder.path})"
+    )
+
+
+def test_where_a_task_cannot_see_the_paths_they_are_left_to_nextflow(folder: Folder) -> None:
+    samples, _ = folder.check(folder.sheet("sample,path\na,none.h5ad\n"), sees_paths=False)
+    assert samples[0]["paths"] == [str(folder.path / "none.h5ad")]
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://host.org/x.h5?download=true&v=1", "s3://bucket/run 1/outs".replace(" ", "_")]
+)
+def test_what_nextflow_fetches_is_not_looked_for(folder: Folder, uri: str) -> None:
+    samples, _ = folder.check(folder.sheet(f"sample,path\na,{uri}\n"))
+    assert samples[0]["paths"] == [uri]
+
+
+def test_a_sheet_in_a_bucket_has_its_relative_paths_there(folder: Folder) -> None:
+    sheet = folder.sheet("sample,path\na,x/outs\n")
+    samples, _ = folder.check(sheet, input="s3://bucket/sheets/s.csv", sees_paths=False)
+    assert samples[0]["paths"][0] == "s3://bucket/sheets/x/outs"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/runs/lung_3/outs", "lung_3"),
+        ("runs/lung_3/outs/", "lung_3"),
+        ("lung_3/outs/filtered_feature_bc_matrix.h5", "lung_3"),
+        ("lung_3/outs/filtered_feature_bc_matrix", "lung_3"),
+        ("lung_3/outs/filtered_gene_bc_matrices/GRCh38", "lung_3"),
+        ("lung_3/outs/filtered_gene_bc_matrices/mm10/", "lung_3"),
+        ("run/outs/per_sample_outs/S1/count/sample_filtered_feature_bc_matrix.h5", "S1"),
+        ("run/outs/per_sample_outs/S1", "S1"),
+        ("data/pbmc4k_filtered_feature_bc_matrix.h5", "pbmc4k"),
+        ("data/my sample (1).h5ad", "my_sample_1"),
+        ("x.h5ad", "x"),
+        ("X.H5AD", "X"),
+        ("https://host.org/a/b.h5?x=1", "b"),
+        ("s3://bucket/donor-7/outs", "donor-7"),
+        ("outs", "outs"),
+        ("../..", "sample"),
+        ("é.h5ad", "sample"),
+        ("v1.2_pbmc.h5ad", "v1.2_pbmc"),
+    ],
+)
+def test_the_name_of_a_sample_comes_from_its_path(path: str, name: str) -> None:
+    assert name_of(path) == name
+
+
+def test_a_name_made_of_any_text_fits_the_rule() -> None:
+    rule = json.loads((ROOT / "assets" / "schema_input.json").read_text())["items"]["properties"]["sample"]
+    for text in ("", "___", "-x", "a" * 300, "ä ö", "..", "x\ny", "a--b__"):
+        assert problem(clean_name(text), rule) is None
+
+
+def test_input_may_be_data_itself(folder: Folder) -> None:
+    (folder.path / "lung_3" / "outs").mkdir(parents=True)
+    (sample,) = folder.check(input="lung_3/outs")[0]
+    assert (sample["id"], sample["paths"]) == ("lung_3", [str(folder.path / "lung_3" / "outs")])
+
+
+def test_data_in_the_launch_folder_is_named_after_it(folder: Folder) -> None:
+    (folder.path / "outs").mkdir()
+    for given in ("outs", "./outs", "../" + folder.path.name + "/outs"):
+        assert folder.check(input=given)[0][0]["id"] == clean_name(folder.path.name)
+
+
+def test_data_that_is_nowhere_is_told(folder: Folder) -> None:
+    assert folder.problems(input="none/outs") == ["--input, path: 'none/outs' does not exist"]
+
+
+def test_a_sheet_that_is_nowhere_is_told(folder: Folder) -> None:
+    assert folder.problems(input="none.csv") == [
+        "--input: the sample sheet 'none.csv' does not exist, or is no file"
+    ]
+
+
+# --- parameters ---
+
+
+def test_without_an_input_the_message_says_what_to_give(folder: Folder) -> None:
+    (line,) = folder.problems()
+    assert line.startswith("--input: needed")
+
+
+@pytest.mark.parametrize("value", ["false", False, "False", " false "])
+def test_a_boolean_may_arrive_as_text(folder: Folder, value: object) -> None:
+    samples, settings = folder.check(input="a.h5ad", use_model_cache=value, use_gpu=value)
+    assert settings["params"]["use_model_cache"] is False
+    assert samples[0]["map"]["use_gpu"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("value", "given"), [(True, "true"), (False, "false"), ("false", "false"), ("auto", "auto")]
+)
+def test_call_cells_takes_words_and_booleans(folder: Folder, value: object, given: str) -> None:
+    assert folder.check(input="a.h5ad", call_cells=value)[0][0]["convert"]["call_cells"] == given
+
+
+def test_a_number_may_stand_where_text_is_wanted(folder: Folder) -> None:
+    assert folder.check(input="a.h5ad", run_name=5)[1]["annotate"]["run_name"] == "5"
+
+
+def test_a_parameter_without_its_value_is_told(folder: Folder) -> None:
+    (line,) = folder.problems(input="a.h5ad", run_name=True)
+    assert line == "--run_name: 'true' stands where a value should: write one after the parameter's name"
+
+
+def test_nextflows_twin_of_a_dashed_name_is_told_once(folder: Folder) -> None:
+    found = folder.problems(input="a.h5ad", **{"min-genes": 5, "minGenes": 5})
+    assert found == ["--min-genes: there is no such parameter; did you mean 'min_genes'?"]
+
+
+def test_an_empty_parameter_is_one_not_given(folder: Folder) -> None:
+    samples, settings = folder.check(input="a.h5ad", run_name="", organism="", min_genes=" ")
+    assert "run_name" not in settings["annotate"] and settings["params"]["organism"] == "auto"
+    assert "min_genes" not in samples[0]["qc"]
+
+
+def test_overlaps_in_the_wrong_order_are_told(folder: Folder) -> None:
+    (line,) = folder.problems(input="a.h5ad", min_gene_overlap=0.9)
+    assert line.startswith("min_gene_overlap (0.9) is above warn_gene_overlap (0.8)")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1_000", "0x10", "1,5"])
+def test_what_only_looks_like_a_number_is_refused(folder: Folder, value: str) -> None:
+    assert folder.problems(input="a.h5ad", n_mads=value) == [
+        f"--n_mads: '{value}' is not a number of 0 or more"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "rule", "expected"),
+    [
+        ("5", {"type": "integer"}, 5),
+        ("-5", {"type": "integer"}, -5),
+        ("5.0", {"type": "number"}, 5.0),
+        ("1e3", {"type": "number"}, 1000.0),
+        (5, {"type": "string"}, "5"),
+        (None, {"type": "string"}, None),
+        (" x ", {"type": "string"}, "x"),
+        ("maybe", {"type": "boolean"}, "maybe"),
+    ],
+)
+def test_values_get_the_type_of_their_schema(value: object, rule: dict[str, str], expected: object) -> None:
+    got = coerce(value, rule)
+    assert got == expected and type(got) is type(expected)
+
+
+def test_a_suggestion_comes_only_where_a_name_is_near() -> None:
+    assert nearest("annotationPrefix", DEFAULTS) == "; did you mean 'annotation_prefix'?"
+    assert nearest("zzzz", DEFAULTS) == ""
+
+
+# --- the model ---
+
+
+def test_the_embedded_model_is_found_by_its_name(folder: Folder) -> None:
+    model = folder.check(input="a.h5ad", model="pbmc")[1]["model"]
+    assert model["source"] == str(ROOT / "assets" / "models" / "pbmc")
+    assert model["url"] == "assets/models/pbmc" and model["remote"] is False
+
+
+def test_an_unknown_model_is_told_with_the_nearest(folder: Folder) -> None:
+    (line,) = folder.problems(input="a.h5ad", model="pmbc")
+    assert "'pmbc' is not in the catalogue; did you mean 'pbmc'?" in line
+
+
+def test_a_model_may_be_an_address(folder: Folder) -> None:
+    model = folder.check(input="a.h5ad", model="https://host.org/m.zip", model_sha256="AB" * 32)[1]["model"]
+    assert model == {
+        "source": "https://host.org/m.zip",
+        "url": "https://host.org/m.zip",
+        "sha256": "ab" * 32,
+        "remote": True,
+    }
+
+
+def test_a_model_that_is_nowhere_is_told(folder: Folder) -> None:
+    (line,) = folder.problems(input="a.h5ad", model="none/model")
+    assert line == f"--model: '{folder.path}/none/model' does not exist"
+
+
+# --- training ---
+
+
+def test_training_needs_a_reference_and_labels_and_no_input(folder: Folder) -> None:
+    found = folder.problems(mode="train")
+    assert [line.split(":")[0] for line in found] == ["--reference", "--label_key"]
+
+
+def test_training_takes_several_references_and_names_the_model(folder: Folder) -> None:
+    samples, settings = folder.check(
+        mode="train",
+        reference="a.h5ad, b.h5ad",
+        label_key="cell_type",
+        levels="broad,fine",
+        batch_key="donor",
+    )
+    train = settings["train"]
+    assert samples == [] and train["name"] == "a"
+    assert train["references"] == [str(folder.path / "a.h5ad"), str(folder.path / "b.h5ad")]
+    assert train["options"]["levels"] == "broad,fine" and "max_epochs" not in train["options"]
+
+
+def test_a_reference_that_is_nowhere_is_told(folder: Folder) -> None:
+    (line,) = folder.problems(mode="train", reference="a.h5ad,no.h5ad", label_key="x")
+    assert line == f"--reference: '{folder.path}/no.h5ad' does not exist"
