@@ -116,7 +116,7 @@ def test_antibodies_of_a_genes_name_are_not_counted_as_the_gene(query, tmp_path)
     )
     cells.var["feature_types"], antibodies.var["feature_types"] = "Gene Expression", "Antibody Capture"
     both = anndata.concat([cells, antibodies], axis=1, merge="first")
-    both.var["gene_ids"] = ""
+    both.var = both.var.assign(gene_ids="").set_axis([*cells.var_names, *genes])
     both.write_h5ad(tmp_path / "both.h5ad")
     annotate_file(query, tmp_path / "plain.h5ad", Model(small_model("logistic")))
     annotate_file(tmp_path / "both.h5ad", tmp_path / "out.h5ad", Model(small_model("logistic")))
