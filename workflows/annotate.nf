@@ -6,7 +6,7 @@ include { ANNOTATE    } from '../modules/annotate'
 include { REPORT      } from '../modules/report'
 include { SUMMARY     } from '../modules/summary'
 include { MULTIQC     } from '../modules/multiqc'
-include { modelSource ; readJson ; readSamples } from './inputs'
+include { missingPaths ; modelSource ; readJson ; readSamples } from './inputs'
 
 // Names the cells of every sample. A sample that fails at a step is absent from the next: the joins drop it.
 workflow ANNOTATION {
@@ -17,7 +17,14 @@ workflow ANNOTATION {
     multiqc_config
 
     main:
-    def samples = checked.flatMap { json -> readSamples(json) }
+    def samples = checked.flatMap { json ->
+        def read = readSamples(json)
+        // Here, not in the function: an error there reaches the user without its words.
+        if (missingPaths(read)) {
+            error(missingPaths(read))
+        }
+        read
+    }
     def run     = settings.map { json -> readJson(json) }.first()
 
     FETCH_MODEL(run.map { run_settings -> modelSource(run_settings) })

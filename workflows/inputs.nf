@@ -4,19 +4,21 @@ def readJson(json) {
     return new groovy.json.JsonSlurperClassic().parseText(json.text)
 }
 
-// One map a sample, its data a file. A task may not see the paths (a container, a bucket), so that all that are
-// nowhere are told here, at once.
+// One map a sample, its data a file; null where it is nowhere.
 def readSamples(json) {
-    def samples = readJson(json).collect { sample ->
+    return readJson(json).collect { sample ->
         def places = sample.paths.collect { path -> file(path, glob: false) }
         sample + [meta: [id: sample.id], data: places.find { place -> place.exists() }]
     }
+}
+
+// What to say of samples that are nowhere, all at once; '' where none is. A task may not see the paths (a container,
+// a bucket), so that CHECK_INPUT cannot tell.
+def missingPaths(samples) {
     def missing = samples.findAll { sample -> !sample.data }
-    if (missing) {
-        def lines = missing.collect { sample -> "  - sample '${sample.id}': ${sample.paths.join(', nor ')}" }
-        error("${missing.size()} of ${samples.size()} samples have a path that does not exist:\n${lines.join('\n')}")
-    }
-    return samples
+    def lines = missing.collect { sample -> "  - sample '${sample.id}': ${sample.paths.join(', nor ')}" }
+    def counted = "${missing.size()} of ${samples.size()} samples have a path that does not exist:"
+    return missing ? "${counted}\n${lines.join('\n')}" : ''
 }
 
 // What FETCH_MODEL takes: the model, its sha256, and whether to keep it. A model in the cache is not fetched again.

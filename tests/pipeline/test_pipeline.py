@@ -1,0 +1,247 @@
+"""The pipeline as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from nextflow_runner import DEMO, Launch, Run
+
+from cellscribe.contract import OutputNames
+
+SAMPLE_FILES = [
+    "annotated.h5ad",
+    "markers.tsv",
+    "predictions.tsv.gz",
+    "qc.json",
+    "removed.tsv.gz",
+    "report.html",
+]
+RUN_FILES = {
+    "summary/summary.tsv",
+    "summary/failures.tsv",
+    "summary/multiqc_report.html",
+    "pipeline_info/report.html",
+    "pipeline_info/timeline.html",
+    "pipeline_info/trace.txt",
+    "pipeline_info/versions.yml",
+    "pipeline_info/params.json",
+}
+ONCE = ["CHECK_INPUT", "FETCH_MODEL", "MULTIQC", "SUMMARY", "VERSIONS"]
+PER_SAMPLE = ["ANNOTATE", "CONVERT", "MAP", "QC", "REPORT"]
+
+
+def sample_files(*samples: str) -> set[str]:
+    return {f"samples/{sample}/{sample}.{name}" for sample in samples for name in SAMPLE_FILES}
+
+
+def every_task(*samples: str) -> list[str]:
+    return sorted(ONCE + [f"{step} ({sample})" for step in PER_SAMPLE for sample in samples])
+
+
+# --- the demo: real cells, the embedded model ---
+
+
+def test_the_demo_ends_well_with_every_file_of_a_run_and_no_other(demo: Any) -> None:
+    assert demo.run.returncode == 0, demo.run.output
+    assert demo.run.files() == RUN_FILES | sample_files("demo")
+    assert "Done." in demo.run.output and "results/summary/multiqc_report.html" in demo.run.output
+
+
+def test_the_demos_cells_have_every_part_of_the_output_contract(demo: Any) -> None:
+    adata = anndata.read_h5ad(demo.run.results / "samples/demo/demo.annotated.h5ad")
+    names = OutputNames.of()
+    assert 400 < adata.n_obs <= 559
+    assert adata.obs[names.predicted].notna().all() and adata.obs[names.predicted].nunique() > 1
+    assert adata.obs[names.uncertainty].between(0, 1).all()
+    assert {names.final, names.reason, names.cl_id, names.cluster, names.reference_distance} <= set(adata.obs)
+    for key in (names.embedding, names.umap, names.umap_explorer, names.reference_umap):
+        assert np.isfinite(np.asarray(adata.obsm[key])).all()
+    assert np.asarray(adata.obsm[names.umap]).shape == (adata.n_obs, 2)
+    assert names.predictions in adata.uns
+    assert set(np.unique(adata.X.data % 1)) == {0}
+
+
+def test_the_demos_file_holds_plain_strings(demo: Any) -> None:
+    with h5py.File(demo.run.results / "samples/demo/demo.annotated.h5ad") as file:
+        found: set[str] = set()
+        file.visititems(lambda name, item: found.add(item.attrs.get("encoding-type", "")))
+    assert not {kind for kind in found if "nullable" in kind}
+
+
+def test_the_demos_table_page_and_summary_agree_with_its_cells(demo: Any) -> None:
+    folder = demo.run.results / "samples" / "demo"
+    adata = anndata.read_h5ad(folder / "demo.annotated.h5ad", backed="r")
+    predictions = pd.read_csv(folder / "demo.predictions.tsv.gz", sep="\t")
+    qc = json.loads((folder / "demo.qc.json").read_text())
+    (row,) = demo.run.table("summary/summary.tsv")
+    assert len(predictions) == adata.n_obs == qc["n_cells_after"] == int(row["n_cells_kept"])
+    assert row["status"] == "done" and row["sample"] == "demo"
+    page = (folder / "demo.report.html").read_text()
+    assert "demo" in page and len(page) < 8_000_000
+    assert 'src="http' not in page and 'href="http://' not in page
+
+
+def test_the_demo_records_parameters_versions_and_no_failure(demo: Any) -> None:
+    info = demo.run.results / "pipeline_info"
+    settings = json.loads((info / "params.json").read_text())
+    assert settings["params"]["model"] == "pbmc" and settings["mode"] == "annotate"
+    assert yaml.safe_load((info / "versions.yml").read_text())["Workflow"]["cellscribe"] == "0.1.0"
+    assert (demo.run.results / "summary" / "failures.tsv").read_text().splitlines() == [
+        "sample\tstep\texit_code\tmeaning\tmessage"
+    ]
+
+
+def test_with_resume_nothing_runs_again(demo: Any) -> None:
+    again = demo.launch.run("-profile", "test", "-resume")
+    assert again.returncode == 0, again.output
+    assert again.tasks("Submitted") == []
+    assert again.tasks("Cached") == every_task("demo")
+    assert again.files() == RUN_FILES | sample_files("demo")
+
+
+# --- a model of one's own, and a bad sample ---
+
+
+def test_training_leaves_a_model_with_its_card(trained: Any) -> None:
+    assert trained.train.returncode == 0, trained.train.output
+    model = trained.train.results / "models" / "small"
+    assert json.loads((model / "manifest.json").read_text())["name"] == "small"
+    assert {"MLmodel", "card.md", "card.html", "evaluation.json"} <= {path.name for path in model.iterdir()}
+
+
+def test_a_trained_model_names_new_cells_as_they_are(trained: Any) -> None:
+    adata = anndata.read_h5ad(trained.annotate.results / "samples/good/good.annotated.h5ad")
+    names = OutputNames.of(run_name="day1")
+    right = adata.obs[names.predicted].astype(str) == adata.obs["cell_type"].astype(str)
+    assert right.mean() > 0.9
+    assert names.level("broad") in adata.obs
+
+
+def test_one_bad_sample_leaves_the_others_alone_and_is_told(trained: Any) -> None:
+    run = trained.annotate
+    assert run.returncode != 0
+    assert sample_files("good") <= run.files() and not any("samples/bad" in name for name in run.files())
+    (failure,) = run.table("summary/failures.tsv")
+    assert (failure["sample"], failure["step"], failure["exit_code"]) == ("bad", "CONVERT", "3")
+    assert "bad.h5ad" in failure["message"] and "HDF5" in failure["message"]
+    assert "bad: CONVERT ended with 3 (bad input)" in run.output
+    assert [row["status"] for row in run.table("summary/summary.tsv")] == ["done", "failed"]
+
+
+# --- what happens to every run, on files of no content ---
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launch, Run]:
+    launch = Launch(tmp_path_factory.mktemp("stub"))
+    (launch.folder / "my data (1)").mkdir()
+    shutil.copy(DEMO, launch.folder / "my data (1)")
+    (launch.folder / "b" / "outs").mkdir(parents=True)
+    (launch.folder / "model").mkdir()
+    launch.write(
+        "sheet.tsv",
+        f"sample\tpath\na\tmy data (1)/{DEMO.name}\nb\tb/outs\nc.1\t{DEMO}\n".replace("\n", "\r\n"),
+    )
+    return launch, launch.run("-stub-run", "--input", "sheet.tsv", "--model", "./model")
+
+
+def test_a_stub_run_makes_every_file(stub: tuple[Launch, Run]) -> None:
+    _, run = stub
+    assert run.returncode == 0, run.output
+    assert run.files() == RUN_FILES | sample_files("a", "b", "c.1")
+    assert run.tasks("Submitted") == every_task("a", "b", "c.1")
+
+
+@pytest.mark.parametrize(
+    ("option", "again"),
+    [
+        (("--run_name", "7"), {"ANNOTATE", "REPORT", "SUMMARY", "MULTIQC"}),
+        (("--min_genes", "10"), {"QC", "MAP", "ANNOTATE", "REPORT", "SUMMARY", "MULTIQC"}),
+    ],
+)
+def test_a_changed_option_repeats_only_the_steps_that_it_touches(
+    stub: tuple[Launch, Run], option: tuple[str, str], again: set[str]
+) -> None:
+    launch, _ = stub
+    run = launch.run("-stub-run", "--input", "sheet.tsv", "--model", "./model", "-resume", *option)
+    assert run.returncode == 0, run.output
+    steps = {name.split(" ")[0] for name in run.tasks("Submitted")}
+    # SUMMARY and MULTIQC follow only where a file that they read has changed.
+    assert steps - {"CHECK_INPUT", "SUMMARY", "MULTIQC"} == again - {"SUMMARY", "MULTIQC"}
+
+
+def test_what_a_bigger_machine_can_mend_is_tried_again_with_more(launch: Launch) -> None:
+    launch.write(
+        "killed.config",
+        "process { withName: QC { memory = { 1.GB * task.attempt }\n"
+        "beforeScript = { task.attempt == 1 ? 'exit 137' : 'true' } } }\n",
+    )
+    run = launch.run("-stub-run", "-c", "killed.config", "-profile", "test")
+    assert run.returncode == 0, run.output
+    tries = [row for row in run.table("pipeline_info/trace.txt") if row["process"].endswith(":QC")]
+    assert [(row["status"], row["exit"], row["attempt"]) for row in tries] == [
+        ("FAILED", "137", "1"),
+        ("COMPLETED", "0", "2"),
+    ]
+    assert run.table("summary/failures.tsv") == []
+
+
+def test_where_every_sample_fails_the_run_still_sums_up(launch: Launch) -> None:
+    (launch.folder / "model").mkdir()
+    launch.write(
+        "fail.config", "process { withName: CONVERT { beforeScript = 'echo error: no cells >&2; exit 5' } }\n"
+    )
+    run = launch.run("-stub-run", "-c", "fail.config", "-profile", "test", "--model", "./model")
+    assert run.returncode != 0
+    assert {"summary/summary.tsv", "summary/multiqc_report.html"} <= run.files()
+    (failure,) = run.table("summary/failures.tsv")
+    assert (failure["sample"], failure["step"], failure["exit_code"]) == ("demo", "CONVERT", "5")
+    assert failure["meaning"] == "nothing left after quality control"
+
+
+# --- parameters ---
+
+
+def test_all_wrong_parameters_and_rows_are_told_at_once_and_nothing_runs(launch: Launch) -> None:
+    launch.write("s.csv", "sample,path\na,none.h5ad\na b,none.h5\n")
+    wrong = "--input s.csv --organism humen --doubletss off --n_mads many --min-genes 5 --model pmbc"
+    run = launch.run(*wrong.split())
+    assert run.returncode != 0
+    for words in (
+        "did you mean 'human'?",
+        "did you mean 'doublets'?",
+        "'many' is not a number",
+        "did you mean 'min_genes'?",
+        "did you mean 'pbmc'?",
+        "line 2, path: 'none.h5ad' does not exist",
+        "line 3, sample: 'a b'",
+    ):
+        assert words in run.output
+    assert run.tasks("Submitted") == ["CHECK_INPUT"]
+
+
+def test_paths_that_a_task_cannot_see_are_told_at_once_too(launch: Launch) -> None:
+    # As in a container or a bucket: CHECK_INPUT leaves what is no plain path to Nextflow.
+    (launch.folder / "model").mkdir()
+    launch.write("s.csv", "sample,path\nx,file:///none/x.h5ad\ny,file:///none/y.h5ad\n")
+    run = launch.run("-stub-run", "--input", "s.csv", "--model", "./model")
+    assert run.returncode != 0
+    assert "2 of 2 samples have a path that does not exist" in run.output
+    assert "'x': file:///none/x.h5ad" in run.output and "'y': file:///none/y.h5ad" in run.output
+
+
+def test_help_lists_the_parameters_and_leaves_nothing(launch: Launch) -> None:
+    short, full = launch.run("--help"), launch.run("--help", "full")
+    assert short.returncode == full.returncode == 0
+    assert "--input" in short.output and "[annotate, train; default: annotate]" in short.output
+    assert "--n_latent" not in short.output and "--n_latent" in full.output
+    assert not Path(launch.folder / "results").exists()
