@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from cellscribe.cli import log
 from cellscribe.contract import OutputNames
 from cellscribe.errors import InputError
-from cellscribe.io import read_json, write_json
+from cellscribe.io import read_json, umask, write_json
 from cellscribe.model import manifest
 from cellscribe.model.calibration import fit_pool, pool, softmax
 from cellscribe.model.encoder import Encoder
@@ -460,6 +460,8 @@ def run_train(options: TrainOptions) -> Path:
         )
         write_card(folder, fields, evaluation, evaluation_of_labels)
         write_mlflow(folder)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask())
         sha256 = write_manifest(folder, fields)
         if options.output.exists():
             shutil.rmtree(options.output)

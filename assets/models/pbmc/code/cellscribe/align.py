@@ -1,0 +1,150 @@
+"""Fit a query's genes to a model's genes, sparsely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+
+from cellscribe.errors import InputError, ModelMismatchError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ID_COLUMNS = ("gene_ids", "gene_id", "feature_id", "ensembl_id", "ensembl")
+SYMBOL_COLUMNS = ("gene_symbols", "feature_name", "gene_name", "gene_symbol", "symbol")
+
+
+@dataclass(frozen=True)
+class GeneMatch:
+    """Which query gene is which model gene.
+
+    selector: CSR (n_query_genes, n_model_genes); counts @ selector are the counts on the model's genes.
+    Query genes that name the same model gene are summed. found: bool (n_model_genes,).
+    """
+
+    selector: sp.csr_matrix
+    found: np.ndarray
+    matched_by: str
+    n_duplicates: int = 0
+    candidates: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def overlap(self) -> float:
+        """Share of the model's genes that the query has, 0 to 1."""
+        return float(self.found.mean()) if len(self.found) else 0.0
+
+
+def without_version(ids: pd.Series) -> pd.Series:
+    """Ensembl ids without their version (ENSG00000000003.15 -> ENSG00000000003); other names unchanged."""
+    return ids.astype(str).str.replace(r"^(ENS[A-Z]*G\d{11})\.\d+$", r"\1", regex=True)
+
+
+def query_gene_names(var: pd.DataFrame, gene_column: str | None = None) -> dict[str, pd.Series]:
+    """Every set of names that the query's genes go by, the likeliest first.
+
+    With `gene_column`, only that column (or `index`). Raises InputError where there is no such column.
+    """
+    index = var.index.to_series()
+    if gene_column:
+        if gene_column in ("index", "var.index"):
+            return {"index": without_version(index)}
+        if gene_column not in var.columns:
+            raise InputError(
+                f"there is no var column '{gene_column}'; there are: {', '.join(map(str, var.columns)) or 'none'}",
+                "Name one of these with --gene_column_name, or leave it out: the best column is found by itself.",
+            )
+        return {gene_column: without_version(var[gene_column])}
+    names = {column: var[column] for column in (*ID_COLUMNS, *SYMBOL_COLUMNS) if column in var.columns}
+    names["index"] = index
+    return {column: without_version(series) for column, series in names.items()}
+
+
+def match_genes(var: pd.DataFrame, genes: pd.DataFrame, gene_column: str | None = None) -> GeneMatch:
+    """Match the query's genes to the model's by ids or symbols, whichever find more.
+
+    var: the query's genes, (n_query_genes, ...). genes: the model's, columns `gene_id` and `symbol`.
+    Where the best set of names leaves model genes unfound, the other sets fill in one by one: a query whose
+    symbols are of another year still has most ids.
+    """
+    columns = query_gene_names(var, gene_column)
+    keys = {
+        name: {str(key): i for i, key in reversed(list(enumerate(genes[name]))) if str(key)}
+        for name in ("gene_id", "symbol")
+    }
+    hits: dict[str, np.ndarray] = {}
+    for column, names in columns.items():
+        for kind, positions in keys.items():
+            found = names.map(positions).to_numpy(dtype=float, na_value=np.nan)
+            key = f"{column}:{kind}"
+            hits[key] = np.where(np.isnan(found), -1, found).astype(int)
+    order = sorted(hits, key=lambda key: -len(np.unique(hits[key][hits[key] >= 0])))
+    best = hits[order[0]].copy()
+    for key in order[1:]:
+        taken = set(best[best >= 0].tolist())
+        fill = (best < 0) & (hits[key] >= 0) & ~np.isin(hits[key], list(taken))
+        best[fill] = hits[key][fill]
+    rows = np.flatnonzero(best >= 0)
+    n_genes = len(genes)
+    selector = sp.csr_matrix(
+        (np.ones(len(rows), dtype=np.float32), (rows, best[rows])), shape=(len(var), n_genes)
+    )
+    found = np.zeros(n_genes, dtype=bool)
+    found[best[rows]] = True
+    column, kind = order[0].rsplit(":", 1)
+    return GeneMatch(
+        selector=selector,
+        found=found,
+        matched_by=column
+        if column != "index"
+        else ("gene ids in the index" if kind == "gene_id" else "index"),
+        n_duplicates=len(rows) - int(found.sum()),
+        candidates={key: len(np.unique(hits[key][hits[key] >= 0])) / max(n_genes, 1) for key in order},
+    )
+
+
+def looks_like(names: pd.Series) -> str:
+    """What a set of gene names looks like, in words, with three of them: for messages."""
+    sample = names.astype(str)
+    shown = ", ".join(sample.head(3))
+    if sample.str.match(r"ENSMUSG\d+").mean() > 0.5:
+        return f"mouse Ensembl ids ({shown})"
+    if sample.str.match(r"ENSG\d+").mean() > 0.5:
+        return f"human Ensembl ids ({shown})"
+    letters = sample[sample.str.contains("[A-Za-z]")]
+    if len(letters) and letters.str.match(r"^[A-Z][a-z0-9]+").mean() > 0.5:
+        return f"mouse symbols ({shown})"
+    if len(letters) and (letters == letters.str.upper()).mean() > 0.5:
+        return f"human symbols ({shown})"
+    if sample.str.fullmatch(r"\d+").mean() > 0.5:
+        return f"numbers ({shown})"
+    return f"{shown}"
+
+
+def check_overlap(
+    match: GeneMatch,
+    names: pd.Series,
+    *,
+    model: str,
+    organism: str,
+    minimum: float = 0.5,
+    warn_below: float = 0.8,
+) -> list[str]:
+    """Gate on the share of the model's genes found. Returns warnings; raises ModelMismatchError.
+
+    minimum, warn_below: shares between 0 and 1.
+    """
+    n_found, n_genes = int(match.found.sum()), len(match.found)
+    said = f"{n_found:,} of the model's {n_genes:,} genes are in the data ({match.overlap:.1%})"
+    if match.overlap < minimum:
+        raise ModelMismatchError(
+            f"the genes do not fit the model '{model}' ({organism}): {said}; at least {minimum:.0%} are needed. "
+            f"The data's names look like {looks_like(names)}.",
+            "Use a model of the same organism, or name the var column that holds symbols or Ensembl ids with "
+            "--gene_column_name. If the data are a targeted panel, --min_gene_overlap lowers the bar.",
+        )
+    if match.overlap < warn_below:
+        return [f"Only {said}: labels are less certain than on whole-transcriptome data."]
+    return []

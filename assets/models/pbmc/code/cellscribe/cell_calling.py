@@ -1,0 +1,291 @@
+"""Tell droplets with a cell from empty ones, in the manner of EmptyDrops.
+
+Source: Lun et al. 2019, Genome Biology 20:63 (the R package DropletUtils). As in Cell Ranger 3 and later, a
+droplet's counts are taken as multinomial under the ambient profile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellscribe.counts import column_totals, row_totals
+from cellscribe.errors import InputError
+from cellscribe.progress import progress
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+LOWER = 100
+FDR = 0.001
+N_ITERATIONS = 10_000
+# Below this many ambient counts a profile of thousands of genes is a guess.
+MIN_AMBIENT_COUNTS = 500
+# What sets an unfiltered matrix apart: most droplets all but empty, the others ten times fuller.
+EMPTY_MEDIAN = 20
+MIN_DROPLETS = 500
+MIN_LOG10_GAP = 1.0
+CROWD_SHARE, CROWD_GAP = 0.8, 3.0
+
+
+@dataclass(frozen=True)
+class DropletShape:
+    """How the droplets' totals fall into two groups.
+
+    boundary: counts that part the groups best. share_low: share of droplets at or below it. low_median,
+    high_median: median total of either group.
+    """
+
+    n_droplets: int
+    median: float
+    boundary: float
+    share_low: float
+    low_median: float
+    high_median: float
+
+    @property
+    def mostly_empty(self) -> bool:
+        """Whether the rank curve is that of an unfiltered matrix."""
+        gap = np.log10((1 + self.high_median) / (1 + self.low_median))
+        return bool(
+            self.n_droplets >= MIN_DROPLETS
+            and self.share_low > 0.5
+            and self.low_median <= EMPTY_MEDIAN
+            and gap >= MIN_LOG10_GAP
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_droplets:,} barcodes, {100 * self.share_low:.1f} % of them with a median of "
+            f"{self.low_median:,.0f} counts, the others with {self.high_median:,.0f}"
+        )
+
+
+@dataclass(frozen=True)
+class CalledCells:
+    """What was called, as convert.json has it. fdr: null where nothing was tested."""
+
+    method: str
+    n_droplets: int
+    n_cells: int
+    lower: int
+    knee: int
+    retain: int
+    fdr: float | None
+
+    def as_dict(self) -> dict[str, object]:
+        """The fields by name."""
+        return asdict(self)
+
+
+def droplet_shape(totals: np.ndarray) -> DropletShape:
+    """Part the totals into a low and a high group where the variance between them is largest.
+
+    totals: counts a droplet, shape (n_droplets,), >= 0; parted on log10(1 + total).
+    Source: Otsu 1979, IEEE Trans. Syst. Man Cybern. 9:62.
+    """
+    n = len(totals)
+    if n == 0 or totals.max() == totals.min():
+        value = float(totals[0]) if n else 0.0
+        return DropletShape(n, value, value, 1.0 if n else 0.0, value, value)
+    values, counts = np.unique(totals, return_counts=True)
+    logs = np.log10(1 + values)
+    below, sum_below = np.cumsum(counts)[:-1], np.cumsum(counts * logs)[:-1]
+    above, sum_above = n - below, (counts * logs).sum() - sum_below
+    between = below * above * (sum_below / below - sum_above / above) ** 2
+    at = int(np.argmax(between))
+    # Any cut in the gap is as good: take its middle, on the log scale.
+    boundary = float(10 ** ((logs[at] + logs[at + 1]) / 2) - 1)
+    low = totals <= boundary
+    return DropletShape(
+        n,
+        float(np.median(totals)),
+        boundary,
+        float(low.mean()),
+        float(np.median(totals[low])),
+        float(np.median(totals[~low])),
+    )
+
+
+def is_unfiltered(totals: np.ndarray, named_raw: bool) -> bool:
+    """Whether these are all droplets of a run. named_raw: the file is called as Cell Ranger's raw matrix.
+
+    The name alone is not believed where the droplets are no emptier than cells.
+    """
+    shape = droplet_shape(totals)
+    return shape.mostly_empty or (named_raw and len(totals) >= MIN_DROPLETS and shape.median <= LOWER)
+
+
+def find_knee(totals: np.ndarray, lower: int) -> int:
+    """Counts at the knee of the rank curve, where the plateau of cells ends.
+
+    The knee is the point of the log-log curve farthest above the line from its top to its steepest fall.
+    totals: shape (n_droplets,); those <= lower are left out.
+    """
+    values, counts = np.unique(totals[totals > lower], return_counts=True)
+    if len(values) < 3:
+        return int(values.max()) if len(values) else lower
+    values, counts = values[::-1], counts[::-1]
+    n = counts.sum()
+    # The middle rank of each run of equal totals; past the last, the curve falls to `lower` at once.
+    x = np.log10(np.append(np.cumsum(counts) - (counts - 1) / 2, n + 1))
+    y = np.log10(np.append(values, max(lower, 1)))
+    grid = np.linspace(x[0], x[-1], 201)
+    width = 4
+    padded = np.pad(np.interp(grid, x, y), width, mode="edge")
+    smooth = np.convolve(padded, np.ones(2 * width + 1) / (2 * width + 1), mode="valid")
+    # The top few barcodes make a rough curve of their own.
+    first = int(np.searchsorted(grid, min(1.0, x[-1] / 2)))
+    steepest = first + int(np.argmin(np.gradient(smooth, grid)[first:]))
+    line = np.linspace(smooth[0], smooth[steepest], steepest + 1)
+    knee = int(np.argmax(smooth[: steepest + 1] - line))
+    return round(float(10 ** smooth[knee]))
+
+
+def order_of_magnitude_cut(totals: np.ndarray) -> float:
+    """A tenth of the 99th percentile of the cells' totals, for the number of cells that fits best.
+
+    totals: shape (n_droplets,), not all 0.
+    Source: the first step of cell calling in 10x Genomics' description of Cell Ranger's algorithms.
+    """
+    ordered = np.sort(totals[totals > 0])[::-1]
+    n_cells = np.unique(np.round(np.logspace(0, np.log10(max(len(ordered), 1)), 2000)).astype(int))
+    cuts = ordered[np.minimum(np.round(n_cells * 0.01).astype(int), len(ordered) - 1)] / 10
+    above = len(ordered) - np.searchsorted(ordered[::-1], cuts, side="left")
+    return float(cuts[np.argmin((above - n_cells) ** 2 / n_cells)])
+
+
+def good_turing(counts: np.ndarray) -> np.ndarray:
+    """Probabilities of all genes, those never seen included; they sum to 1.
+
+    counts: shape (n_genes,), integers >= 0.
+    Source: Gale & Sampson 1995, J. Quant. Linguist. 2:217 (simple Good-Turing).
+    """
+    seen = counts[counts > 0].astype(np.int64)
+    total = seen.sum()
+    r, n_r = np.unique(seen, return_counts=True)
+    n_unseen = int((counts == 0).sum())
+    if len(r) < 2:
+        smoothed = counts + 1.0
+        return smoothed / smoothed.sum()
+    gaps = np.concatenate([[0], r, [2 * r[-1] - r[-2]]])
+    z = n_r / (0.5 * (gaps[2:] - gaps[:-2]))
+    slope, intercept = np.polyfit(np.log(r), np.log(z), 1)
+
+    def expected(k: np.ndarray) -> np.ndarray:
+        return np.exp(intercept + slope * np.log(k))
+
+    linear = (r + 1) * expected(r + 1) / expected(r)
+    n_next = np.where(np.append(np.diff(r) == 1, False), np.append(n_r[1:], 0), 0)
+    turing = (r + 1) * n_next / n_r
+    spread = 1.96 * np.sqrt((r + 1.0) ** 2 * n_next / n_r**2 * (1 + n_next / n_r))
+    # Turing's own estimate until it first comes close to the fitted one; from there on the fit.
+    usable = np.logical_and.accumulate((n_next > 0) & (np.abs(turing - linear) > spread))
+    adjusted = np.where(usable, turing, linear)
+    p_unseen = min(n_r[0] / total, 0.5) if r[0] == 1 and n_unseen else 0.0
+    if n_unseen and p_unseen == 0:
+        p_unseen = 1 / (total + 1)
+    by_r = adjusted / (adjusted * n_r).sum() * (1 - p_unseen)
+    probabilities = np.full(len(counts), p_unseen / n_unseen if n_unseen else 0.0)
+    probabilities[counts > 0] = by_r[np.searchsorted(r, seen)]
+    return probabilities / probabilities.sum()
+
+
+def log_likelihoods(matrix: sp.csr_matrix, log_p: np.ndarray) -> np.ndarray:
+    """Multinomial log-probability of each row, shape (n_obs,). log_p: shape (n_genes,)."""
+    from scipy.special import gammaln
+
+    terms = matrix.data * log_p[matrix.indices] - gammaln(matrix.data + 1.0)
+    sums = np.concatenate([[0.0], np.cumsum(terms)])
+    return gammaln(row_totals(matrix) + 1) + sums[matrix.indptr[1:]] - sums[matrix.indptr[:-1]]
+
+
+def ambient_p_values(matrix: sp.csr_matrix, p: np.ndarray, seed: int, n_iterations: int) -> np.ndarray:
+    """Monte-Carlo p-value of each row against the ambient profile, shape (n_obs,), in (0, 1].
+
+    One drawn sequence of molecules serves every total: its first t molecules are a droplet of total t.
+    p: shape (n_genes,), positive, sums to 1.
+    """
+    from scipy.special import gammaln
+
+    totals = row_totals(matrix).astype(np.int64)
+    observed = log_likelihoods(matrix, np.log(p))
+    distinct, position = np.unique(totals, return_inverse=True)
+    longest = int(distinct[-1])
+    constant = gammaln(distinct + 1.0)
+    rng = np.random.default_rng(seed)
+    cumulative, log_p = np.cumsum(p), np.log(p)
+    cumulative[-1] = 1.0
+    log_rank = np.log(np.arange(1, longest + 1))
+    at_or_below = np.zeros(len(totals), dtype=np.int64)
+    places = np.arange(longest)
+    # numpy sorts 16 bits by radix, several times as fast.
+    small = np.uint16 if len(p) <= 2**16 else np.uint32
+    for _ in progress(range(n_iterations), total=n_iterations, label="cell calling: Monte-Carlo draws"):
+        genes = np.searchsorted(cumulative, rng.random(longest), side="right").astype(small)
+        order = np.argsort(genes, kind="stable")
+        ordered = genes[order]
+        first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+        starts = np.repeat(first, np.diff(np.append(first, longest)))
+        terms = np.empty(longest)
+        # The n-th molecule of a gene adds log p - log n.
+        terms[order] = log_p[ordered] - log_rank[places - starts]
+        simulated = constant + np.cumsum(terms)[distinct - 1]
+        at_or_below += simulated[position] <= observed + 1e-9
+    return (at_or_below + 1) / (n_iterations + 1)
+
+
+def adjust_p_values(p_values: np.ndarray) -> np.ndarray:
+    """False discovery rates by Benjamini & Hochberg 1995. Same shape."""
+    n = len(p_values)
+    order = np.argsort(p_values)[::-1]
+    rates = np.minimum.accumulate(p_values[order] * n / np.arange(n, 0, -1))
+    adjusted = np.empty(n)
+    adjusted[order] = np.minimum(rates, 1.0)
+    return adjusted
+
+
+def call_cells(
+    matrix: sp.csr_matrix, *, seed: int, fdr: float = FDR, n_iterations: int = N_ITERATIONS
+) -> tuple[np.ndarray, CalledCells]:
+    """Which droplets hold a cell: bool, shape (n_droplets,), and how it was decided.
+
+    matrix: all droplets, CSR, integer-valued counts of Gene Expression. Droplets that hold at least a tenth
+    of a full cell's counts are kept always, as Cell Ranger does (the R package keeps those above the knee,
+    and loses cells that look like the soup they made); of the others above `lower` those that differ from
+    the ambient profile at a false discovery rate of `fdr`.
+    Raises InputError where no droplet stands out.
+    """
+    totals = row_totals(matrix)
+    shape = droplet_shape(totals)
+    # Shallow runs: the usual 100 counts would take cells into the ambient profile.
+    lower = int(min(LOWER, max(1, shape.boundary))) if shape.mostly_empty else LOWER
+    knee = find_knee(totals, lower)
+    retain = max(order_of_magnitude_cut(totals), lower + 1)
+    # Where the soup is thick, empty droplets too can hold a tenth of a cell's counts: they are a crowd of
+    # their own among those above `lower`.
+    upper = droplet_shape(totals[totals > lower])
+    if upper.share_low >= CROWD_SHARE and upper.high_median >= CROWD_GAP * upper.low_median:
+        retain = max(retain, upper.boundary)
+    retain = int(np.ceil(retain))
+    kept = totals >= retain
+    ambient = column_totals(matrix[totals <= lower])
+    tested = np.flatnonzero((totals > lower) & ~kept)
+    used_genes = np.flatnonzero(column_totals(matrix))
+    enough = ambient.sum() >= MIN_AMBIENT_COUNTS
+    if enough and len(tested):
+        profile = good_turing(ambient[used_genes])
+        p_values = ambient_p_values(matrix[tested][:, used_genes], profile, seed, n_iterations)
+        # Those kept anyway count as certain, as in the R package.
+        everything = np.concatenate([np.zeros(int(kept.sum())), p_values])
+        kept[tested[adjust_p_values(everything)[int(kept.sum()) :] <= fdr]] = True
+    if not kept.any():
+        raise InputError(
+            f"no droplet stands out from the empty ones ({shape})",
+            "Give Cell Ranger's filtered matrix, or --call_cells false if every barcode is a cell.",
+        )
+    method = "emptydrops" if enough else "knee"
+    called = CalledCells(method, len(totals), int(kept.sum()), lower, knee, retain, fdr if enough else None)
+    return kept, called

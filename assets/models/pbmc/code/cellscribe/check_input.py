@@ -1,0 +1,564 @@
+"""CHECK_INPUT: every parameter and every sample held to the schemas, before anything else runs.
+
+What comes out is safe: each value that a later command line carries fits a pattern without quotes. All problems are
+reported at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cellscribe.cli import warn
+from cellscribe.errors import InputError
+from cellscribe.io import read_json, write_json
+from cellscribe.schema import coerce, nearest, parameters, problem, required, shown
+
+NEEDED = ("sample", "path")
+SHEET_SUFFIXES = (".csv", ".tsv", ".yaml", ".yml")
+ORGANISMS = {"Homo sapiens": "human", "Mus musculus": "mouse"}
+ORDERED = (
+    ("min_counts", "max_counts"),
+    ("min_genes", "max_genes"),
+    ("min_gene_overlap", "warn_gene_overlap"),
+)
+# Folder and file names that say nothing about the sample: Cell Ranger's own.
+GENERIC = re.compile(
+    r"(outs?|count|multi|(sample_)?(raw|filtered)_(feature|gene)_bc_matri(x|ces)|matrix|per_sample_outs|mtx|h5)$",
+    re.I,
+)
+MATRIX_SUFFIX = re.compile(r"[._-](sample_)?(raw|filtered)_(feature|gene)_bc_matri(x|ces)(_h5)?$", re.I)
+GENE_MATRICES = re.compile(r"(raw|filtered)_gene_bc_matrices$", re.I)
+
+# Which parameter each step's option takes its value from. A sample's own column goes before the parameter.
+CONVERT = {
+    "organism": "organism",
+    "counts_layer": "counts_layer",
+    "gene_column": "gene_column_name",
+    "genome": "genome",
+    "call_cells": "call_cells",
+    "seed": "seed",
+}
+QC = {
+    "mode": "qc",
+    **{
+        name: name
+        for name in (
+            "min_counts",
+            "max_counts",
+            "min_genes",
+            "max_genes",
+            "max_pct_mt",
+            "max_pct_ribo",
+            "max_pct_hb",
+            "n_mads",
+            "n_mads_mt",
+            "min_cells",
+            "min_cells_per_gene",
+            "doublets",
+            "expected_doublet_rate",
+            "seed",
+        )
+    },
+}
+MAP = {
+    "organism": "organism",
+    "gene_column_name": "gene_column_name",
+    "min_gene_overlap": "min_gene_overlap",
+    "warn_gene_overlap": "warn_gene_overlap",
+    "use_gpu": "use_gpu",
+}
+ANNOTATE = {
+    "annotation_prefix": "annotation_prefix",
+    "annotation_type": "annotation_type",
+    "run_name": "run_name",
+    "classifier": "classifier",
+    "seed": "seed",
+}
+TRAIN = {
+    "label_key": "label_key",
+    "batch_key": "batch_key",
+    "levels": "levels",
+    "version": "model_version",
+    "kind": "model_kind",
+    "organism": "organism",
+    "counts_layer": "counts_layer",
+    "gene_column": "gene_column_name",
+    "n_top_genes": "n_top_genes",
+    "n_latent": "n_latent",
+    "max_epochs": "max_epochs",
+    "seed": "seed",
+    "use_gpu": "use_gpu",
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What Nextflow knows and a task does not.
+
+    `sees_paths`: whether a task sees the launch folder's files, as it does not in a container.
+    """
+
+    params: dict[str, Any]
+    launch_dir: str
+    project_dir: str
+    sees_paths: bool
+
+    @classmethod
+    def read(cls, path: Path) -> Launch:
+        """From the JSON that main.nf writes."""
+        value = read_json(path)
+        return cls(value["params"], value["launch_dir"], value["project_dir"], bool(value["sees_paths"]))
+
+    def visible(self) -> bool:
+        """Whether a path that is not here is nowhere."""
+        return self.sees_paths and Path(self.launch_dir).is_dir()
+
+
+@dataclass
+class Row:
+    """One row of a sheet: where it stands, for messages, and its values as they came."""
+
+    where: str
+    values: dict[str, Any]
+
+
+@dataclass
+class Problems:
+    """All that is wrong, in the order seen."""
+
+    found: list[str] = field(default_factory=list)
+
+    def add(self, text: str) -> None:
+        """Note one problem, on one line."""
+        if text not in self.found:
+            self.found.append(text)
+
+    def stop(self) -> None:
+        """Raise InputError with every problem, if there is any."""
+        if not self.found:
+            return
+        count = "1 problem" if len(self.found) == 1 else f"{len(self.found)} problems"
+        lines = "\n".join(f"  - {text}" for text in self.found)
+        raise InputError(
+            f"{count} in the parameters and the input:\n{lines}",
+            "Mend all of them and start again. The parameters: nextflow run ... --help; the sheet: docs/usage.md.",
+        )
+
+
+def run_check(
+    launch_file: Path, sheet: Path | None, schema_file: Path, input_schema_file: Path, catalogue_file: Path
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Check everything; return the samples and the run's settings, as docs/architecture.md describes them.
+
+    sheet: the staged sample sheet; None where `--input` is data itself. Raises InputError with all problems.
+    """
+    launch = Launch.read(launch_file)
+    problems = Problems()
+    params = check_parameters(launch.params, read_json(schema_file), problems)
+    settings: dict[str, Any] = {"mode": params["mode"], "params": params}
+    samples: list[dict[str, Any]] = []
+    if params["mode"] == "train":
+        settings["train"] = _training(params, launch, problems)
+    else:
+        settings["model"] = find_model(params, catalogue_file, launch, problems)
+        url = settings["model"]["url"]
+        settings["annotate"] = _options(ANNOTATE, params) | {"model_url": url}
+        row_schema = read_json(input_schema_file)["items"]
+        rows = _rows(sheet, params, row_schema["properties"], launch.launch_dir, problems)
+        samples = check_samples(rows, params, row_schema, launch, problems)
+    problems.stop()
+    return samples, settings
+
+
+def write_check(
+    samples: list[dict[str, Any]], settings: dict[str, Any], output: Path, settings_out: Path
+) -> None:
+    """Write both for Nextflow."""
+    write_json(samples, output)
+    write_json(settings, settings_out)
+
+
+# --- parameters ---
+
+
+def check_parameters(
+    given: Mapping[str, Any], schema: Mapping[str, Any], problems: Problems
+) -> dict[str, Any]:
+    """Every parameter of the schema in its type, None where not given; each problem is noted."""
+    known = parameters(schema)
+    for name in _unknown(given, known):
+        problems.add(f"--{name}: there is no such parameter{nearest(name, known)}")
+    checked: dict[str, Any] = {}
+    for name, part in known.items():
+        value = coerce(given.get(name), part)
+        wrong = None if value is None else problem(value, part)
+        if wrong:
+            problems.add(f"--{name}: {wrong}")
+        checked[name] = (
+            part.get("default") if wrong or (value is None and name in required(schema)) else value
+        )
+    if checked["organism"] is not None:
+        checked["organism"] = ORGANISMS.get(checked["organism"], checked["organism"])
+    for name in [name for name, part in known.items() if checked[name] is None and "default" in part]:
+        checked[name] = known[name]["default"]
+    _check_order(checked, "", problems)
+    return checked
+
+
+def _unknown(given: Mapping[str, Any], known: Iterable[str]) -> list[str]:
+    """Names that are no parameters. Nextflow adds to each `a-b` an `aB` of its own: told once, as it was typed."""
+    unknown = [name for name in given if name not in known]
+    twins = {re.sub(r"-(\w)", lambda found: found[1].upper(), name) for name in unknown if "-" in name}
+    return [name for name in unknown if name not in twins]
+
+
+def _check_order(
+    values: Mapping[str, Any], where: str, problems: Problems, changed: Iterable[str] | None = None
+) -> None:
+    """Note bounds in the wrong order; with `changed`, only those that one of these names is part of."""
+    for low, high in ORDERED:
+        if changed is not None and not {low, high} & set(changed):
+            continue
+        lowest, highest = values.get(low), values.get(high)
+        if lowest is not None and highest is not None and lowest > highest:
+            problems.add(f"{where}{low} ({lowest}) is above {high} ({highest}); nothing fits between them")
+
+
+def _options(names: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a step that have a value; booleans as the words that commands read."""
+    chosen = {option: values.get(name) for option, name in names.items()}
+    return {
+        option: str(value).lower() if isinstance(value, bool) else value
+        for option, value in chosen.items()
+        if value is not None
+    }
+
+
+# --- the model ---
+
+
+def find_model(
+    params: Mapping[str, Any], catalogue_file: Path, launch: Launch, problems: Problems
+) -> dict[str, Any]:
+    """Where the model is: `{source, sha256, url, remote}`.
+
+    A word without a slash is a name in the catalogue; anything else is a path or a URL. `url` is what the output
+    names, `source` what Nextflow stages.
+    """
+    named, sha256 = str(params["model"]), params["model_sha256"] or ""
+    if is_uri(named) or "/" in named or named.lower().endswith((".zip", ".gz", ".tgz", ".tar")):
+        source = _absolute(named, launch.launch_dir)
+        if not is_uri(source) and launch.visible() and not Path(source).exists():
+            problems.add(f"--model: {shown(source)} does not exist")
+        return {"source": source, "sha256": sha256.lower(), "url": named, "remote": is_uri(source)}
+    with catalogue_file.open(newline="", encoding="utf-8") as handle:
+        catalogue = {row["name"]: row for row in csv.DictReader(handle)}
+    if named not in catalogue:
+        hint = nearest(named, catalogue) or f"; there are: {', '.join(sorted(catalogue))}"
+        problems.add(
+            f"--model: {shown(named)} is not in the catalogue{hint} (a folder of your own is written ./{named})"
+        )
+        return {"source": "", "sha256": sha256.lower(), "url": named, "remote": False}
+    row = catalogue[named]
+    return {
+        "source": _absolute(row["path"], launch.project_dir),
+        "sha256": (sha256 or row["sha256"]).lower(),
+        "url": row["path"],
+        "remote": is_uri(row["path"]),
+    }
+
+
+def _training(params: Mapping[str, Any], launch: Launch, problems: Problems) -> dict[str, Any]:
+    for name, what in (
+        ("reference", "the labelled cells (.h5ad) to train on"),
+        ("label_key", "the obs column of their labels"),
+    ):
+        if params[name] is None:
+            problems.add(f"--{name}: needed with --mode train: {what}")
+    given = [part.strip() for part in str(params["reference"] or "").split(",") if part.strip()]
+    references = [_absolute(part, launch.launch_dir) for part in given]
+    cl_map = _absolute(params["cl_map"], launch.launch_dir) if params["cl_map"] else None
+    for name, path in [("reference", path) for path in references] + [("cl_map", cl_map)]:
+        if path and not is_uri(path) and launch.visible() and not Path(path).exists():
+            problems.add(f"--{name}: {shown(path)} does not exist")
+    name = params["model_name"] or (clean_name(PurePosixPath(references[0]).stem) if references else "model")
+    return {"name": name, "references": references, "cl_map": cl_map, "options": _options(TRAIN, params)}
+
+
+# --- the samples ---
+
+
+def _rows(
+    sheet: Path | None,
+    params: Mapping[str, Any],
+    columns: Iterable[str],
+    launch_dir: str,
+    problems: Problems,
+) -> list[Row]:
+    given = params["input"]
+    if given is None:
+        problems.add(
+            "--input: needed: a sample sheet (.csv, .tsv, .yaml), or a Cell Ranger folder, .h5 or .h5ad"
+        )
+        return []
+    if sheet is not None:
+        return read_sheet(sheet, columns, problems)
+    if given.lower().endswith(SHEET_SUFFIXES):
+        problems.add(f"--input: the sample sheet {shown(given)} does not exist, or is no file")
+        return []
+    # The whole path: `--input outs` is named by the folder that the run was started in.
+    whole = given if is_uri(given) else posixpath.normpath(_absolute(given, launch_dir))
+    return [Row("--input", {"sample": name_of(whole), "path": given})]
+
+
+def check_samples(
+    rows: list[Row], params: Mapping[str, Any], schema: Mapping[str, Any], launch: Launch, problems: Problems
+) -> list[dict[str, Any]]:
+    """One object a row: `id`, `paths` (where it may lie, the first that exists counts) and each step's options."""
+    columns: dict[str, dict[str, Any]] = schema["properties"]
+    # A relative path of --input itself is relative to the launch folder.
+    direct = [row.where for row in rows] == ["--input"]
+    folders = [launch.launch_dir] if direct else _sheet_folders(str(params["input"]), launch.launch_dir)
+    samples: list[dict[str, Any]] = []
+    seen: dict[str, tuple[str, str]] = {}
+    used: dict[str, str] = {}
+    for row in rows:
+        values = _check_row(row, columns, schema["required"], problems)
+        resolved = _resolve(values, params)
+        _check_order(resolved, f"{row.where}: ", problems, values)
+        name, path = values.get("sample"), values.get("path")
+        if name:
+            _check_twice(row.where, name, seen, problems)
+        if not name or not path:
+            continue
+        paths = [_absolute(path, folder) for folder in folders]
+        if launch.visible() and not any(is_uri(place) or Path(place).exists() for place in paths):
+            looked = "" if len(paths) == 1 else f" (looked in {' and in '.join(folders)})"
+            problems.add(f"{row.where}, path: {shown(path)} does not exist{looked}")
+        if path in used:
+            warn(f"{row.where}: sample '{name}' is read from the same path as sample '{used[path]}'")
+        used.setdefault(path, name)
+        samples.append(
+            {
+                "id": name,
+                "path": path,
+                "paths": list(dict.fromkeys(paths)),
+                "convert": _options(CONVERT, resolved) | {"batch": resolved.get("batch") or name},
+                "qc": _options(QC, resolved),
+                "map": _options(MAP, resolved),
+            }
+        )
+    return samples
+
+
+def _resolve(values: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters, with a row's own values in their place."""
+    own = {("gene_column_name" if name == "gene_column" else name): value for name, value in values.items()}
+    resolved = dict(params) | own
+    resolved["organism"] = ORGANISMS.get(resolved["organism"], resolved["organism"])
+    return resolved
+
+
+def _check_row(
+    row: Row, columns: Mapping[str, dict[str, Any]], needed: Iterable[str], problems: Problems
+) -> dict[str, Any]:
+    """The row's values that are given and right, in their types."""
+    right: dict[str, Any] = {}
+    for name, part in columns.items():
+        value = coerce(row.values.get(name), part)
+        if value is None:
+            if name in needed and name in row.values:
+                problems.add(f"{row.where}, {name}: is empty; every sample needs one")
+            continue
+        wrong = problem(value, part)
+        if wrong:
+            problems.add(f"{row.where}, {name}: {wrong}")
+        else:
+            right[name] = value
+    return right
+
+
+def _check_twice(where: str, name: str, seen: dict[str, tuple[str, str]], problems: Problems) -> None:
+    known = seen.setdefault(name.casefold(), (name, where))
+    if known[1] == where:
+        return
+    if known[0] == name:
+        problems.add(
+            f"{where}, sample: '{name}' was already given in {known[1]}; give each sample its own name"
+        )
+    else:
+        problems.add(
+            f"{where}, sample: '{name}' and '{known[0]}' ({known[1]}) differ in capitals alone; "
+            "give names that differ in more, as some disks hold them for the same"
+        )
+
+
+# --- paths and names ---
+
+
+def is_uri(path: str) -> bool:
+    """Whether Nextflow has to fetch it (https, s3, ...)."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.]*://", path) is not None
+
+
+def _absolute(path: str, folder: str) -> str:
+    if is_uri(path) or path.startswith("/"):
+        return path
+    return f"{folder.rstrip('/')}/{path.removeprefix('./')}"
+
+
+def _sheet_folders(sheet: str, launch_dir: str) -> list[str]:
+    """Where a sheet's relative paths may lie: beside the sheet first, then in the launch folder."""
+    folder = _absolute(sheet, launch_dir).rsplit("/", 1)[0] or "/"
+    return list(dict.fromkeys([folder, launch_dir]))
+
+
+def name_of(path: str) -> str:
+    """A sample's name from the path of its data: of the folder above Cell Ranger's own, or of the file."""
+    parts = [
+        part for part in re.sub(r"^[A-Za-z][A-Za-z0-9+.]*://", "", path).split("?")[0].split("/") if part
+    ]
+    parts = [part for part in parts if part not in (".", "..")]
+    if not parts:
+        return "sample"
+    last = re.sub(r"\.(h5ad|h5)$", "", parts[-1], flags=re.I)
+    stripped = MATRIX_SUFFIX.sub("", last)
+    if stripped != last and not GENERIC.fullmatch(last):
+        return clean_name(stripped)
+    parts[-1] = last
+    if len(parts) > 1 and GENE_MATRICES.search(parts[-2]):
+        # Cell Ranger 1 and 2 keep a folder named after the genome below the matrices.
+        parts.pop()
+    while len(parts) > 1 and GENERIC.fullmatch(parts[-1]):
+        parts.pop()
+    return clean_name(parts[-1])
+
+
+def clean_name(text: str) -> str:
+    """Text made into a sample's name: letters, digits, `.`, `_` and `-`, at most 100, never empty."""
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip("._-").rstrip("_")
+    return cleaned[:100] or "sample"
+
+
+# --- the sheet ---
+
+
+def read_sheet(path: Path, columns: Iterable[str], problems: Problems) -> list[Row]:
+    """The rows of a CSV, TSV or YAML sheet, with normalised column names.
+
+    columns: the names that it may have. A byte order mark, Windows line ends, blank lines, quoted commas, and
+    semicolons or tabs in place of commas are read; what is no sheet is noted as a problem.
+    """
+    text = _decode(path, problems)
+    if text is None:
+        return []
+    known = list(columns)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return _yaml_rows(path, text, known, problems)
+    return _table_rows(path, text, known, problems)
+
+
+def _decode(path: Path, problems: Problems) -> str | None:
+    content = path.read_bytes()
+    if content.startswith(b"PK"):
+        problems.add(f"sheet {path.name}: is an Excel file; save it as CSV (UTF-8)")
+        return None
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        problems.add(f"sheet {path.name}: byte {error.start + 1} is no UTF-8 text; save it as CSV (UTF-8)")
+        return None
+    if "\x00" in text:
+        problems.add(f"sheet {path.name}: holds bytes that are no text; save it as CSV (UTF-8)")
+        return None
+    return text
+
+
+def _table_rows(path: Path, text: str, known: list[str], problems: Problems) -> list[Row]:
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    # The first of the largest wins: a comma, where the header has no delimiter at all.
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True
+    )
+    header: list[str] | None = None
+    rows: list[Row] = []
+    try:
+        for fields in reader:
+            if not any(value.strip() for value in fields):
+                continue
+            if header is None:
+                header = [_column(name) for name in fields]
+                continue
+            where = f"line {reader.line_num}"
+            if any(value.strip() for value in fields[len(header) :]):
+                problems.add(
+                    f"{where}: has {len(fields)} fields, the header {len(header)}; "
+                    "put double quotes around a value that holds the delimiter"
+                )
+            rows.append(Row(where, dict.fromkeys(header) | dict(zip(header, fields, strict=False))))
+    except csv.Error as error:
+        problems.add(
+            f"line {reader.line_num}: cannot be read as a table ({error}); look for an unclosed double quote"
+        )
+        return rows
+    if header is None:
+        problems.add(f"sheet {path.name}: is empty; its first line must be: sample,path")
+        return rows
+    for name in dict.fromkeys(name for name in header if name and header.count(name) > 1):
+        problems.add(f"sheet {path.name}: has {header.count(name)} columns named '{name}'; keep one")
+    _check_columns(path, header, known, problems)
+    if not rows:
+        problems.add(f"sheet {path.name}: has a header but no samples; add one line a sample")
+    return rows
+
+
+def _yaml_rows(path: Path, text: str, known: list[str], problems: Problems) -> list[Row]:
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problems.add(f"sheet {path.name}: is no YAML: {' '.join(str(error).split())}")
+        return []
+    if isinstance(value, dict) and isinstance(value.get("samples"), list):
+        value = value["samples"]
+    if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):
+        problems.add(f"sheet {path.name}: must be a list of entries, each with 'sample' and 'path'")
+        return []
+    rows = []
+    for number, entry in enumerate(value, start=1):
+        values = {_column(name): item for name, item in entry.items()}
+        rows.append(Row(f"entry {number}", dict.fromkeys(("sample", "path")) | values))
+    _check_columns(
+        path, [name for entry in value for name in map(_column, entry)], known, problems, each=True
+    )
+    return rows
+
+
+def _column(name: object) -> str:
+    return re.sub(r"[\s-]+", "_", str(name).strip().lower())
+
+
+def _check_columns(
+    path: Path, names: Iterable[str], known: list[str], problems: Problems, *, each: bool = False
+) -> None:
+    """Note unknown and missing columns. each: entries have their own keys, checked row by row."""
+    given = [name for name in dict.fromkeys(names) if name]
+    for name in given:
+        if name not in known:
+            hint = nearest(name, [column for column in known if column not in given])
+            problems.add(f"sheet {path.name}: there is no column {shown(name)}{hint or '; take it out'}")
+    for name in NEEDED:
+        if name not in given and not each:
+            problems.add(
+                f"sheet {path.name}: the column '{name}' is missing; seen: {', '.join(given) or 'none'}"
+            )

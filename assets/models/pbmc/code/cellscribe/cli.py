@@ -1,0 +1,84 @@
+"""What every command in bin/ shares: exit codes, threads, common options, one way to log."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cellscribe.errors import CellscribeError
+
+SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+file_in = click.Path(exists=True, dir_okay=False, path_type=Path)
+path_in = click.Path(exists=True, path_type=Path)
+folder_in = click.Path(exists=True, file_okay=False, path_type=Path)
+path_out = click.Path(path_type=Path)
+
+
+def log(message: str) -> None:
+    """Say one line on standard error, where Nextflow's task log keeps it."""
+    click.echo(message, err=True)
+
+
+def warn(message: str) -> None:
+    """Say one line that a user should not miss."""
+    click.echo(f"warning: {message}", err=True)
+
+
+def set_threads(cpus: int) -> None:
+    """Hold every numerical library to `cpus` threads. Call it before one of them is imported."""
+    for variable in (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+        "POLARS_MAX_THREADS",
+    ):
+        os.environ[variable] = str(max(1, cpus))
+
+
+def exit_codes(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn our errors into their exit codes and one clear message; anything else is our bug (70)."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            if "cpus" in kwargs:
+                set_threads(kwargs["cpus"])
+            function(*args, **kwargs)
+        except CellscribeError as error:
+            sample = kwargs.get("sample")
+            if error.sample is None and isinstance(sample, str):
+                error.sample = sample
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
+        except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
+            raise
+        except Exception:
+            traceback.print_exc()
+            click.echo("error: this is a bug in cellscribe; please report it with the lines above.", err=True)
+            sys.exit(70)
+
+    return wrapped
+
+
+def common_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Options that every step takes: `--cpus` and `--pipeline-version`."""
+    function = click.option(
+        "--pipeline-version", default="unknown", help="Recorded in the output's provenance."
+    )(function)
+    return click.option(
+        "--cpus", type=click.IntRange(min=1), default=1, help="How many threads to use at most."
+    )(function)
+
+
+sample_option = click.option(
+    "--sample", required=True, help="The sample's name, as the sample sheet gives it."
+)

@@ -1,0 +1,128 @@
+"""The names of everything that annotation adds to a file: the output contract.
+
+The first five are those of CZ CELLxGENE Annotate. docs/outputs.md is checked against this by a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cellscribe.errors import InputError
+
+UNASSIGNED = "unassigned"
+
+REASONS = {
+    "": "assigned",
+    "ambiguous": "no label is probable enough: it gets the name of a common ancestor that is, or none",
+    "novel": "far from every reference cell, or expressing genes that none of them does",
+    "low_information": "too few counts on the model's genes",
+}
+
+
+@dataclass(frozen=True)
+class OutputNames:
+    """Keys of the output, for `key` = `cxg_cell_type` (with a run name: `cxg_cell_type_<run>`)."""
+
+    key: str
+
+    def __post_init__(self) -> None:
+        if not self.key or "/" in self.key:
+            raise InputError(
+                f"'{self.key}' cannot name the new columns: it is empty or holds a '/', which parts keys in an h5ad",
+                "Change --annotation_prefix, --annotation_type or --run_name.",
+            )
+
+    @classmethod
+    def of(cls, prefix: str = "cxg", kind: str = "cell_type", run_name: str = "") -> OutputNames:
+        """Join the annotation prefix, the annotation type and the run name."""
+        return cls("_".join(part for part in (prefix, kind, run_name) if part))
+
+    # the five of the seed
+    @property
+    def predicted(self) -> str:
+        """obs: the most probable label, always filled (categorical)."""
+        return f"{self.key}_predicted"
+
+    @property
+    def uncertainty(self) -> str:
+        """obs: 0 confident to 1 uncertain; 1 - uncertainty is the chance of being right."""
+        return f"{self.key}_predicted_uncertainty"
+
+    @property
+    def embedding(self) -> str:
+        """obsm: the cells in the reference embedding."""
+        return self.key
+
+    @property
+    def umap(self) -> str:
+        """obsm: UMAP computed on that projection."""
+        return f"{self.key}_umap"
+
+    @property
+    def predictions(self) -> str:
+        """uns: the model, its version, parameters, gene overlap, date."""
+        return f"{self.key}_predictions"
+
+    # ours
+    @property
+    def umap_explorer(self) -> str:
+        """obsm: the same UMAP under a name that CELLxGENE Explorer lists."""
+        return f"X_{self.key}_umap"
+
+    @property
+    def reference_umap(self) -> str:
+        """obsm: each cell placed on the reference's own UMAP."""
+        return f"X_{self.key}_ref_umap"
+
+    @property
+    def final(self) -> str:
+        """obs: the label after rejection: a label, an ancestor's name, or `unassigned`."""
+        return f"{self.key}_final"
+
+    @property
+    def reason(self) -> str:
+        """obs: why the final label is not the predicted one."""
+        return f"{self.key}_reason"
+
+    @property
+    def cl_id(self) -> str:
+        """obs: the Cell Ontology id of the predicted label."""
+        return f"{self.key}_cl_id"
+
+    @property
+    def final_cl_id(self) -> str:
+        """obs: the Cell Ontology id of the final label."""
+        return f"{self.key}_final_cl_id"
+
+    @property
+    def cluster(self) -> str:
+        """obs: Leiden cluster in the reference embedding."""
+        return f"{self.key}_cluster"
+
+    @property
+    def cluster_label(self) -> str:
+        """obs: the label with most votes in the cell's cluster."""
+        return f"{self.key}_cluster_label"
+
+    @property
+    def cluster_vote(self) -> str:
+        """obs: the share of the cluster's cells that voted for that label."""
+        return f"{self.key}_cluster_vote"
+
+    @property
+    def reference_distance(self) -> str:
+        """obs: mean distance to the nearest reference cells, as a quantile of the reference's own (0 to 1)."""
+        return f"{self.key}_ref_distance"
+
+    @property
+    def unexpected(self) -> str:
+        """obs: share of a cell's counts on genes that no reference type expresses (0 to 1)."""
+        return f"{self.key}_unexpected"
+
+    def level(self, name: str) -> str:
+        """obs: the label at a coarser level, by summed probabilities."""
+        return f"{self.key}_{name}"
+
+    def level_uncertainty(self, name: str) -> str:
+        """obs: its uncertainty."""
+        return f"{self.key}_{name}_uncertainty"

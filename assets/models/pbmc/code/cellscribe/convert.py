@@ -1,0 +1,273 @@
+"""Any input as one counts.h5ad: raw counts of genes whose identity is known (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellscribe import genes
+from cellscribe.cell_calling import call_cells, droplet_shape, is_unfiltered
+from cellscribe.cli import log, warn
+from cellscribe.counts import GENE_EXPRESSION, Counts, row_totals
+from cellscribe.errors import InputError
+from cellscribe.h5ad_input import read_h5ad
+from cellscribe.io import write_h5ad, write_json
+from cellscribe.tenx import choose_genome, find_input, read_tenx
+
+# Features beside the genes are kept as dense columns; peaks by the hundred thousand are not.
+MAX_DENSE_FEATURES = 20_000
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Options of `convert.py`; see its --help. call_cells: auto, true or false."""
+
+    sample: str
+    input: Path
+    output: Path
+    metrics: Path
+    organism: str = "auto"
+    counts_layer: str | None = None
+    gene_column: str | None = None
+    genome: str | None = None
+    call_cells: str = "auto"
+    batch: str | None = None
+    seed: int = 0
+
+
+def run_convert(options: ConvertOptions) -> dict[str, Any]:
+    """Read, check and write one sample. Returns what convert.json holds. Raises InputError for bad input."""
+    import anndata
+
+    organism = genes.read_organism(options.organism)
+    counts = read_any(options)
+    _not_empty(counts, options.input)
+    n_features = {str(kind): int(n) for kind, n in pd.Series(counts.feature_types).value_counts().items()}
+    is_gene = _gene_features(counts, n_features, options.input)
+    is_gene, other_species, genomes = pick_genome(counts, is_gene, options.genome, options.input)
+
+    identity, prefix = genes.identify_genes(counts.var[is_gene], options.gene_column, genomes)
+    genomes = genomes or ([prefix] if prefix else [])
+    notes = [*counts.notes, *identity.notes]
+    warnings = [*counts.warnings, *identity.warnings]
+    organism, sentence = genes.check_organism(organism, identity.gene_ids, identity.gene_symbols)
+    (notes if organism != "unknown" else warnings).append(sentence)
+
+    matrix = counts.matrix if is_gene.all() else counts.matrix[:, np.flatnonzero(is_gene)]
+    keep = np.ones(matrix.shape[0], dtype=bool)
+    called = None
+    if _must_call(options, counts, row_totals(matrix), notes):
+        keep, cells = call_cells(matrix, seed=options.seed)
+        called = cells.as_dict()
+        notes.append(
+            f"Cells were called among all droplets: {cells.n_cells:,} of {cells.n_droplets:,} "
+            f"({cells.method}; ambient up to {cells.lower} counts, kept always from {cells.retain:,})."
+        )
+        if cells.fdr is None:
+            warnings.append("Too few ambient counts for a test: cells were called by the knee alone.")
+    if other_species is not None and (n_other := int((keep & other_species).sum())):
+        keep = keep & ~other_species
+        notes.append(
+            f"{n_other:,} cells with most counts on another genome than '{options.genome}' were left out."
+        )
+    if not keep.any():
+        raise InputError(
+            f"no cell of genome '{options.genome}' is left", "Choose another genome.", file=options.input
+        )
+
+    rows = np.flatnonzero(keep)
+    adata = anndata.AnnData(
+        X=matrix if keep.all() else matrix[rows],
+        obs=_obs(counts.obs.iloc[rows], options, notes, warnings),
+        var=_var(counts.var[is_gene], identity),
+    )
+    for key, values in counts.obsm.items():
+        adata.obsm[key] = values[rows]
+    feature_names = _add_other_features(adata, counts, rows, warnings)
+    adata.X.sort_indices()
+    n_without = int((row_totals(adata.X) == 0).sum())
+    if n_without:
+        warnings.append(f"{n_without:,} of {adata.n_obs:,} cells have no counts at all.")
+
+    report: dict[str, Any] = {
+        "sample": options.sample,
+        "path": str(options.input),
+        "source": counts.source,
+        "counts_from": counts.counts_from,
+        "n_cells": adata.n_obs,
+        "n_genes": adata.n_vars,
+        "organism": organism,
+        "genomes": genomes,
+        "genome_prefix_removed": prefix,
+        "features": n_features,
+        "called_cells": called,
+        "cellranger_metrics": counts.metrics,
+        "notes": notes,
+        "warnings": warnings,
+    }
+    if feature_names:
+        adata.uns["feature_names"] = feature_names
+    adata.uns["cellscribe"] = {
+        "sample": options.sample,
+        "organism": organism,
+        "convert": json.dumps(report, sort_keys=True),
+    }
+    for warning in warnings:
+        warn(warning)
+    write_h5ad(adata, options.output)
+    write_json(report, options.metrics)
+    log(f"{options.sample}: {adata.n_obs:,} cells x {adata.n_vars:,} genes from {counts.source}")
+    return report
+
+
+def read_any(options: ConvertOptions) -> Counts:
+    """Read the input whatever it is."""
+    found = find_input(options.input)
+    if found.kind == "h5ad":
+        return read_h5ad(found.paths[0], options.counts_layer)
+    counts = read_tenx(found, options.genome)
+    if options.counts_layer:
+        counts.warnings.append(
+            f"counts_layer '{options.counts_layer}' has no meaning for Cell Ranger output."
+        )
+    return counts
+
+
+def _not_empty(counts: Counts, path: Path) -> None:
+    n_cells, n_features = counts.matrix.shape
+    if n_cells and n_features and counts.matrix.nnz:
+        return
+    raise InputError(
+        f"the matrix is empty: {n_cells:,} cells, {n_features:,} features, {counts.matrix.nnz:,} numbers",
+        "Look at the run that made it, or leave this sample out.",
+        file=path,
+    )
+
+
+def _gene_features(counts: Counts, n_features: dict[str, int], path: Path) -> np.ndarray:
+    is_gene = counts.feature_types == GENE_EXPRESSION
+    if is_gene.any():
+        return is_gene
+    listed = ", ".join(f"{n:,} {kind}" for kind, n in n_features.items())
+    raise InputError(
+        f"there are no Gene Expression features; there are {listed}",
+        "cellscribe names cells by their gene expression: give the matrix that holds it.",
+        file=path,
+    )
+
+
+def pick_genome(
+    counts: Counts, is_gene: np.ndarray, asked: str | None, path: Path
+) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Genes of the one genome to go on with.
+
+    Returns the mask of its genes (n_features,), the mask of cells that are mostly of another genome (n_obs,)
+    or None where there is but one, and the genomes' names. Raises InputError for several genomes and none
+    chosen, and for an unknown one.
+    """
+    genomes = np.where(is_gene, counts.genomes, "")
+    if not (genomes != "").any():
+        genomes = _genomes_by_prefix(counts, is_gene)
+    names = [str(name) for name in pd.unique(genomes) if name]
+    if len(names) <= 1:
+        if asked and names and asked != names[0]:
+            raise InputError(
+                f"there is no genome '{asked}'; there is {names[0]}", "Choose it, or none.", file=path
+            )
+        if asked and not names:
+            counts.warnings.append(f"The data name no genome: genome '{asked}' was not used.")
+        return is_gene, None, names
+    totals = np.column_stack(
+        [row_totals(counts.matrix[:, np.flatnonzero(genomes == name)]) for name in names]
+    )
+    mostly = np.argmax(totals, axis=1)
+    summaries = {
+        name: f"{int(((mostly == i) & (totals[:, i] > 0)).sum()):,} cells with most of their counts, "
+        f"{int(totals[:, i].sum()):,} counts"
+        for i, name in enumerate(names)
+    }
+    chosen = names.index(choose_genome(summaries, asked, path))
+    counts.notes.append(f"Of {len(names)} genomes ({', '.join(names)}), '{names[chosen]}' was read.")
+    return genomes == names[chosen], (mostly != chosen) & (totals.sum(axis=1) > 0), [names[chosen]]
+
+
+def _genomes_by_prefix(counts: Counts, is_gene: np.ndarray) -> np.ndarray:
+    """Genomes told by the prefixes of names, where several together cover the genes; else all ""."""
+    found = np.where(is_gene, genes.prefix_genomes(genes.as_text(counts.var.index)), "")
+    shares = pd.Series(found[is_gene]).value_counts(normalize=True)
+    shares = shares[(shares.index != "") & (shares >= 0.01)]
+    if len(shares) >= 2 and shares.sum() >= genes.CLEAR_MAJORITY:
+        return found
+    return np.full(len(found), "", dtype=object)
+
+
+def _must_call(options: ConvertOptions, counts: Counts, totals: np.ndarray, notes: list[str]) -> bool:
+    if options.call_cells == "true":
+        return True
+    if not is_unfiltered(totals, counts.named_raw):
+        return False
+    seen = f"the matrix holds all droplets, most of them empty ({droplet_shape(totals)})"
+    if options.call_cells == "false":
+        raise InputError(
+            seen, "Give the filtered matrix, or let cells be called (--call_cells auto).", file=options.input
+        )
+    notes.append(seen[0].upper() + seen[1:] + ".")
+    return True
+
+
+def _obs(obs: pd.DataFrame, options: ConvertOptions, notes: list[str], warnings: list[str]) -> pd.DataFrame:
+    """Unique barcodes, the input's columns, `sample` and `batch`."""
+    from anndata.utils import make_index_unique
+
+    obs = obs.copy()
+    if n_repeated := int(obs.index.duplicated().sum()):
+        warnings.append(
+            f"{n_repeated:,} barcodes occur more than once; '-1', '-2', ... was added to make them unique."
+        )
+        obs.index = make_index_unique(obs.index)
+    for name in ("sample", "batch"):
+        if name in obs:
+            obs = obs.rename(columns={name: f"input_{name}"})
+            notes.append(f"The input's column '{name}' was kept as 'input_{name}'.")
+    obs.columns = _safe_names(obs.columns)
+    obs["sample"] = options.sample
+    obs["batch"] = options.batch or options.sample
+    return obs
+
+
+def _var(var: pd.DataFrame, identity: genes.GeneIdentity) -> pd.DataFrame:
+    kept = var.drop(columns=[name for name in ("gene_ids", "gene_symbols") if name in var])
+    kept.columns = _safe_names(kept.columns)
+    kept.index = pd.Index(identity.names, dtype=object)
+    kept.insert(0, "gene_ids", identity.gene_ids)
+    kept.insert(1, "gene_symbols", identity.gene_symbols)
+    return kept
+
+
+def _safe_names(columns: pd.Index) -> list[str]:
+    """HDF5 takes '/' for a folder, and anndata keeps '_index' for itself."""
+    return [re.sub("/", "_", str(name)) if name != "_index" else "input_index" for name in columns]
+
+
+def _add_other_features(
+    adata: Any, counts: Counts, rows: np.ndarray, warnings: list[str]
+) -> dict[str, np.ndarray]:
+    """Put antibodies and the like into obsm; returns their names by obsm key."""
+    names: dict[str, np.ndarray] = {}
+    for kind in pd.unique(counts.feature_types):
+        if kind == GENE_EXPRESSION:
+            continue
+        columns = np.flatnonzero(counts.feature_types == kind)
+        if len(columns) > MAX_DENSE_FEATURES:
+            warnings.append(f"{len(columns):,} features of type '{kind}' were left out.")
+            continue
+        key = re.sub(r"[^a-z0-9]+", "_", str(kind).lower()).strip("_") or "other"
+        adata.obsm[key] = counts.matrix[rows][:, columns].toarray().astype(np.float32)
+        names[key] = genes.as_text(counts.var.index[columns])
+    return names

@@ -1,0 +1,80 @@
+"""Reading counts.h5ad and filtered.h5ad by rows, so that memory grows with the chunk and not with the sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from cellscribe.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHUNK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class CountsFile:
+    """A counts file of ours: its tables, and its matrix by chunks. `uns`: our own part of uns."""
+
+    path: Path
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    uns: dict[str, Any]
+
+    @property
+    def n_obs(self) -> int:
+        """Cells."""
+        return len(self.obs)
+
+    @property
+    def organism(self) -> str:
+        """`human`, `mouse` or `unknown`, as CONVERT found it."""
+        return str(self.uns.get("organism", "unknown"))
+
+    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[tuple[slice, sp.csr_matrix]]:
+        """Consecutive rows and their counts, CSR float32 (n_rows, n_genes)."""
+        import h5py
+
+        with h5py.File(self.path, "r") as file:
+            group = file["X"]
+            indptr = group["indptr"][:]
+            for start in range(0, self.n_obs, rows):
+                stop = min(start + rows, self.n_obs)
+                first, last = int(indptr[start]), int(indptr[stop])
+                yield (
+                    slice(start, stop),
+                    sp.csr_matrix(
+                        (
+                            group["data"][first:last].astype(np.float32, copy=False),
+                            group["indices"][first:last],
+                            indptr[start : stop + 1] - first,
+                        ),
+                        shape=(stop - start, len(self.var)),
+                    ),
+                )
+
+
+def open_counts(path: Path) -> CountsFile:
+    """Open a counts file that CONVERT or QC wrote. Raises InputError for anything else."""
+    import h5py
+    from anndata.io import read_elem
+
+    try:
+        with h5py.File(path, "r") as file:
+            encoding = file["X"].attrs.get("encoding-type", "")
+            if encoding != "csr_matrix":
+                raise InputError(f"X is {encoding or 'of an unknown kind'}, not a CSR matrix", file=path)
+            uns = read_elem(file["uns/cellscribe"]) if "uns/cellscribe" in file else {}
+            return CountsFile(path, read_elem(file["obs"]), read_elem(file["var"]), uns)
+    except (OSError, KeyError) as error:
+        raise InputError(
+            f"this is not a counts file that the CONVERT or QC step wrote ({error})",
+            "Pass Cell Ranger output or any h5ad to convert.py first.",
+            file=path,
+        ) from error

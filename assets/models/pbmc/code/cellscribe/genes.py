@@ -1,0 +1,320 @@
+"""What a matrix's genes are: Ensembl ids, symbols, genome prefixes, organism, and the gene sets of QC."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cellscribe.errors import InputError
+
+GENE_SETS = Path(__file__).resolve().parent / "gene_sets"
+ORGANISMS = ("human", "mouse")
+QC_SETS = ("mt", "ribo", "hb")
+
+# GENCODE marks the copy on the Y chromosome of a gene that also lies on X behind the version.
+ENSEMBL = re.compile(r"(ENS[A-Z]{0,6}G\d{11})(?:\.\d+)?(_PAR_Y)?")
+ENSEMBL_PREFIX = re.compile(r"(ENS[A-Z]*?G)\d")
+ENSEMBL_ORGANISM = {"ENSG": "human", "ENSMUSG": "mouse"}
+ASSEMBLY_PREFIX = re.compile(
+    r"((?:GRC[a-z]|hg|mm|rn|mRatBN|Rnor_|Sscrofa|dm|danRer)\d[A-Za-z0-9.]*)[_-]+(?=[^_-])"
+)
+# A share of features that cannot be chance, and yet leaves room for spike-ins and transgenes.
+CLEAR_MAJORITY = 0.8
+ID_COLUMNS = ("gene_ids", "gene_id", "feature_id", "ensembl_id", "ensembl_ids", "ensembl", "ENSEMBL", "id")
+SYMBOL_COLUMNS = (
+    "gene_symbols",
+    "gene_symbol",
+    "feature_name",
+    "symbol",
+    "symbols",
+    "SYMBOL",
+    "gene_name",
+    "gene_names",
+    "hgnc_symbol",
+    "mgi_symbol",
+    "gene_short_name",
+    "name",
+    "features",
+    "gene",
+)
+
+
+@dataclass(frozen=True)
+class GeneIdentity:
+    """Names of genes, in the order of the matrix; every array has shape (n_genes,) and dtype object."""
+
+    names: np.ndarray
+    gene_ids: np.ndarray
+    gene_symbols: np.ndarray
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_organism(text: str) -> str:
+    """`human`, `mouse` or `auto` for any accepted spelling; InputError for others."""
+    known = {
+        "auto": "auto",
+        "": "auto",
+        "human": "human",
+        "homo sapiens": "human",
+        "homo_sapiens": "human",
+        "mouse": "mouse",
+        "mus musculus": "mouse",
+        "mus_musculus": "mouse",
+    }
+    organism = known.get(text.strip().lower())
+    if organism is None:
+        raise InputError(f"organism '{text}' is not known", "Give human, mouse or auto.")
+    return organism
+
+
+def as_text(values: object) -> np.ndarray:
+    """Values as an object array of str; missing ones become ""."""
+    series = pd.Series(np.asarray(values, dtype=object))
+    return series.where(series.notna(), "").astype(str).str.strip().to_numpy(dtype=object)
+
+
+def ensembl_ids(values: np.ndarray) -> np.ndarray:
+    """Ensembl gene ids without version, "" for what is none. Shape (n,)."""
+    found = (ENSEMBL.fullmatch(value) for value in values)
+    return np.array([match[1] + (match[2] or "") if match else "" for match in found], dtype=object)
+
+
+def share(mask: np.ndarray) -> float:
+    """Share of true values; 0 for none at all."""
+    return float(np.mean(mask)) if len(mask) else 0.0
+
+
+# Genome prefixes -------------------------------------------------------------------------------------
+
+
+def prefix_genomes(values: np.ndarray) -> np.ndarray:
+    """The assembly that each name carries as a prefix (`GRCh38___ENSG...` gives GRCh38), "" for none."""
+    found = (ASSEMBLY_PREFIX.match(value) for value in values)
+    return np.array([match[1] if match else "" for match in found], dtype=object)
+
+
+def strip_genome_prefix(values: np.ndarray, genomes: Sequence[str]) -> tuple[np.ndarray, str]:
+    """Names without `genome_`, and the prefix taken off ("" where a clear majority carries none).
+
+    values: shape (n_genes,). genomes: names that the file gives; assemblies known by name are tried too.
+    """
+    seen = pd.Series(prefix_genomes(values))
+    common = seen[seen != ""].value_counts()
+    for genome in dict.fromkeys([*sorted(genomes, key=len, reverse=True), *common.index[:1]]):
+        pattern = re.compile(re.escape(genome) + r"[_-]+(?=[^_-])") if genome else None
+        if pattern is None:
+            continue
+        ends = [match.end() if (match := pattern.match(value)) else 0 for value in values]
+        if share(np.array(ends) > 0) >= CLEAR_MAJORITY:
+            stripped = [value[end:] for value, end in zip(values, ends, strict=True)]
+            return np.array(stripped, dtype=object), genome
+    return values, ""
+
+
+# Identity --------------------------------------------------------------------------------------------
+
+
+def text_columns(var: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The index (as "index") and every text column of `var`, by name."""
+    columns = {"index": as_text(var.index)}
+    for name in var.columns:
+        values = var[name]
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            values = values.astype(object)
+        if values.dtype == object or pd.api.types.is_string_dtype(values.dtype):
+            columns[str(name)] = as_text(values)
+    return columns
+
+
+def identify_genes(
+    var: pd.DataFrame, gene_column: str | None = None, genomes: Sequence[str] = ()
+) -> tuple[GeneIdentity, str]:
+    """Find Ensembl ids and symbols wherever `var` holds them; returns them and the genome prefix removed.
+
+    var: one row a gene. gene_column: the column that names the genes, instead of the index.
+    Raises InputError where `gene_column` does not exist.
+    """
+    columns = text_columns(var)
+    if gene_column and gene_column not in columns:
+        if gene_column not in var.columns:
+            raise InputError(
+                f"the genes have no column '{gene_column}'; there are: {', '.join(columns)}",
+                "Give one of these as gene_column, or none to use the index.",
+            )
+        columns[gene_column] = as_text(var[gene_column])
+    prefix = ""
+    for name, values in columns.items():
+        columns[name], removed = strip_genome_prefix(values, genomes)
+        prefix = prefix or removed
+
+    main = gene_column or "index"
+    ids = {name: ensembl_ids(values) for name, values in columns.items()}
+    shares = {name: share(values != "") for name, values in ids.items()}
+    order = [main, *(name for name in ID_COLUMNS if name in columns), *columns]
+    id_column = max(dict.fromkeys(order), key=lambda name: (shares[name], -order.index(name)))
+    n_genes = len(var)
+    has_ids = shares[id_column] > 0
+    gene_ids = ids[id_column] if has_ids else np.full(n_genes, "", dtype=object)
+    symbol_column = _symbol_column(columns, shares, main)
+    symbols = columns[symbol_column] if symbol_column else np.full(n_genes, "", dtype=object)
+
+    notes, warnings = [], []
+    if has_ids:
+        n_ids = int((gene_ids != "").sum())
+        where = _called(id_column)
+        notes.append(f"Ensembl ids were read from the genes' {where} ({n_ids:,} of {n_genes:,}).")
+    if symbol_column:
+        notes.append(f"Gene symbols were read from the genes' {_called(symbol_column)}.")
+    if prefix:
+        notes.append(f"The genome prefix '{prefix}' was taken off the names of genes.")
+    if n_genes and not has_ids and not symbol_column:
+        example = ", ".join(columns[main][:3])
+        warnings.append(f"The genes' names are neither Ensembl ids nor symbols ({example}, ...).")
+    repeated = pd.Series(gene_ids)[gene_ids != ""]
+    if n_repeated := int(repeated.duplicated().sum()):
+        warnings.append(f"{n_repeated:,} Ensembl ids occur more than once.")
+
+    raw_ids = columns[id_column if has_ids or "gene_ids" not in columns else "gene_ids"]
+    names, n_shared = unique_names(symbols, np.where(gene_ids != "", gene_ids, raw_ids))
+    if n_shared:
+        notes.append(
+            f"{n_shared:,} genes share their symbol with another; their names are the symbol and the id."
+        )
+    return GeneIdentity(names, gene_ids, symbols, notes, warnings), prefix
+
+
+def _called(column: str) -> str:
+    return "index" if column == "index" else f"column '{column}'"
+
+
+def _symbol_column(columns: dict[str, np.ndarray], shares: dict[str, float], main: str) -> str | None:
+    """The column of symbols: the named one or the index, unless that holds ids or plain numbers."""
+    for name in (main, *SYMBOL_COLUMNS, "index"):
+        if name not in columns or shares[name] >= 0.5:
+            continue
+        values = columns[name]
+        numbers = np.array([value.isdigit() or value == "" for value in values], dtype=bool)
+        if share(numbers) < 0.5:
+            return name
+    return None
+
+
+def unique_names(symbols: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, int]:
+    """Unique names to search by: the symbol, `SYMBOL_id` where several share it, the id where there is none.
+
+    Returns the names, shape (n_genes,), and how many genes share their symbol.
+    """
+    from anndata.utils import make_index_unique
+
+    symbols_series = pd.Series(symbols)
+    shared = (symbols_series.duplicated(keep=False) & (symbols_series != "")).to_numpy()
+    different = shared & (ids != symbols) & (ids != "")
+    names = np.where(different, symbols + "_" + ids, np.where(symbols != "", symbols, ids)).astype(object)
+    names[names == ""] = "unnamed"
+    index = pd.Index(names, dtype=object)
+    if not index.is_unique:
+        index = make_index_unique(index)
+    return index.to_numpy(dtype=object), int(shared.sum())
+
+
+# Organism --------------------------------------------------------------------------------------------
+
+
+def detect_organism(gene_ids: np.ndarray, symbols: np.ndarray) -> tuple[str, str]:
+    """`human`, `mouse` or `unknown`, and a clause that says by what.
+
+    By the prefix of Ensembl ids; without these by the way that symbols are written (CD3E or Cd3e) and by the
+    names of mitochondrial and ribosomal genes.
+    """
+    matches = (ENSEMBL_PREFIX.match(value) for value in gene_ids)
+    prefixes = pd.Series([match[1] for match in matches if match], dtype=object).value_counts()
+    if prefixes.sum() >= max(1, 0.1 * len(gene_ids)):
+        first = str(prefixes.index[0])
+        if prefixes.iloc[0] >= 0.9 * prefixes.sum():
+            example = next(value for value in gene_ids if value.startswith(first))
+            return ENSEMBL_ORGANISM.get(first, "unknown"), f"its Ensembl ids begin with {first} ({example})"
+        return "unknown", f"its Ensembl ids are of several organisms ({', '.join(prefixes.index)})"
+
+    names = [name for name in symbols if re.match(r"[A-Za-z]{2}", name)]
+    if not names:
+        return "unknown", "its genes have neither Ensembl ids nor symbols"
+    upper = sum(1 for name in names if re.fullmatch(r"[A-Z0-9.\-_/@]*(orf[0-9A-Z]+)?", name))
+    title = sum(
+        1 for name in names if re.fullmatch(r"([A-Z][a-z0-9.\-]+|mt-[A-Z][a-z0-9]+)[A-Za-z0-9.\-]*", name)
+    )
+    known = {
+        organism: len(set(names) & {name for _, found in qc_gene_sets(organism).values() for name in found})
+        for organism in ORGANISMS
+    }
+    for organism, other, written in (("human", "mouse", upper), ("mouse", "human", title)):
+        if written >= 0.5 * len(names) and known[organism] >= known[other]:
+            return organism, (
+                f"its gene symbols are written as {organism} ones ({', '.join(_examples(names, organism))}; "
+                f"{written:,} of {len(names):,})"
+            )
+    return "unknown", f"its gene symbols are of no known kind ({', '.join(names[:3])})"
+
+
+def _examples(names: list[str], organism: str) -> list[str]:
+    pattern = re.compile(r"[A-Z]{2}[A-Z0-9]*" if organism == "human" else r"[A-Z][a-z]+\d*[a-z]*")
+    return [name for name in names if pattern.fullmatch(name)][:3]
+
+
+def check_organism(asked: str, gene_ids: np.ndarray, symbols: np.ndarray) -> tuple[str, str]:
+    """The organism to go on with, and a sentence for the reader.
+
+    asked: `human`, `mouse` or `auto`. Raises InputError where the genes are clearly of another organism.
+    """
+    seen, why = detect_organism(gene_ids, symbols)
+    if asked == "auto":
+        return seen, f"The organism was taken to be {seen}: {why}."
+    if seen not in ("unknown", asked):
+        raise InputError(
+            f"the organism is given as {asked}, but the data look like {seen}: {why}",
+            f"Give organism {seen} (or auto), or the {asked} data.",
+        )
+    return asked, f"The organism was given: {asked}."
+
+
+# Gene sets of quality control ------------------------------------------------------------------------
+
+
+@functools.cache
+def qc_gene_sets(organism: str) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
+    """Ensembl ids and symbols of the sets `mt`, `ribo`, `hb`.
+
+    organism: `human`, `mouse`, or anything else for both together. Source: gene_sets/README.md.
+    """
+    tables = [
+        pd.read_csv(GENE_SETS / f"{name}_qc_genes.tsv", sep="\t", dtype=str)
+        for name in ((organism,) if organism in ORGANISMS else ORGANISMS)
+    ]
+    table = pd.concat(tables)
+    return {
+        name: (frozenset(part["gene_id"]), frozenset(part["symbol"]))
+        for name, part in ((name, table[table["set"] == name]) for name in QC_SETS)
+    }
+
+
+def gene_set_masks(var: pd.DataFrame, organism: str) -> dict[str, np.ndarray]:
+    """Which genes are mitochondrial, ribosomal, haemoglobin: bool arrays of shape (n_genes,) by set.
+
+    var: with `gene_ids` and `gene_symbols`, as CONVERT writes them. A gene is in a set by its id or its
+    symbol; symbols are compared without case, and every symbol that begins with `MT-` is mitochondrial.
+    """
+    ids = as_text(var["gene_ids"])
+    symbols = np.array([symbol.lower() for symbol in as_text(var["gene_symbols"])], dtype=object)
+    masks = {}
+    for name, (set_ids, set_symbols) in qc_gene_sets(organism).items():
+        lower = {symbol.lower() for symbol in set_symbols}
+        masks[name] = np.isin(ids.astype(str), list(set_ids)) | np.isin(symbols.astype(str), list(lower))
+    # R turns the hyphen into a dot.
+    masks["mt"] |= np.array([symbol.startswith(("mt-", "mt.")) for symbol in symbols], dtype=bool)
+    return masks

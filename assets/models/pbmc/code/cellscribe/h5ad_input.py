@@ -1,0 +1,288 @@
+"""Read an .h5ad: find the raw counts in it, and nothing else that is large.
+
+The file is read part by part with h5py: a candidate that holds no counts is looked at, never loaded, and a
+dense matrix is made sparse by blocks of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cellscribe.counts import GENE_EXPRESSION, Counts, NumbersSeen, as_float32_counts, see
+from cellscribe.errors import InputError
+
+if TYPE_CHECKING:
+    import h5py
+    import scipy.sparse as sp
+
+BLOCK = 4_000_000  # numbers looked at in one go: 32 MB of float64
+FIRST_LAYERS = ("counts", "raw_counts", "count", "raw", "umi", "UMIs", "spliced_unspliced_counts")
+TYPE_COLUMNS = ("feature_types", "feature_type")
+# An embedding, not a second matrix.
+MAX_OBSM_COLUMNS = 50
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One matrix of the file and what its numbers look like."""
+
+    name: str
+    node: Any
+    seen: NumbersSeen
+
+    def __str__(self) -> str:
+        looks = self.seen.fault or "raw counts"
+        return f"{self.name} ({self.seen}): {looks}"
+
+
+def read_h5ad(path: Path, counts_layer: str | None = None) -> Counts:
+    """Read counts, obs, var and small embeddings of an .h5ad of any age.
+
+    counts_layer: a layer's name, `X` or `raw.X`; None looks into raw.X, X, then the layers, in that order.
+    Raises InputError where there are no raw counts, saying for each matrix what was seen.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return _read(file, path, counts_layer)
+    except InputError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"this .h5ad cannot be read ({type(error).__name__}: {error})",
+            "Write it again with a recent anndata, or copy it again.",
+            file=path,
+        ) from error
+
+
+def _read(file: h5py.File, path: Path, counts_layer: str | None) -> Counts:
+    places = _places(file)
+    if not places:
+        raise InputError("the file has no X, no raw and no layers", "Give one with raw counts.", file=path)
+    notes: list[str] = []
+    if counts_layer:
+        chosen = _asked_for(places, counts_layer, path)
+    else:
+        chosen, notes = _first_with_counts(places, path)
+
+    obs = _frame(file["obs"], file)
+    var = _frame(file["var"], file)
+    if chosen.name == "raw.X":
+        var = _raw_var(file, var)
+    matrix = _read_matrix(chosen.node)
+    if matrix.shape != (len(obs), len(var)):
+        raise InputError(
+            f"{chosen.name} has {matrix.shape[0]:,} x {matrix.shape[1]:,} numbers, but there are "
+            f"{len(obs):,} cells and {len(var):,} genes",
+            "Write the file again.",
+            file=path,
+        )
+    types = next(
+        (
+            values
+            for name in TYPE_COLUMNS
+            if name in var and GENE_EXPRESSION in set(values := var[name].astype(str))
+        ),
+        pd.Series(GENE_EXPRESSION, index=var.index),
+    )
+    genomes = var["genome"].astype(str) if "genome" in var else pd.Series("", index=var.index)
+    warnings = []
+    if chosen.seen.maximum == 1 and chosen.seen.n > 1000:
+        warnings.append(f"Every number in {chosen.name} is 0 or 1: these may be no counts of molecules.")
+    return Counts(
+        matrix=matrix,
+        obs=obs,
+        var=var,
+        feature_types=types.to_numpy(dtype=object),
+        genomes=genomes.where(genomes != "nan", "").to_numpy(dtype=object),
+        source="h5ad",
+        counts_from=chosen.name,
+        obsm=_embeddings(file, len(obs)),
+        notes=notes,
+        warnings=warnings,
+    )
+
+
+# Finding the counts ----------------------------------------------------------------------------------
+
+
+def _places(file: h5py.File) -> dict[str, Any]:
+    """Every matrix of the file in the order it is looked at: raw.X, X, layers."""
+    places: dict[str, Any] = {}
+    # Before 0.7, raw was written as two keys with a dot.
+    for key in ("raw/X", "raw.X"):
+        if key in file:
+            places["raw.X"] = file[key]
+    if "X" in file and not _is_null(file["X"]):
+        places["X"] = file["X"]
+    layers = list(file["layers"]) if "layers" in file else []
+    for name in sorted(
+        layers, key=lambda name: (name not in FIRST_LAYERS, "count" not in name.lower(), name)
+    ):
+        places[f"layers/{name}"] = file["layers"][name]
+    return places
+
+
+def _is_null(node: Any) -> bool:
+    return _attribute(node, "encoding-type") == "null" or getattr(node, "shape", ()) is None
+
+
+def _asked_for(places: dict[str, Any], name: str, path: Path) -> Candidate:
+    aliases = {"raw": "raw.X", "raw/X": "raw.X", "X": "X", "raw.X": "raw.X"}
+    key = f"layers/{name}" if f"layers/{name}" in places else aliases.get(name, name)
+    if key not in places:
+        raise InputError(
+            f"there is no counts layer '{name}'; there are: {', '.join(places)}",
+            "Give one of these as counts_layer, or none to have the counts found.",
+            file=path,
+        )
+    candidate = Candidate(key, places[key], see(_chunks(places[key])))
+    if candidate.seen.are_counts:
+        return candidate
+    others = [Candidate(k, node, see(_chunks(node))) for k, node in places.items() if k != key]
+    with_counts = [other.name for other in others if other.seen.are_counts]
+    listed = "\n".join(f"  {other}" for other in (candidate, *others))
+    raise InputError(
+        f"the counts layer '{name}' does not hold raw counts:\n{listed}",
+        f"Use counts_layer {with_counts[0]}." if with_counts else NO_COUNTS_TODO,
+        file=path,
+    )
+
+
+NO_COUNTS_TODO = (
+    "Give the file with the counts as the sequencer's pipeline wrote them: integers, none negative."
+)
+
+
+def _first_with_counts(places: dict[str, Any], path: Path) -> tuple[Candidate, list[str]]:
+    passed: list[Candidate] = []
+    for name, node in places.items():
+        candidate = Candidate(name, node, see(_chunks(node)))
+        if candidate.seen.are_counts:
+            notes = [f"Raw counts were found in {name} ({candidate.seen})."]
+            notes += [f"{other.name} was passed over ({other.seen}): {other.seen.fault}." for other in passed]
+            return candidate, notes
+        passed.append(candidate)
+    listed = "\n".join(f"  {candidate}" for candidate in passed)
+    raise InputError(f"no raw counts were found:\n{listed}", NO_COUNTS_TODO, file=path)
+
+
+# Matrices --------------------------------------------------------------------------------------------
+
+
+def _attribute(node: Any, name: str) -> str:
+    value = node.attrs.get(name, "")
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _chunks(node: Any) -> Iterator[np.ndarray]:
+    """The numbers of a matrix that are not 0, dense or sparse, block by block."""
+    if hasattr(node, "shape"):
+        for block in _row_blocks(node):
+            yield block[block != 0]
+        return
+    for start in range(0, node["data"].shape[0], BLOCK):
+        yield node["data"][start : start + BLOCK]
+
+
+def _row_blocks(dense: Any) -> Iterator[np.ndarray]:
+    step = max(1, BLOCK // max(1, dense.shape[1]))
+    for start in range(0, dense.shape[0], step):
+        yield dense[start : start + step]
+
+
+def _read_matrix(node: Any) -> sp.csr_matrix:
+    """A matrix of integer-valued numbers as CSR float32."""
+    import scipy.sparse as sp
+
+    if hasattr(node, "shape"):
+        blocks = [sp.csr_matrix(as_float32_counts(block)) for block in _row_blocks(node)]
+        if not blocks:
+            return sp.csr_matrix(node.shape, dtype=np.float32)
+        return sp.vstack(blocks, format="csr")
+    shape = tuple(int(size) for size in node.attrs.get("shape", node.attrs.get("h5sparse_shape")))
+    kind = _attribute(node, "encoding-type") or _attribute(node, "h5sparse_format")
+    length = node["data"].shape[0]
+    data = np.empty(length, dtype=np.float32)
+    for start in range(0, length, BLOCK):
+        data[start : start + BLOCK] = as_float32_counts(node["data"][start : start + BLOCK])
+    parts = (data, node["indices"][:], node["indptr"][:])
+    major = shape[1] if kind.startswith("csc") else shape[0]
+    if len(parts[2]) != major + 1 or parts[2][-1] != length or len(parts[1]) != length:
+        raise ValueError(
+            f"{length:,} numbers do not fit {len(parts[1]):,} indices and {len(parts[2]):,} offsets"
+        )
+    matrix = (
+        sp.csc_matrix(parts, shape=shape).tocsr()
+        if kind.startswith("csc")
+        else sp.csr_matrix(parts, shape=shape)
+    )
+    matrix.check_format(full_check=True)
+    return matrix
+
+
+# Tables ----------------------------------------------------------------------------------------------
+
+
+def _frame(node: Any, file: h5py.File) -> pd.DataFrame:
+    """obs or var, also of files from before anndata 0.7 (one structured array, categories in uns)."""
+    from anndata.io import read_elem
+
+    if not hasattr(node, "dtype"):
+        read = read_elem(node)
+        if not isinstance(read, pd.DataFrame):
+            raise TypeError(f"{node.name} is a {type(read).__name__}, not a table")
+        frame = read
+    else:
+        records = node[:]
+        frame = pd.DataFrame({name: _decoded(records[name]) for name in records.dtype.names})
+        frame = frame.set_index(next(name for name in ("index", "_index", frame.columns[0]) if name in frame))
+        for name in frame.columns:
+            categories = file.get(f"uns/{name}_categories")
+            if categories is not None and frame[name].dtype.kind in "iu":
+                values = _decoded(np.atleast_1d(categories[()]))
+                frame[name] = pd.Categorical.from_codes(frame[name].to_numpy(), pd.Index(values))
+    frame.index = pd.Index([str(name) for name in frame.index], dtype=object)
+    frame.columns = [str(name) for name in frame.columns]
+    return frame
+
+
+def _decoded(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind not in "SO":
+        return values
+    return np.array([v.decode() if isinstance(v, bytes) else v for v in values], dtype=object)
+
+
+def _raw_var(file: h5py.File, var: pd.DataFrame) -> pd.DataFrame:
+    """raw's own genes, with the columns of `var` that raw lacks where `var` names every one of them."""
+    raw = _frame(file["raw/var"] if "raw/var" in file else file["raw.var"], file)
+    if raw.index.is_unique and var.index.is_unique and raw.index.isin(var.index).all():
+        for name in var.columns.difference(raw.columns, sort=False):
+            raw[name] = var.loc[raw.index, name].to_numpy()
+    return raw
+
+
+def _embeddings(file: h5py.File, n_obs: int) -> dict[str, np.ndarray]:
+    """Small two-dimensional numeric arrays of obsm (X_umap, X_pca, ...)."""
+    import h5py
+
+    nodes = file.get("obsm")
+    # Before 0.7, obsm was one structured array too; no embedding is worth reading that.
+    if not isinstance(nodes, h5py.Group):
+        return {}
+    return {
+        name: node[:]
+        for name, node in nodes.items()
+        if isinstance(node, h5py.Dataset)
+        and node.ndim == 2
+        and node.dtype.kind in "fiu"
+        and node.shape[0] == n_obs
+        and node.shape[1] <= MAX_OBSM_COLUMNS
+    }

@@ -1,0 +1,106 @@
+"""Reading and writing files so that nothing half-written is ever left."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Give a temporary name beside `target`; rename it to `target` only if the block ends well."""
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(value: Any, target: Path) -> None:
+    """Write `value` as JSON with sorted keys; NaN and infinities are refused."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(
+            json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=_plain) + "\n"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """numpy scalars and arrays, and paths, as plain Python."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} does not fit into JSON")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text())
+
+
+def write_table(table: pd.DataFrame, target: Path) -> None:
+    """Write a table as tab-separated text, gzipped where the name ends in .gz (with no time and no name inside:
+    the same table gives the same bytes).
+    """
+    text = table.to_csv(sep="\t", index=False, lineterminator="\n").encode()
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(gzip.compress(text, mtime=0) if target.suffix == ".gz" else text)
+
+
+def write_h5ad(adata: anndata.AnnData, target: Path) -> None:
+    """Write an h5ad that older readers open too: plain strings, no nullable columns, gzip-free chunks.
+
+    Nullable strings, integers and booleans become plain ones (missing text becomes ""), as readers before
+    anndata 0.11 know neither.
+    """
+    import anndata
+
+    for frame in (adata.obs, adata.var):
+        plain_columns(frame)
+    with anndata.settings.override(allow_write_nullable_strings=False), atomic_path(target) as temporary:
+        adata.write_h5ad(temporary, compression="lzf")
+
+
+def plain_columns(frame: pd.DataFrame) -> None:
+    """Turn a table's index and columns, in place, into types that every reader of h5ad knows."""
+    import numpy as np
+    import pandas as pd
+
+    frame.index = pd.Index(frame.index.astype(str).to_numpy(dtype=object), dtype=object, name=None)
+    for name in list(frame.columns):
+        column = frame[name]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            kind = column.cat.categories.dtype
+            if isinstance(kind, np.dtype) and kind.kind in "biuf":
+                continue
+            plain = [str(category) for category in column.cat.categories]
+            frame[name] = column.cat.rename_categories(pd.Index(plain, dtype=object))
+        elif pd.api.types.is_string_dtype(column.dtype) or column.dtype == object:
+            frame[name] = column.astype(object).where(column.notna(), "").astype(str).astype(object)
+        elif pd.api.types.is_extension_array_dtype(column.dtype):
+            frame[name] = column.to_numpy(
+                dtype="float64" if column.isna().any() else column.dtype.numpy_dtype,
+                na_value=float("nan") if column.isna().any() else None,
+            )

@@ -1,0 +1,221 @@
+"""MAP: put a sample's cells into a model's reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from cellscribe.align import GeneMatch, check_overlap, match_genes, query_gene_names
+from cellscribe.cli import log, warn
+from cellscribe.counts_file import CHUNK_ROWS, CountsFile, open_counts
+from cellscribe.errors import InputError, ModelMismatchError
+from cellscribe.io import write_h5ad
+from cellscribe.model.model import LOGISTIC, Model
+from cellscribe.model.neighbours import N_NEIGHBOURS, nearest
+from cellscribe.progress import progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ORGANISMS = {"Homo sapiens": "human", "Mus musculus": "mouse", "human": "human", "mouse": "mouse"}
+
+
+class Cells(Protocol):
+    """Raw counts that can be read by rows: a counts file, or a matrix in memory."""
+
+    @property
+    def var(self) -> pd.DataFrame:
+        """One row a gene."""
+
+    @property
+    def n_obs(self) -> int:
+        """Cells."""
+
+    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[tuple[slice, sp.csr_matrix]]:
+        """Consecutive rows and their counts, CSR float32 (n_rows, n_genes)."""
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A sample in a model's reference; arrays have one row a cell, or are None where the model lacks the member."""
+
+    latent: np.ndarray | None
+    distances: np.ndarray | None
+    indices: np.ndarray | None
+    logistic_scores: np.ndarray | None
+    n_model_counts: np.ndarray
+    n_counts: np.ndarray
+    n_silent_counts: np.ndarray
+    info: dict[str, Any]
+    barcodes: pd.Index | None = None
+
+
+def check_organism(model: Model, given: str, seen: str) -> None:
+    """Raises ModelMismatchError where the sample is of another organism than the model.
+
+    given: `auto` or what the user said; seen: what CONVERT found.
+    """
+    organism = seen if given == "auto" else ORGANISMS.get(given, given)
+    wanted = model.manifest["organism"]
+    if organism in ("unknown", wanted):
+        return
+    found = "its genes are" if given == "auto" else "it was given as"
+    raise ModelMismatchError(
+        f"the model '{model.name}' is for {wanted}, but {found} {organism}",
+        f"Use a {organism} model with --model.",
+    )
+
+
+def map_cells(
+    counts: Cells,
+    model: Model,
+    *,
+    gene_column: str | None = None,
+    min_gene_overlap: float = 0.5,
+    warn_gene_overlap: float = 0.8,
+    use_gpu: bool = False,
+    chunk_rows: int = CHUNK_ROWS,
+) -> Mapping:
+    """Encode the cells, find their nearest reference cells, score them by the logistic regression.
+
+    One pass over the counts, in chunks of `chunk_rows` cells. Raises ModelMismatchError where too few of the model's
+    genes are there, InputError where `gene_column` is not or there is no cell.
+    """
+    if not counts.n_obs:
+        raise InputError("there is no cell to map", "Check the cells that quality control removed.")
+    match = match_genes(counts.var, model.genes, gene_column)
+    names = next(iter(query_gene_names(counts.var, gene_column or "index").values()))
+    warnings = check_overlap(
+        match,
+        names,
+        model=model.name,
+        organism=model.manifest["organism"],
+        minimum=min_gene_overlap,
+        warn_below=warn_gene_overlap,
+    )
+    if use_gpu:
+        log("the model's members run in numpy, in seconds: the GPU is not needed and not used")
+    # genes that no reference type expresses: what a cell says with them, the model cannot read
+    silent = match_genes(counts.var, model.silent_genes, gene_column)
+    on_silent = np.asarray(silent.selector.sum(axis=1)).ravel()
+    has_latent, has_logistic = any(m.startswith("scvi") for m in model.members), LOGISTIC in model.members
+    latent, scores, totals, distances, indices = [], [], [], [], []
+    all_counts, silent_counts = [], []
+    n_chunks = -(-counts.n_obs // chunk_rows)
+    for _, chunk in progress(counts.chunks(chunk_rows), total=n_chunks, label="mapping"):
+        on_model = (chunk @ match.selector).tocsr()
+        totals.append(np.asarray(on_model.sum(axis=1)).ravel())
+        all_counts.append(np.asarray(chunk.sum(axis=1)).ravel())
+        silent_counts.append(chunk @ on_silent)
+        if has_latent:
+            encoded = model.encoder.encode(on_model)
+            near, which = nearest(encoded, model.reference.latent, N_NEIGHBOURS)
+            latent.append(encoded)
+            distances.append(near)
+            indices.append(which)
+        if has_logistic:
+            scores.append(model.logistic.scores(on_model))
+    for warning in warnings:
+        warn(warning)
+    return Mapping(
+        np.concatenate(latent) if has_latent else None,
+        np.concatenate(distances) if has_latent else None,
+        np.concatenate(indices) if has_latent else None,
+        np.concatenate(scores) if has_logistic else None,
+        np.concatenate(totals),
+        np.concatenate(all_counts),
+        np.concatenate(silent_counts),
+        mapping_info(match, model, warnings) | {"n_silent_genes_found": int(silent.found.sum())},
+    )
+
+
+def mapping_info(match: GeneMatch, model: Model, warnings: list[str]) -> dict[str, Any]:
+    """What is said of the genes: overlap, by which names, the most important missing ones."""
+    missing = model.genes[~match.found].sort_values("importance", ascending=False)
+    return {
+        "gene_overlap": match.overlap,
+        "n_model_genes": len(match.found),
+        "n_genes_found": int(match.found.sum()),
+        "genes_matched_by": match.matched_by,
+        "missing_genes": [
+            symbol or gene_id
+            for symbol, gene_id in zip(missing["symbol"].head(50), missing["gene_id"].head(50), strict=True)
+        ],
+        "model_sha256": model.sha256,
+        "warnings": warnings,
+    }
+
+
+def run_map(
+    counts: Path,
+    model_folder: Path,
+    output: Path,
+    *,
+    organism: str = "auto",
+    gene_column: str | None = None,
+    min_gene_overlap: float = 0.5,
+    warn_gene_overlap: float = 0.8,
+    use_gpu: bool = False,
+) -> None:
+    """Map the cells of a filtered counts file and write mapping.h5ad (docs/architecture.md)."""
+    sample, model = open_counts(counts), Model(model_folder)
+    check_organism(model, organism, sample.organism)
+    mapping = map_cells(
+        sample,
+        model,
+        gene_column=gene_column,
+        min_gene_overlap=min_gene_overlap,
+        warn_gene_overlap=warn_gene_overlap,
+        use_gpu=use_gpu,
+    )
+    write_mapping(mapping, sample, output)
+    log(
+        f"{sample.n_obs:,} cells mapped by {mapping.info['n_genes_found']:,} of {mapping.info['n_model_genes']:,} genes"
+    )
+
+
+def write_mapping(mapping: Mapping, sample: CountsFile, output: Path) -> None:
+    """Write mapping.h5ad."""
+    import anndata
+
+    arrays = {
+        "latent": mapping.latent,
+        "neighbour_distances": mapping.distances,
+        "neighbour_indices": mapping.indices,
+        "logistic_scores": mapping.logistic_scores,
+    }
+    write_h5ad(
+        anndata.AnnData(
+            obs=sample.obs[[]].assign(
+                n_model_counts=mapping.n_model_counts,
+                n_counts=mapping.n_counts,
+                n_silent_counts=mapping.n_silent_counts,
+            ),
+            obsm={key: array for key, array in arrays.items() if array is not None},
+            uns={"mapping": json.dumps(mapping.info, sort_keys=True)},
+        ),
+        output,
+    )
+
+
+def read_mapping(path: Path) -> Mapping:
+    """Read mapping.h5ad."""
+    import anndata
+
+    adata = anndata.read_h5ad(path)
+    obs = {name: adata.obs[name].to_numpy() for name in ("n_model_counts", "n_counts", "n_silent_counts")}
+    return Mapping(
+        latent=adata.obsm.get("latent"),
+        distances=adata.obsm.get("neighbour_distances"),
+        indices=adata.obsm.get("neighbour_indices"),
+        logistic_scores=adata.obsm.get("logistic_scores"),
+        **obs,
+        info=json.loads(adata.uns["mapping"]),
+        barcodes=adata.obs_names,
+    )

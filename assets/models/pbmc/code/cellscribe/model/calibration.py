@@ -1,0 +1,75 @@
+"""Probabilities that mean what they say: pooling of members, and how well it holds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+FLOOR = 1e-4
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Row-wise softmax of (n_cells, n_labels), in float64."""
+    shifted = np.asarray(scores, dtype=np.float64)
+    shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def pool(members: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """Log-linear pool: softmax of the weighted sum of the members' log probabilities.
+
+    members: each (n_cells, n_labels), rows summing to one. weights: (n_members,), >= 0; their sum acts as an
+    inverse temperature. A member alone with one weight is temperature scaling (Guo et al. 2017, ICML).
+    Probabilities are floored at 1e-4, so that no member alone can rule a label out.
+    """
+    logs = [np.log(np.maximum(member, FLOOR)) for member in members]
+    return softmax(sum(weight * log for weight, log in zip(weights, logs, strict=True)))
+
+
+def fit_pool(
+    members: list[np.ndarray], codes: np.ndarray, cell_weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Weights of `pool` that minimise the log loss on held-out cells.
+
+    codes: (n_cells,) true labels; cells whose label no member knows must be left out beforehand.
+    cell_weights: (n_cells,). Returns (n_members,) float64, each >= 0.
+    """
+    from scipy.optimize import minimize
+
+    logs = np.stack([np.log(np.maximum(member, FLOOR)) for member in members])
+    share = np.ones(len(codes)) if cell_weights is None else cell_weights
+    share = share / share.sum()
+    rows = np.arange(len(codes))
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        probabilities = softmax(np.tensordot(weights, logs, axes=1))
+        value = -float(share @ np.log(np.maximum(probabilities[rows, codes], 1e-12)))
+        residual = probabilities
+        residual[rows, codes] -= 1
+        gradient = np.einsum("n,nk,mnk->m", share, residual, logs)
+        return value, gradient
+
+    start = np.full(len(members), 1.0 / len(members))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, 5.0)] * len(members))
+    weights = np.asarray(found.x, dtype=np.float64)
+    return weights if weights.sum() > 0 else start
+
+
+def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins (Guo et al. 2017, ICML).
+
+    confidence: (n_cells,) in [0, 1]; right: bool (n_cells,).
+    """
+    _, shares, means, accuracies = reliability(confidence, right, n_bins)
+    return float(np.sum(shares * np.abs(means - accuracies)))
+
+
+def reliability(
+    confidence: np.ndarray, right: np.ndarray, n_bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Upper edges, shares of cells, mean confidence and accuracy of the bins that hold cells."""
+    bins = np.minimum((np.asarray(confidence) * n_bins).astype(int), n_bins - 1)
+    used = np.unique(bins)
+    shares = np.array([(bins == b).mean() for b in used])
+    means = np.array([np.mean(confidence[bins == b]) for b in used])
+    accuracies = np.array([np.mean(right[bins == b]) for b in used])
+    return (used + 1) / n_bins, shares, means, accuracies

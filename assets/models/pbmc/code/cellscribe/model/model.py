@@ -1,0 +1,209 @@
+"""A model folder in memory: what MAP and ANNOTATE need of it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellscribe.errors import InputError
+from cellscribe.io import read_json
+from cellscribe.model.calibration import pool, softmax
+from cellscribe.model.encoder import Encoder
+from cellscribe.model.logistic import Logistic
+from cellscribe.model.manifest import model_sha256, read_manifest
+from cellscribe.model.neighbours import vote
+from cellscribe.model.ontology import Ontology
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NEIGHBOURS, TREES, LOGISTIC = "scvi_neighbours", "scvi_trees", "logistic"
+MEMBERS = (NEIGHBOURS, TREES, LOGISTIC)
+CLASSIFIERS: dict[str, tuple[str, ...]] = {
+    "consensus": (NEIGHBOURS, TREES, LOGISTIC),
+    "scvi": (NEIGHBOURS, TREES),
+    "neighbours": (NEIGHBOURS,),
+    "trees": (TREES,),
+    "logistic": (LOGISTIC,),
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The reference cells and their altered copies. latent: (n_rows, n_latent); codes: (n_rows,); umap: (n_rows, 2);
+    distance_quantiles: (1001,), ascending, of the mean distance to the nearest cells of other batches.
+    """
+
+    latent: np.ndarray
+    codes: np.ndarray
+    umap: np.ndarray
+    distance_quantiles: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors; the latent in half precision, which keeps distances to a thousandth."""
+        from safetensors.numpy import save_file
+
+        save_file(
+            {
+                "latent": np.ascontiguousarray(self.latent, dtype=np.float16),
+                "codes": np.ascontiguousarray(self.codes, dtype=np.int16),
+                "umap": np.ascontiguousarray(self.umap, dtype=np.float16),
+                "distance_quantiles": np.ascontiguousarray(self.distance_quantiles, dtype=np.float32),
+            },
+            path,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Reference:
+        """Read what `save` wrote."""
+        from safetensors.numpy import load_file
+
+        tensors = load_file(path)
+        return cls(
+            tensors["latent"].astype(np.float32),
+            tensors["codes"].astype(np.int64),
+            tensors["umap"].astype(np.float32),
+            tensors["distance_quantiles"],
+        )
+
+    def quantile(self, mean_distance: np.ndarray) -> np.ndarray:
+        """Where a mean distance lies among the reference's own: 0 nearest, 1 farther than any."""
+        positions = np.searchsorted(self.distance_quantiles, mean_distance, side="left")
+        return (positions / len(self.distance_quantiles)).astype(np.float32)
+
+
+class Model:
+    """A verified model folder; its parts are read when first used."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.manifest: dict[str, Any] = read_manifest(self.folder)
+        self.sha256 = model_sha256(self.folder)
+
+    @property
+    def name(self) -> str:
+        """Name and version, for messages."""
+        return f"{self.manifest['name']} {self.manifest['version']}"
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels, in the order of every probability column."""
+        return [label["label"] for label in self.manifest["labels"]]
+
+    @property
+    def cl_ids(self) -> list[str]:
+        """Cell Ontology id of each label, "" where unknown."""
+        return [label["cl_id"] for label in self.manifest["labels"]]
+
+    @property
+    def members(self) -> list[str]:
+        """Names of the members that this model has."""
+        return [member["name"] for member in self.manifest["members"]]
+
+    @functools.cached_property
+    def genes(self) -> pd.DataFrame:
+        """The model's genes in order: gene_id, symbol, mean, importance."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / "genes.tsv", sep="\t", keep_default_na=False, dtype={"symbol": str})
+
+    @functools.cached_property
+    def silent_genes(self) -> pd.DataFrame:
+        """Genes that were measured in the reference and that none of its types expresses: gene_id, symbol."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / "silent_genes.tsv", sep="\t", keep_default_na=False, dtype=str)
+
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        """The scVI encoder."""
+        return Encoder.load(self.folder / "encoder.safetensors")
+
+    @functools.cached_property
+    def logistic(self) -> Logistic:
+        """The logistic regression."""
+        return Logistic.load(self.folder / "logistic.safetensors")
+
+    @functools.cached_property
+    def trees(self) -> Any:
+        """The gradient-boosted trees, an `xgboost.Booster`."""
+        import xgboost
+
+        booster = xgboost.Booster()
+        booster.load_model(self.folder / "trees.ubj")
+        return booster
+
+    @functools.cached_property
+    def reference(self) -> Reference:
+        """The reference cells."""
+        return Reference.load(self.folder / "reference.safetensors")
+
+    @functools.cached_property
+    def ontology(self) -> Ontology:
+        """The Cell Ontology around the labels."""
+        return Ontology.from_json(read_json(self.folder / "ontology.json"))
+
+    @property
+    def markers(self) -> dict[str, Any]:
+        """For each label, the genes that mark it in the reference."""
+        return dict(read_json(self.folder / "markers.json"))
+
+    def classifier(self, wanted: str = "default") -> str:
+        """The classifier meant by `--classifier`. Raises InputError where this model has none of that name."""
+        has = [name for name, needs in CLASSIFIERS.items() if set(needs) <= set(self.members)]
+        if wanted == "default":
+            return has[0]
+        if wanted not in has:
+            raise InputError(
+                f"the model '{self.name}' has no classifier '{wanted}'; it has: default, {', '.join(has)}",
+                "Choose one of these with --classifier.",
+            )
+        return wanted
+
+    def label_weights(self) -> np.ndarray:
+        """How much more a vote for a rare label counts: square root of its rarity, 1 to 10."""
+        return rarity_weights(np.array([label["n_cells"] for label in self.manifest["labels"]]))
+
+    def member_probabilities(
+        self,
+        *,
+        latent: np.ndarray | None,
+        distances: np.ndarray | None,
+        indices: np.ndarray | None,
+        logistic_scores: np.ndarray | None,
+        members: tuple[str, ...] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Each member's own label probabilities, (n_cells, n_labels)."""
+        result: dict[str, np.ndarray] = {}
+        for member in members or tuple(self.members):
+            if member == NEIGHBOURS and distances is not None and indices is not None:
+                result[member] = vote(
+                    distances, indices, self.reference.codes, len(self.labels), self.label_weights()
+                )
+            elif member == TREES and latent is not None:
+                result[member] = tree_probabilities(self.trees, latent)
+            elif member == LOGISTIC and logistic_scores is not None:
+                result[member] = softmax(logistic_scores)
+        return result
+
+    def pooled(self, members: dict[str, np.ndarray], classifier: str) -> np.ndarray:
+        """The calibrated probabilities of a classifier, (n_cells, n_labels)."""
+        names = CLASSIFIERS[classifier]
+        weights = self.manifest["calibration"][classifier]["weights"]
+        return pool([members[name] for name in names], np.array([weights[name] for name in names]))
+
+
+def tree_probabilities(booster: Any, latent: np.ndarray) -> np.ndarray:
+    """Label probabilities of the trees for a latent (n_cells, n_latent)."""
+    import xgboost
+
+    return np.asarray(booster.predict(xgboost.DMatrix(latent)), dtype=np.float64)
+
+
+def rarity_weights(n_cells: np.ndarray) -> np.ndarray:
+    """Square root of each label's rarity beside an even share, at most 10. n_cells: (n_labels,) counts."""
+    return np.minimum(10.0, np.sqrt(n_cells.sum() / (len(n_cells) * np.maximum(n_cells, 1))))

@@ -1,0 +1,182 @@
+"""The Cell Ontology around a model's labels: ids, ancestors, coarser levels.
+
+Built once, at training, from the tables that `cellxgene-ontology-guide` ships; a model carries what it needs,
+so annotation looks nothing up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+LINEAGE = "lineage"
+SAYS_NOTHING = 0.75
+
+
+@dataclass(frozen=True)
+class Term:
+    """A Cell Ontology term, `ancestors` the nearest first, the term itself left out."""
+
+    cl_id: str
+    name: str
+    ancestors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ontology:
+    """terms: by id, the labels' own and all their ancestors'. curated: ids of broad classes that people use."""
+
+    terms: Mapping[str, Term]
+    curated: frozenset[str]
+
+    def name(self, cl_id: str) -> str:
+        """The term's name, or "" for an unknown id."""
+        return self.terms[cl_id].name if cl_id in self.terms else ""
+
+    def lineage(self, cl_id: str) -> tuple[str, ...]:
+        """The term itself, then its ancestors, the nearest first; empty for an unknown id."""
+        return (cl_id, *self.terms[cl_id].ancestors) if cl_id in self.terms else ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in a model's ontology.json."""
+        return {
+            "terms": {
+                term.cl_id: {"name": term.name, "ancestors": list(term.ancestors)}
+                for term in self.terms.values()
+            },
+            "curated": sorted(self.curated),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Ontology:
+        """Read what `to_json` gave."""
+        terms = {
+            cl_id: Term(cl_id, term["name"], tuple(term["ancestors"]))
+            for cl_id, term in value["terms"].items()
+        }
+        return cls(terms, frozenset(value["curated"]))
+
+
+def build_ontology(cl_ids: Sequence[str]) -> Ontology:
+    """The ontology around these ids (empty ones are passed over).
+
+    Raises KeyError for an id that the Cell Ontology does not have.
+    """
+    from cellxgene_ontology_guide.curated_ontology_term_lists import get_curated_ontology_term_list
+    from cellxgene_ontology_guide.entities import CuratedOntologyTermList
+    from cellxgene_ontology_guide.ontology_parser import OntologyParser
+
+    parser = OntologyParser()
+    wanted: set[str] = set()
+    for cl_id in filter(None, cl_ids):
+        if not parser.is_valid_term_id(cl_id):
+            raise KeyError(cl_id)
+        wanted |= {cl_id, *parser.get_term_ancestors(cl_id)}
+    terms = {}
+    for cl_id in sorted(wanted):
+        distances = parser.get_term_ancestors_with_distances(cl_id)
+        ancestors = sorted((a for a in distances if a in wanted), key=lambda a: (distances[a], a))
+        terms[cl_id] = Term(cl_id, parser.get_term_label(cl_id) or cl_id, tuple(ancestors))
+    curated = set(get_curated_ontology_term_list(CuratedOntologyTermList.CELL_SUBCLASS))
+    return Ontology(terms, frozenset(curated & wanted))
+
+
+def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The Cell Ontology id of each label: as given, else by name or exact synonym, else "".
+
+    Names are compared without case, plural and punctuation ("CD14+ Monocytes" does not become "monocyte": only
+    whole names count). A given value may be an id or a term's name.
+    """
+    from cellxgene_ontology_guide.ontology_parser import OntologyParser
+
+    parser = OntologyParser()
+    by_name = parser.get_term_label_to_id_map("CL")
+    known: dict[str, str] = {}
+    for cl_id in by_name.values():
+        if parser.is_term_deprecated(cl_id):
+            continue
+        for synonym in parser.get_term_synonyms(cl_id):
+            known.setdefault(_plain_name(synonym), cl_id)
+    for name, cl_id in by_name.items():
+        if not parser.is_term_deprecated(cl_id):
+            known[_plain_name(name)] = cl_id
+    result = {}
+    for label in labels:
+        wanted = (given or {}).get(label, label)
+        result[label] = wanted if re.fullmatch(r"CL:\d{7}", wanted) else known.get(_plain_name(wanted), "")
+    return result
+
+
+def _plain_name(name: str) -> str:
+    words = re.sub(r"[^a-z0-9+]+", " ", name.lower()).split()
+    return " ".join(word[:-1] if word.endswith("s") and len(word) > 3 else word for word in words)
+
+
+def descendants(ontology: Ontology, cl_ids: Sequence[str]) -> dict[str, np.ndarray]:
+    """For each term, which of the labels it covers.
+
+    cl_ids: one id a label ("" where unknown). Returns term -> bool (n_labels,), true where the label is the term or
+    below it.
+    """
+    covers: dict[str, np.ndarray] = {}
+    for position, cl_id in enumerate(cl_ids):
+        for term in ontology.lineage(cl_id):
+            covers.setdefault(term, np.zeros(len(cl_ids), dtype=bool))[position] = True
+    return covers
+
+
+def lineage_level(ontology: Ontology, labels: Sequence[str], cl_ids: Sequence[str]) -> dict[str, str]:
+    """A coarser level: labels joined under the broad classes that they share.
+
+    A broad class (CELLxGENE's curated list of cell subclasses) counts where it covers at least two labels and at most
+    half of them. The class that joins most labels is taken first, of equals the one nearest to its labels; a label
+    without one stays itself. Returns label -> coarse label; equal to the labels where nothing can be joined.
+    """
+    covers = descendants(ontology, cl_ids)
+    most = max(2, len(labels) // 2)
+    left = np.ones(len(labels), dtype=bool)
+    coarse = dict(zip(labels, labels, strict=True))
+    while True:
+        joined = {
+            term: covers[term] & left
+            for term in sorted(ontology.curated)
+            if term in covers and covers[term].sum() <= most and (covers[term] & left).sum() >= 2
+        }
+        if not joined:
+            return coarse
+        best = min(
+            joined, key=lambda term: (-int(joined[term].sum()), _steps(ontology, cl_ids, term, joined[term]))
+        )
+        for position in np.flatnonzero(joined[best]).tolist():
+            coarse[labels[position]] = ontology.name(best)
+        left &= ~joined[best]
+
+
+def _steps(ontology: Ontology, cl_ids: Sequence[str], term: str, inside: np.ndarray) -> int:
+    """How many nearer ancestors the labels have, summed: small for a class that fits them closely."""
+    return sum(ontology.lineage(cl_ids[position]).index(term) for position in np.flatnonzero(inside).tolist())
+
+
+def nearest_safe_ancestor(
+    ontology: Ontology,
+    covers: Mapping[str, np.ndarray],
+    cl_id: str,
+    probabilities: np.ndarray,
+    least: float,
+) -> str:
+    """The nearest ancestor of a label whose labels' summed probability reaches `least`, or "".
+
+    probabilities: (n_labels,). An ancestor that covers more than three quarters of the labels says nothing, and is passed
+    over.
+    """
+    for term in ontology.lineage(cl_id)[1:]:
+        inside = covers[term]
+        if inside.sum() > SAYS_NOTHING * len(inside):
+            continue
+        if probabilities[inside].sum() >= least:
+            return term
+    return ""

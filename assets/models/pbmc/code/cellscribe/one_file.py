@@ -1,0 +1,127 @@
+"""Annotate one h5ad as it is, without Nextflow: the contract of CZ CELLxGENE Annotate's models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from cellscribe import genes as gene_names
+from cellscribe.annotation import annotate_cells, write_annotated
+from cellscribe.cli import log
+from cellscribe.contract import OutputNames
+from cellscribe.counts import GENE_EXPRESSION
+from cellscribe.counts_file import CHUNK_ROWS
+from cellscribe.errors import InputError
+from cellscribe.h5ad_input import read_h5ad
+from cellscribe.mapping import check_organism, map_cells
+from cellscribe.model.model import Model
+
+REQUEST_DEFAULTS: dict[str, Any] = {
+    "annotation_prefix": "cxg_cell_type",
+    "counts_layer": None,
+    "gene_column_name": None,
+    "classifier": "default",
+    "organism": "auto",
+    "use_gpu": False,
+}
+
+
+@dataclass(frozen=True)
+class CountsInMemory:
+    """Counts already read: matrix CSR (n_obs, n_genes), var one row a gene."""
+
+    matrix: sp.csr_matrix
+    var: pd.DataFrame
+
+    @property
+    def n_obs(self) -> int:
+        """Cells."""
+        return int(self.matrix.shape[0])
+
+    def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[tuple[slice, sp.csr_matrix]]:
+        """Consecutive rows and their counts."""
+        for start in range(0, self.n_obs, rows):
+            part = slice(start, min(start + rows, self.n_obs))
+            yield part, self.matrix[part]
+
+
+def annotate_file(
+    query: Path,
+    output: Path,
+    model: Model,
+    *,
+    key: str = "cxg_cell_type",
+    counts_layer: str | None = None,
+    gene_column: str | None = None,
+    classifier: str = "default",
+    organism: str = "auto",
+    use_gpu: bool = False,
+    model_url: str = "",
+) -> dict[str, Any]:
+    """Write a copy of `query` with the annotation added; returns what annotation.json holds.
+
+    No cell is removed and no quality control done. key: prefix, type and run name, joined. Raises InputError and
+    ModelMismatchError as CONVERT, MAP and ANNOTATE do.
+    """
+    counts = read_h5ad(query, counts_layer)
+    is_gene = np.flatnonzero(counts.feature_types == GENE_EXPRESSION)
+    var = counts.var.iloc[is_gene]
+    identity, _ = gene_names.identify_genes(var, gene_column, [])
+    seen, _ = gene_names.detect_organism(identity.gene_ids, identity.gene_symbols)
+    check_organism(model, organism, seen)
+    if not gene_column:
+        var = var.assign(gene_ids=identity.gene_ids, gene_symbols=identity.gene_symbols)
+    cells = CountsInMemory(counts.matrix[:, is_gene].tocsr(), var)
+    mapping = map_cells(cells, model, gene_column=gene_column, use_gpu=use_gpu)
+    annotation = annotate_cells(
+        mapping,
+        model,
+        counts.obs.index,
+        OutputNames(key),
+        classifier=classifier,
+        model_url=model_url,
+    )
+    write_annotated(query, annotation, output)
+    log(f"{len(counts.obs):,} cells named, {annotation.info['unassigned']:,} left unassigned: {output}")
+    return annotation.info
+
+
+def answer_request(request: str, model_folder: Path) -> str:
+    """Do what one JSON request of CELLxGENE Annotate's contract asks; returns the output's path.
+
+    Absent keys take their defaults. Raises InputError for a request that is no JSON object or lacks a path.
+    """
+    try:
+        asked = json.loads(request)
+        query, output = Path(asked["query_dataset_h5ad_path"]), Path(asked["output_h5ad_path"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"the request is not a JSON object with query_dataset_h5ad_path and output_h5ad_path ({error})"
+        ) from error
+    options = REQUEST_DEFAULTS | {key: value for key, value in asked.items() if value is not None}
+    annotate_file(
+        query,
+        output,
+        Model(model_folder),
+        key=options["annotation_prefix"],
+        counts_layer=options["counts_layer"],
+        gene_column=options["gene_column_name"],
+        classifier=options["classifier"],
+        organism=options["organism"],
+        use_gpu=bool(options["use_gpu"]),
+        model_url=str(options.get("model_url", "")),
+    )
+    return str(output)
+
+
+def answer_requests(requests: Any, model_folder: Path) -> np.ndarray:
+    """MLflow's `predict`: a data frame (or list) whose first column holds one request a row."""
+    rows = requests.iloc[:, 0].tolist() if isinstance(requests, pd.DataFrame) else list(requests)
+    return np.array([answer_request(str(row), model_folder) for row in rows], dtype=object)

@@ -1,0 +1,547 @@
+"""Read what Cell Ranger 1 to 9 writes: outs folders, matrix folders and .h5 files of every layout."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from cellscribe.counts import GENE_EXPRESSION, Counts, as_float32_counts, see
+from cellscribe.errors import InputError
+
+if TYPE_CHECKING:
+    import h5py
+    import scipy.sparse as sp
+
+# In the order of preference: filtered before raw, h5 (one file, quick to read) before mtx.
+PLACES = tuple(
+    f"{folder}{kind}{matrix}"
+    for kind in ("filtered_", "sample_filtered_", "raw_", "sample_raw_")
+    for matrix in ("feature_bc_matrix.h5", "feature_bc_matrix", "gene_bc_matrices_h5.h5", "gene_bc_matrices")
+    for folder in ("", "count/", "multi/count/")
+)
+UNREADABLE = (OSError, EOFError, zlib.error, ValueError, KeyError, OverflowError, UnicodeDecodeError)
+
+
+@dataclass
+class Found:
+    """Where the counts of a sample lie: an h5, h5ad, or the folders of a matrix (one a genome)."""
+
+    kind: str
+    paths: list[Path]
+    named_raw: bool = False
+    metrics: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+# Finding ---------------------------------------------------------------------------------------------
+
+
+def find_input(path: Path) -> Found:
+    """Find the counts at `path`: a file, a matrix folder, an outs folder, or a folder above one.
+
+    Raises InputError where there is nothing, or several samples, to read.
+    """
+    if path.is_file():
+        return Found(_file_kind(path), [path], _is_raw(path.name), _metrics_near(path.parent))
+    if found := _matrix_folder(path):
+        return found
+    for folder in (path, path / "outs"):
+        if found := _outs(folder):
+            return found
+    below = [
+        found for child in _folders(path) for place in (child, child / "outs") if (found := _outs(place))
+    ]
+    if len(below) == 1:
+        return below[0]
+    if below:
+        listed = "\n".join(f"  {found.paths[0]}" for found in below)
+        raise InputError(
+            f"the folder holds {len(below)} samples:\n{listed}",
+            "Give each its own row in the sample sheet.",
+            file=path,
+        )
+    seen = sorted(child.name for child in path.iterdir() if not child.name.startswith("."))
+    raise InputError(
+        f"no Cell Ranger matrix was found in this folder; it holds {_listing(seen)}",
+        "Give an outs folder, a matrix folder (matrix.mtx, barcodes.tsv, features.tsv), an .h5 or an .h5ad.",
+        file=path,
+    )
+
+
+def _listing(names: list[str]) -> str:
+    if not names:
+        return "nothing"
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _is_raw(name: str) -> bool:
+    return any(f"raw_{kind}_bc_matri" in name for kind in ("feature", "gene"))
+
+
+def _metrics_near(folder: Path) -> Path | None:
+    for place in (folder, *list(folder.parents)[:2]):
+        if (metrics := place / "metrics_summary.csv").is_file():
+            return metrics
+    return None
+
+
+def _file_kind(path: Path) -> str:
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        raise InputError(
+            f"this is no HDF5 file ({path.stat().st_size:,} bytes): it is cut short, or of another kind",
+            "Give a Cell Ranger .h5, an .h5ad, or a folder.",
+            file=path,
+        )
+    try:
+        with h5py.File(path, "r") as file:
+            return "h5ad" if "obs" in file and "var" in file else "h5"
+    except OSError as error:
+        raise _cut_short(path, error) from error
+
+
+def _outs(folder: Path) -> Found | None:
+    """The best matrix of one outs folder, or None. `multi`: the one sample's; several are an error."""
+    if not folder.is_dir():
+        return None
+    samples = [
+        found
+        for base in ("per_sample_outs", "multi/per_sample_outs")
+        if (folder / base).is_dir()
+        for child in _folders(folder / base)
+        if (found := _outs(child))
+    ]
+    if len(samples) > 1:
+        listed = "\n".join(f"  {_sample_folder(found.paths[0])}" for found in samples)
+        raise InputError(
+            f"this Cell Ranger multi run holds {len(samples)} samples:\n{listed}",
+            "Give each of these folders its own row in the sample sheet.",
+            file=folder,
+        )
+    if samples:
+        samples[0].notes.append(
+            f"The one sample of this multi run is '{_sample_folder(samples[0].paths[0]).name}'."
+        )
+        return samples[0]
+    for place in PLACES:
+        if found := _at_place(folder / place, place):
+            found.metrics = next(
+                (
+                    name
+                    for name in (folder / "metrics_summary.csv", folder.parent / "metrics_summary.csv")
+                    if name.is_file()
+                ),
+                None,
+            )
+            return found
+    downloads = [
+        child
+        for ending in (
+            "filtered_feature_bc_matrix.h5",
+            "filtered_gene_bc_matrices_h5.h5",
+            "raw_feature_bc_matrix.h5",
+        )
+        for child in sorted(folder.glob(f"*{ending}"))
+        if not child.name.startswith(".")
+    ]
+    filtered = [child for child in downloads if not _is_raw(child.name)] or downloads
+    if len(filtered) == 1:
+        return Found(
+            _file_kind(filtered[0]), filtered, _is_raw(filtered[0].name), notes=[_used(filtered[0].name)]
+        )
+    if filtered:
+        raise InputError(
+            f"the folder holds {len(filtered)} matrices: {_listing([child.name for child in filtered])}",
+            "Give each its own row in the sample sheet.",
+            file=folder,
+        )
+    return None
+
+
+def _sample_folder(path: Path) -> Path:
+    return next(parent for parent in path.parents if parent.parent.name == "per_sample_outs")
+
+
+def _used(name: str) -> str:
+    return f"The counts were read from {name}."
+
+
+def _at_place(path: Path, place: str) -> Found | None:
+    if path.is_file() and path.suffix == ".h5":
+        return Found(_file_kind(path), [path], _is_raw(place), notes=[_used(place)])
+    if not path.is_dir():
+        return None
+    if found := _matrix_folder(path):
+        found.named_raw, found.notes = _is_raw(place), [_used(place)]
+        return found
+    genomes = [child for child in _folders(path) if _matrix_folder(child)]
+    if not genomes:
+        return None
+    return Found("mtx", genomes, _is_raw(place), notes=[_used(place)])
+
+
+def _matrix_folder(path: Path) -> Found | None:
+    """`path` itself as a matrix folder, v2 or v3; also the folder of genomes of v2."""
+    if _pick(path, "matrix.mtx"):
+        raw = any(_is_raw(name) for name in (path.name, path.parent.name))
+        return Found("mtx", [path], raw, _metrics_near(path.parent))
+    if _is_raw(path.name) or "filtered_gene_bc_matrices" in path.name:
+        genomes = [child for child in _folders(path) if _pick(child, "matrix.mtx")]
+        if genomes:
+            return Found("mtx", genomes, _is_raw(path.name), _metrics_near(path.parent))
+    return None
+
+
+def _pick(folder: Path, *names: str) -> Path | None:
+    """The file of `folder` that ends in one of `names`, plain or gzipped; None where there is none.
+
+    A prefix is allowed (files from GEO have one), but only one prefix a folder. Junk (`._*`) is ignored.
+    """
+    for name in names:
+        for exact in (folder / f"{name}.gz", folder / name):
+            if exact.is_file():
+                return exact
+        prefixed = sorted(
+            child
+            for child in folder.glob(f"*{name}*")
+            if child.name.endswith((name, f"{name}.gz"))
+            and not child.name.startswith(".")
+            and child.is_file()
+        )
+        if len(prefixed) > 1:
+            raise InputError(
+                f"there are {len(prefixed)} files named *{name}: {_listing([f.name for f in prefixed])}",
+                "Put each sample's three files into a folder of its own.",
+                file=folder,
+            )
+        if prefixed:
+            return prefixed[0]
+    return None
+
+
+# Reading ---------------------------------------------------------------------------------------------
+
+
+def read_tenx(found: Found, genome: str | None = None) -> Counts:
+    """Read a Cell Ranger matrix. Raises InputError for files that are cut short or do not fit together.
+
+    genome: which of several genomes to read, where each has a matrix of its own (version 2).
+    """
+    if found.kind == "h5":
+        counts = _read_h5(found.paths[0], genome)
+    else:
+        folders = {path.name: path for path in found.paths}
+        if len(folders) > 1:
+            chosen = choose_genome(
+                {name: _folder_summary(folder) for name, folder in folders.items()},
+                genome,
+                found.paths[0].parent,
+            )
+            counts = _read_folder(folders[chosen])
+        else:
+            counts = _read_folder(found.paths[0])
+    counts.named_raw = found.named_raw
+    counts.notes = [*found.notes, *counts.notes]
+    if found.metrics:
+        counts.metrics = read_metrics(found.metrics)
+    seen = see([counts.matrix.data])
+    if not seen.are_counts and counts.matrix.shape[0] and counts.matrix.nnz:
+        raise InputError(
+            f"the matrix does not hold raw counts ({seen}): {seen.fault}",
+            "Give the matrix as Cell Ranger wrote it.",
+            file=found.paths[0],
+        )
+    counts.matrix.data = as_float32_counts(counts.matrix.data)
+    return counts
+
+
+def choose_genome(genomes: dict[str, str], asked: str | None, path: Path) -> str:
+    """The genome to read. genomes: name to a summary of its cells. Raises InputError where none is chosen."""
+    listed = "\n".join(f"  {name}: {summary}" for name, summary in genomes.items())
+    if asked is None:
+        raise InputError(
+            f"the matrix holds {len(genomes)} genomes:\n{listed}",
+            f"Choose one with genome (--genome {next(iter(genomes))}).",
+            file=path,
+        )
+    if asked not in genomes:
+        raise InputError(
+            f"there is no genome '{asked}'; there are:\n{listed}", "Choose one of these.", file=path
+        )
+    return asked
+
+
+def _cut_short(path: Path, error: BaseException) -> InputError:
+    return InputError(
+        f"the file cannot be read: it is cut short or damaged ({type(error).__name__}: {error})",
+        "Copy it again, or make it again.",
+        file=path,
+    )
+
+
+def _text(values: np.ndarray) -> np.ndarray:
+    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=object)
+
+
+def _read_h5(path: Path, genome: str | None) -> Counts:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if "matrix" in file and "barcodes" in file["matrix"]:
+                group = file["matrix"]
+                names = group["features"]
+                return _h5_counts(
+                    group,
+                    path,
+                    "10x_h5_v3",
+                    ids=_text(names["id"][:]),
+                    symbols=_text(names["name"][:]),
+                    types=_text(names["feature_type"][:]),
+                    genomes=_text(names["genome"][:]) if "genome" in names else None,
+                )
+            groups = {
+                name: file[name]
+                for name in file
+                if isinstance(file[name], h5py.Group) and "barcodes" in file[name]
+            }
+            if not groups:
+                raise InputError(
+                    f"this .h5 is no Cell Ranger matrix; it holds {_listing(list(file))}",
+                    "Give filtered_feature_bc_matrix.h5 (molecule_info.h5 holds molecules, not cells).",
+                    file=path,
+                )
+            chosen = next(iter(groups))
+            if len(groups) > 1:
+                summaries = {
+                    name: f"{len(g['barcodes']):,} cells, {int(g['data'][:].sum()):,} counts"
+                    for name, g in groups.items()
+                }
+                chosen = choose_genome(summaries, genome, path)
+            group = groups[chosen]
+            ids = _text(group["genes"][:])
+            symbols = _text(group["gene_names"][:])
+            return _h5_counts(
+                group,
+                path,
+                "10x_h5_v2",
+                ids=ids,
+                symbols=symbols,
+                types=np.full(len(ids), GENE_EXPRESSION, dtype=object),
+                genomes=np.full(len(ids), chosen, dtype=object),
+            )
+    except UNREADABLE as error:
+        raise _cut_short(path, error) from error
+
+
+def _h5_counts(
+    group: h5py.Group,
+    path: Path,
+    source: str,
+    *,
+    ids: np.ndarray,
+    symbols: np.ndarray,
+    types: np.ndarray,
+    genomes: np.ndarray | None,
+) -> Counts:
+    import scipy.sparse as sp
+
+    n_features, n_cells = (int(size) for size in group["shape"][:])
+    barcodes = _text(group["barcodes"][:])
+    _must_agree(path, n_cells=n_cells, n_features=n_features, barcodes=len(barcodes), features=len(ids))
+    data, indptr = group["data"][:], group["indptr"][:]
+    # Cell Ranger writes 64 bits, of which a number of features never needs more than 32.
+    indices = group["indices"].astype(np.int32)[:]
+    if (
+        len(indptr) != n_cells + 1
+        or indptr[-1] != len(data)
+        or len(data) != len(indices)
+        or (np.diff(indptr) < 0).any()
+    ):
+        raise InputError(
+            f"the parts of the matrix do not agree: {n_cells:,} cells, {len(indptr):,} offsets, "
+            f"{len(indices):,} indices, {len(data):,} numbers",
+            "Copy the file again, or make it again.",
+            file=path,
+        )
+    if len(indices) and (indices.min() < 0 or indices.max() >= n_features):
+        raise InputError(
+            f"the matrix names feature {int(indices.max()):,}, but there are {n_features:,}",
+            "Copy the file again, or make it again.",
+            file=path,
+        )
+    # Features by barcodes in columns is barcodes by features in rows: nothing is to be turned.
+    matrix = sp.csr_matrix((data, indices, indptr), shape=(n_cells, n_features))
+    return _counts(matrix, barcodes, ids, symbols, types, genomes, source)
+
+
+def _counts(
+    matrix: sp.csr_matrix,
+    barcodes: np.ndarray,
+    ids: np.ndarray,
+    symbols: np.ndarray,
+    types: np.ndarray,
+    genomes: np.ndarray | None,
+    source: str,
+) -> Counts:
+    return Counts(
+        matrix=matrix,
+        obs=pd.DataFrame(index=pd.Index(barcodes, dtype=object)),
+        var=pd.DataFrame({"gene_ids": ids}, index=pd.Index(symbols, dtype=object)),
+        feature_types=types,
+        genomes=np.full(len(ids), "", dtype=object) if genomes is None else genomes,
+        source=source,
+        counts_from="matrix",
+    )
+
+
+def _must_agree(path: Path, *, n_cells: int, n_features: int, barcodes: int, features: int) -> None:
+    if (n_cells, n_features) == (barcodes, features):
+        return
+    turned = (
+        " The matrix seems to be turned (cells by features)."
+        if (n_features, n_cells) == (barcodes, features)
+        else ""
+    )
+    raise InputError(
+        f"the matrix has {n_features:,} features and {n_cells:,} cells, but there are {features:,} feature "
+        f"names and {barcodes:,} barcodes.{turned}",
+        "Give matrix, barcodes and features of the same run.",
+        file=path,
+    )
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(
+            path,
+            sep="\t",
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            na_filter=False,
+            skip_blank_lines=True,
+            quotechar='"',
+            compression="gzip" if path.suffix == ".gz" else None,
+        )
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame({0: []}, dtype=object)
+    except (*UNREADABLE, pd.errors.ParserError) as error:
+        raise _cut_short(path, error) from error
+    return table
+
+
+def _parts(folder: Path) -> tuple[Path, Path, Path]:
+    matrix, barcodes = _pick(folder, "matrix.mtx"), _pick(folder, "barcodes.tsv")
+    features = _pick(folder, "features.tsv", "genes.tsv")
+    missing = [
+        name
+        for name, part in (
+            ("matrix.mtx", matrix),
+            ("barcodes.tsv", barcodes),
+            ("features.tsv or genes.tsv", features),
+        )
+        if part is None
+    ]
+    if matrix is None or barcodes is None or features is None:
+        seen = sorted(child.name for child in folder.iterdir() if not child.name.startswith("."))
+        raise InputError(
+            f"{' and '.join(missing)} (plain or .gz) is missing; the folder holds {_listing(seen)}",
+            "Put matrix, barcodes and features of the same run into one folder.",
+            file=folder,
+        )
+    return matrix, barcodes, features
+
+
+def _read_mtx(path: Path) -> sp.coo_array:
+    import scipy.io
+
+    try:
+        return scipy.io.mmread(path, spmatrix=False)
+    except UNREADABLE as error:
+        raise _cut_short(path, error) from error
+
+
+def _folder_summary(folder: Path) -> str:
+    matrix = _read_mtx(_parts(folder)[0])
+    return f"{matrix.shape[1]:,} cells, {int(matrix.data.sum()):,} counts"
+
+
+def _read_folder(folder: Path) -> Counts:
+    import scipy.sparse as sp
+
+    matrix_path, barcodes_path, features_path = _parts(folder)
+    coo = _read_mtx(matrix_path)
+    barcodes = _read_table(barcodes_path)[0].to_numpy(dtype=object)
+    features = _read_table(features_path)
+    if len(coo.shape) != 2 or not sp.issparse(coo):
+        raise InputError(
+            "the matrix is no sparse (coordinate) matrix",
+            "Give it as Cell Ranger wrote it.",
+            file=matrix_path,
+        )
+    n_features, n_cells = coo.shape
+    _must_agree(
+        folder, n_cells=n_cells, n_features=n_features, barcodes=len(barcodes), features=len(features)
+    )
+    matrix = sp.csr_matrix((coo.data, (coo.col, coo.row)), shape=(n_cells, n_features))
+    ids = features[0].to_numpy(dtype=object)
+    symbols = features[1].to_numpy(dtype=object) if features.shape[1] > 1 else ids
+    version = "10x_mtx_v3" if features.shape[1] > 2 else "10x_mtx_v2"
+    if features.shape[1] > 2:
+        types, genomes = features[2].to_numpy(dtype=object), None
+    else:
+        types = np.full(n_features, GENE_EXPRESSION, dtype=object)
+        # A v2 matrix lies in a folder named after its genome.
+        named = folder.name if folder.parent.name.endswith("_gene_bc_matrices") else ""
+        genomes = np.full(n_features, named, dtype=object)
+    return _counts(matrix, barcodes, ids, symbols, types, genomes, version)
+
+
+# metrics_summary.csv ---------------------------------------------------------------------------------
+
+
+def read_metrics(path: Path) -> dict[str, float | str]:
+    """Cell Ranger's own metrics: numbers as numbers, percentages as fractions, anything else as text.
+
+    One row of `count` gives its column names as keys; the long table of `multi` gives
+    "Category / Library Type / Metric Name" and, where the metric is of a part, its name.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (*UNREADABLE, pd.errors.ParserError, pd.errors.EmptyDataError):
+        return {}
+    if {"Metric Name", "Metric Value"} <= set(table.columns):
+        parts = [
+            name
+            for name in ("Category", "Library Type", "Metric Name", "Group Name")
+            if name in table.columns
+        ]
+        keys = [" / ".join(str(row[part]) for part in parts if row[part]) for _, row in table.iterrows()]
+        return {key: _number(value) for key, value in zip(keys, table["Metric Value"], strict=True)}
+    if len(table) != 1:
+        return {}
+    return {str(name): _number(str(table[name].iloc[0])) for name in table.columns}
+
+
+def _number(text: str) -> float | str:
+    plain = text.strip().replace(",", "")
+    try:
+        number = float(plain.removesuffix("%"))
+    except ValueError:
+        return text
+    if not np.isfinite(number):
+        return text
+    if plain.endswith("%"):
+        return round(number / 100, 10)
+    return int(number) if number.is_integer() and "." not in plain else number

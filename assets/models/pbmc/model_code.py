@@ -1,0 +1,21 @@
+"""This model for MLflow: `mlflow models predict` with one JSON request a row annotates an h5ad.
+
+cellscribe itself never runs this file.
+"""
+
+from pathlib import Path
+
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+
+class CellscribeModel(PythonModel):
+    """One request a row: query_dataset_h5ad_path, output_h5ad_path, annotation_prefix, ..."""
+
+    def predict(self, context, model_input, params=None):
+        from cellscribe.one_file import answer_requests
+
+        return answer_requests(model_input, Path(__file__).resolve().parent)
+
+
+mlflow.models.set_model(CellscribeModel())

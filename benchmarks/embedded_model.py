@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""How well the embedded model names cells of studies that it has never seen.
+
+    .venv/bin/python benchmarks/embedded_model.py --data ../shared/data/labelled
+
+Writes benchmarks/results/embedded_model.csv. All labelled cells are used, without quality control; nothing is
+tuned here.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "bin"))
+
+SETS = ("kang_ctrl_labelled", "pbmc4k_labelled")
+
+
+def measure(path: Path, model_folder: Path) -> list[dict[str, object]]:
+    """Scores of every classifier of the model on one labelled file."""
+    import numpy as np
+
+    from cellscribe.annotation import decide
+    from cellscribe.contract import UNASSIGNED
+    from cellscribe.h5ad_input import read_h5ad
+    from cellscribe.mapping import map_cells
+    from cellscribe.model.model import CLASSIFIERS, Model
+    from cellscribe.one_file import CountsInMemory
+    from cellscribe.training.evaluate import scores
+
+    model, read = Model(model_folder), read_h5ad(path)
+    truth = read.obs["cell_type_harmonized"].astype(str).to_numpy()
+    known = np.isin(truth, model.labels)
+    mapping = map_cells(CountsInMemory(read.matrix[np.flatnonzero(known)], read.var), model)
+    codes = np.array([model.labels.index(label) for label in truth[known]])
+    members = model.member_probabilities(
+        latent=mapping.latent,
+        distances=mapping.distances,
+        indices=mapping.indices,
+        logistic_scores=mapping.logistic_scores,
+    )
+    rows: list[dict[str, object]] = []
+    for classifier in CLASSIFIERS:
+        probabilities = model.pooled(members, classifier)
+        quantile = model.reference.quantile(mapping.distances.mean(axis=1))
+        final = decide(model, probabilities, quantile, mapping).final
+        rows.append(
+            {
+                "cells": path.stem,
+                "n_cells": len(codes),
+                "gene_overlap": round(mapping.info["gene_overlap"], 3),
+                "classifier": classifier,
+                **scores(probabilities, codes),
+                "unassigned": round(float((final == UNASSIGNED).mean()), 4),
+            }
+        )
+    return rows
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+@click.option(
+    "--model", type=click.Path(exists=True, path_type=Path), default=ROOT / "assets" / "models" / "pbmc"
+)
+def main(data: Path, model: Path) -> None:
+    """Write the table of scores."""
+    import pandas as pd
+
+    table = pd.DataFrame([row for name in SETS for row in measure(data / f"{name}.h5ad", model)])
+    table.to_csv(ROOT / "benchmarks" / "results" / "embedded_model.csv", index=False, lineterminator="\n")
+    click.echo(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
