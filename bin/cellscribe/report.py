@@ -74,7 +74,11 @@ SOURCES = {
 }
 # How it is said of several cells, of one, and the reason itself.
 WHY_UNASSIGNED = {
-    "novel": ("they are ", "it is ", "far from every reference cell, or expressing genes that none of them does"),
+    "novel": (
+        "they are ",
+        "it is ",
+        "far from every reference cell, or expressing genes that none of them does",
+    ),
     "ambiguous": ("", "", "no label, and no common ancestor of labels, is probable enough"),
     "low_information": ("they have ", "it has ", "too few counts on the model's genes"),
 }
