@@ -62,12 +62,14 @@ def query_gene_names(var: pd.DataFrame, gene_column: str | None = None) -> dict[
     return {column: without_version(series) for column, series in names.items()}
 
 
-def match_genes(var: pd.DataFrame, genes: pd.DataFrame, gene_column: str | None = None) -> GeneMatch:
+def match_genes(
+    var: pd.DataFrame, genes: pd.DataFrame, gene_column: str | None = None, *, fill_in: bool = True
+) -> GeneMatch:
     """Match the query's genes to the model's by ids or symbols, whichever find more.
 
     var: the query's genes, (n_query_genes, ...). genes: the model's, columns `gene_id` and `symbol`.
-    Where the best set of names leaves model genes unfound, the other sets fill in one by one: a query whose
-    symbols are of another year still has most ids.
+    Where the best set of names leaves model genes unfound, the other sets fill in one by one (unless `fill_in` is
+    false): a query whose symbols are of another year still has most ids.
     """
     columns = query_gene_names(var, gene_column)
     keys = {
@@ -82,7 +84,7 @@ def match_genes(var: pd.DataFrame, genes: pd.DataFrame, gene_column: str | None 
             hits[key] = np.where(np.isnan(found), -1, found).astype(int)
     order = sorted(hits, key=lambda key: -len(np.unique(hits[key][hits[key] >= 0])))
     best = hits[order[0]].copy()
-    for key in order[1:]:
+    for key in order[1:] if fill_in else []:
         taken = set(best[best >= 0].tolist())
         fill = (best < 0) & (hits[key] >= 0) & ~np.isin(hits[key], list(taken))
         best[fill] = hits[key][fill]

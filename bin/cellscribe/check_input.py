@@ -30,7 +30,7 @@ ORDERED = (
 )
 # Folder and file names that say nothing about the sample: Cell Ranger's own.
 GENERIC = re.compile(
-    r"(outs?|count|multi|(sample_)?(raw|filtered)_(feature|gene)_bc_matri(x|ces)|matrix|per_sample_outs|mtx|h5)$",
+    r"(outs?|count|multi|(sample_)?(raw|filtered)_(feature|gene)_bc_matri(x|ces)(_h5)?|matrix|per_sample_outs|mtx|h5)$",
     re.I,
 )
 MATRIX_SUFFIX = re.compile(r"[._-](sample_)?(raw|filtered)_(feature|gene)_bc_matri(x|ces)(_h5)?$", re.I)

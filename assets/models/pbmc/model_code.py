@@ -3,10 +3,16 @@
 cellscribe itself never runs this file.
 """
 
+import shutil
+import sys
 from pathlib import Path
 
 import mlflow
 from mlflow.pyfunc import PythonModel
+
+# Compiled files beside the code would be files that manifest.json does not list: no longer the same model.
+sys.dont_write_bytecode = True
+shutil.rmtree(Path(__file__).with_name("__pycache__"), ignore_errors=True)
 
 
 class CellscribeModel(PythonModel):

@@ -443,8 +443,9 @@ def run_train(options: TrainOptions) -> Path:
         gene_table(genes, counts, members).to_csv(
             folder / "genes.tsv", sep="\t", index=False, lineterminator="\n"
         )
-        silent = silent_genes(cells.counts, codes, len(names))
-        cells.genes[silent].to_csv(folder / "silent_genes.tsv", sep="\t", index=False, lineterminator="\n")
+        silent_table(cells.genes, silent_genes(cells.counts, codes, len(names))).to_csv(
+            folder / "silent_genes.tsv", sep="\t", index=False, lineterminator="\n"
+        )
         if members.encoder is not None:
             members.encoder.save(folder / "encoder.safetensors")
             members.trees.save_model(folder / "trees.ubj")
@@ -468,6 +469,14 @@ def run_train(options: TrainOptions) -> Path:
         folder.replace(options.output)
     log(f"model '{options.name} {options.version}' written to {options.output} (sha256 {sha256[:12]})")
     return options.output
+
+
+def silent_table(genes: pd.DataFrame, silent: np.ndarray) -> pd.DataFrame:
+    """silent_genes.tsv: gene_id, symbol of the silent genes. One that shares its symbol with another gene is left out:
+    a query that knows genes by symbol could not tell the two apart. silent: bool (n_genes,).
+    """
+    shared = genes["symbol"].duplicated(keep=False) & (genes["symbol"] != "")
+    return genes[silent & ~shared.to_numpy()]
 
 
 def gene_table(genes: pd.DataFrame, counts: sp.csr_matrix, members: Members) -> pd.DataFrame:

@@ -102,8 +102,9 @@ def map_cells(
     if use_gpu:
         log("the model's members run in numpy, in seconds: the GPU is not needed and not used")
     # genes that no reference type expresses: what a cell says with them, the model cannot read
-    silent = match_genes(counts.var, model.silent_genes, gene_column)
+    silent = match_genes(counts.var, model.silent_genes, gene_column, fill_in=False)
     on_silent = np.asarray(silent.selector.sum(axis=1)).ravel()
+    on_silent[np.diff(match.selector.indptr) > 0] = 0
     has_latent, has_logistic = any(m.startswith("scvi") for m in model.members), LOGISTIC in model.members
     latent, scores, totals, distances, indices = [], [], [], [], []
     all_counts, silent_counts = [], []

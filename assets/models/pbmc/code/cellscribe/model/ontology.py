@@ -170,8 +170,8 @@ def nearest_safe_ancestor(
 ) -> str:
     """The nearest ancestor of a label whose labels' summed probability reaches `least`, or "".
 
-    probabilities: (n_labels,). An ancestor that covers more than three quarters of the labels says nothing, and is passed
-    over.
+    probabilities: (n_labels,). An ancestor that covers more than three quarters of the labels says nothing, and is
+    passed over.
     """
     for term in ontology.lineage(cl_id)[1:]:
         inside = covers[term]
