@@ -77,7 +77,7 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
     style: dict[str, Any] = {
         "text.parse_math": False,
         "font.family": "sans-serif",
-        "font.sans-serif": ["Inter", "Source Sans 3", "Noto Sans", "Arial", "DejaVu Sans"],
+        "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same figure on every machine
         "font.size": 9,
         "text.color": INK,
         "axes.labelcolor": QUIET,

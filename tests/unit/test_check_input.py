@@ -275,6 +275,7 @@ def test_a_sheet_in_a_bucket_has_its_relative_paths_there(folder: Folder) -> Non
         ("runs/lung_3/outs/", "lung_3"),
         ("lung_3/outs/filtered_feature_bc_matrix.h5", "lung_3"),
         ("lung_3/outs/filtered_feature_bc_matrix", "lung_3"),
+        ("lung_3/outs/filtered_gene_bc_matrices_h5.h5", "lung_3"),
         ("lung_3/outs/filtered_gene_bc_matrices/GRCh38", "lung_3"),
         ("lung_3/outs/filtered_gene_bc_matrices/mm10/", "lung_3"),
         ("run/outs/per_sample_outs/S1/count/sample_filtered_feature_bc_matrix.h5", "S1"),
