@@ -137,6 +137,30 @@ def test_one_bad_sample_leaves_the_others_alone_and_is_told(trained: Any) -> Non
     assert [row["status"] for row in run.table("summary/summary.tsv")] == ["done", "failed"]
 
 
+# --- another study's cells, from their matrix ---
+
+
+def test_cells_of_a_study_that_the_model_has_not_seen_get_their_names(
+    launch: Launch, shared_data: Path
+) -> None:
+    matrix = shared_data / "cellranger" / "pbmc4k" / "filtered_feature_bc_matrix.h5"
+    run = launch.run("--input", str(matrix))
+    assert run.returncode == 0, run.output
+    assert sample_files("pbmc4k") <= run.files()
+    found = anndata.read_h5ad(run.results / "samples/pbmc4k/pbmc4k.annotated.h5ad", backed="r").obs
+    truth = anndata.read_h5ad(shared_data / "labelled" / "pbmc4k_labelled.h5ad", backed="r").obs
+    known = truth["cell_type_harmonized"].astype(str).to_dict()
+    labels = [known[barcode.removesuffix("-1")] for barcode in found.index]
+    pairs = [
+        pair
+        for pair in zip(labels, found[OutputNames.of().predicted].astype(str), strict=True)
+        if pair[0] != "unlabelled"
+    ]
+    assert len(pairs) > 2000
+    # 0.797 when the model was made; two points for other versions of libraries.
+    assert sum(one == other for one, other in pairs) / len(pairs) >= 0.777
+
+
 # --- what happens to every run, on files of no content ---
 
 
