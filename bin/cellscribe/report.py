@@ -120,6 +120,7 @@ class Cells:
     reason: np.ndarray
     uncertainty: np.ndarray
     distance: np.ndarray | None
+    unexpected: np.ndarray | None
     cluster: np.ndarray | None
     umap: np.ndarray | None
     reference_umap: np.ndarray | None
@@ -217,6 +218,7 @@ def read_cells(adata: anndata.AnnData, annotation: dict[str, Any], inputs: Repor
         raise InputError("there are no cells to report on", sample=inputs.sample, file=inputs.annotated)
     predicted, final = text(column("predicted")), text(column("final"))
     distance, cluster = optional("reference_distance"), optional("cluster")
+    unexpected = optional("unexpected")
     cl_ids: dict[str, str] = {}
     output = OutputNames(str(names["predicted"]).removesuffix("_predicted"))
     for labels, key in ((predicted, names.get("cl_id")), (final, output.final_cl_id)):
@@ -229,6 +231,7 @@ def read_cells(adata: anndata.AnnData, annotation: dict[str, Any], inputs: Repor
         reason=text(column("reason")),
         uncertainty=np.nan_to_num(column("uncertainty").to_numpy(dtype=np.float64), nan=1.0),
         distance=None if distance is None else np.nan_to_num(distance.to_numpy(dtype=np.float64), nan=1.0),
+        unexpected=None if unexpected is None else np.nan_to_num(unexpected.to_numpy(dtype=np.float64)),
         cluster=None if cluster is None else text(cluster),
         umap=coordinates("umap"),
         reference_umap=coordinates("reference_umap"),
@@ -615,6 +618,9 @@ def composition(cells: Cells, evidence: MarkerEvidence, manifest: dict[str, Any]
                 "width": 100 * counts[i] / largest,
                 "uncertainty": f"{np.median(cells.uncertainty[members]):.2f}",
                 "distance": "–" if cells.distance is None else f"{np.median(cells.distance[members]):.2f}",
+                "unexpected": "–"
+                if cells.unexpected is None
+                else f"{100 * np.median(cells.unexpected[members]):.2f} %",
                 "support": support.get(name),
             }
         )
