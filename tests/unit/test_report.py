@@ -238,7 +238,7 @@ def test_the_marker_test_takes_a_sample_of_a_large_file_and_says_so(tmp_path, mo
             ["a"] * 4,
             ["", "novel", "novel", "ambiguous"],
             "1 of 4 cells was named; 3 (75.0 %) were left unassigned, "
-            "most because they are far from every reference cell.",
+            "most because they are far from every reference cell, or expressing genes that none of them does.",
         ),
         (
             ["a", UNASSIGNED],
