@@ -232,6 +232,17 @@ def test_where_every_sample_fails_the_run_still_sums_up(launch: Launch) -> None:
     assert failure["meaning"] == "nothing left after quality control"
 
 
+def test_a_model_in_the_cache_is_not_fetched_again(launch: Launch) -> None:
+    kept = launch.folder / "cache" / ("ab" * 32)
+    kept.mkdir(parents=True)
+    (kept / "manifest.json").write_text("{}")
+    gone = "--model file:///none/model.zip --model_cache_dir cache --model_sha256"
+    found = launch.run("-stub-run", "-profile", "test", *gone.split(), "ab" * 32)
+    assert found.returncode == 0, found.output
+    other = launch.run("-stub-run", "-profile", "test", *gone.split(), "cd" * 32)
+    assert other.returncode != 0 and "/none/model.zip" in other.output
+
+
 # --- parameters ---
 
 
