@@ -3,7 +3,6 @@ include { flags } from '../flags'
 process MAP {
     tag "${meta.id}"
     label 'process_medium'
-    label 'process_gpu'
     label 'per_sample'
 
     input:
