@@ -5,11 +5,15 @@
 # first on the PATH.
 
 SHELL := /bin/bash
-PYTHON_FILES := $(wildcard bin tests setup benchmarks)
+PYTHON_FILES := $(wildcard bin containers tests setup benchmarks)
 # An order from quick to slow; one run of pytest, so that one closing line counts every test.
 TESTS := $(wildcard tests/unit tests/cli tests/pipeline tests/interop)
 
-.PHONY: help demo setup nextflow test lint format clean
+.PHONY: help demo setup nextflow test lint format images push clean
+
+# make images REGISTRY=registry.example/team TARGETS=cuda TORCH_INDEX=... ENGINE=podman BUILD_FLAGS=...
+TARGETS ?= run cpu
+export REGISTRY TORCH_INDEX ENGINE BUILD_FLAGS
 
 help: ## List what make can do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -39,6 +43,12 @@ lint: setup ## Check style and types
 format: setup ## Bring the code into the project's style
 	@.venv/bin/python -m ruff check --fix $(PYTHON_FILES)
 	@.venv/bin/python -m ruff format $(PYTHON_FILES)
+
+images: ## Build the images: TARGETS="run cpu" (or cuda), REGISTRY=, TORCH_INDEX=
+	@setup/images build $(TARGETS)
+
+push: ## Push them to REGISTRY=
+	@setup/images push $(TARGETS)
 
 clean: ## Take away what make brought and made: .venv, .tools, the demo's results, caches
 	@rm -rf .venv .tools results/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

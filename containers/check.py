@@ -1,0 +1,60 @@
+#!/opt/venv/bin/python
+"""Imports everything that the steps use, and says in which version; fails where something is missing.
+
+cellscribe-check [train]
+"""
+
+import importlib
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+
+# Each package of pyproject.toml by the name it is imported by.
+BASE = {
+    "anndata": "anndata",
+    "cellxgene-ontology-guide": "cellxgene_ontology_guide.ontology_parser",
+    "click": "click",
+    "h5py": "h5py",
+    "igraph": "igraph",
+    "jinja2": "jinja2",
+    "jsonschema": "jsonschema",
+    "matplotlib": "matplotlib.pyplot",
+    "multiqc": "multiqc",
+    "numpy": "numpy",
+    "pandas": "pandas",
+    "pynndescent": "pynndescent",
+    "pyyaml": "yaml",
+    "rapidfuzz": "rapidfuzz",
+    "safetensors": "safetensors.numpy",
+    "scanpy": "scanpy",
+    "scikit-image": "skimage.filters",
+    "scikit-learn": "sklearn.linear_model",
+    "scipy": "scipy.sparse",
+    "threadpoolctl": "threadpoolctl",
+    "tqdm": "tqdm",
+    "umap-learn": "umap",
+    "xgboost": "xgboost",
+}
+TRAIN = {
+    "mlflow-skinny": "mlflow.pyfunc",
+    "scvi-tools": "scvi",
+    "torch": "torch",
+}
+# Nextflow's metrics need ps, its tasks bash, its files on S3 aws.
+COMMANDS = ("aws", "bash", "multiqc", "ps")
+
+
+def main() -> None:
+    """Stop at what is missing."""
+    for package, module in (BASE | (TRAIN if "train" in sys.argv[1:] else {})).items():
+        importlib.import_module(module)
+        print(f"{package} {metadata.version(package)}")
+    for command in COMMANDS:
+        if not shutil.which(command):
+            raise SystemExit(f"error: there is no {command} on the PATH")
+    print(subprocess.run(["aws", "--version"], check=True, capture_output=True, text=True).stdout.strip())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""The recipe of the images, what it puts into them, and the script that builds them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RECIPE = (ROOT / "containers" / "Dockerfile").read_text()
+TARGETS = ("run", "cpu", "cuda")
+
+
+def load(name: str) -> ModuleType:
+    path = ROOT / "containers" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"containers_{name}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def stage(name: str) -> str:
+    found = re.search(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)", RECIPE, flags=re.M | re.S)
+    assert found, name
+    return found[0]
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[<>=]", requirement)[0] for requirement in requirements}
+
+
+def test_the_check_of_an_image_imports_every_package_that_the_project_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    check = load("check")
+    assert set(check.BASE) == names(project["project"]["dependencies"])
+    assert set(check.TRAIN) == names(project["dependency-groups"]["train"])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_has_no_builder_below_it_runs_as_nobody_special_and_is_checked(target: str) -> None:
+    text = stage(target)
+    assert text.startswith("FROM system ")
+    assert "USER 10001:10001\n" in text
+    assert re.search(r"USER .*\n(.*\n)*RUN cellscribe-check\b", text), "the check runs as the user"
+    for label in ("title", "description", "licenses", "version", "revision"):
+        assert f"org.opencontainers.image.{label}=" in text
+    assert not re.search(r"apt-get|pip|uv ", text)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_copies_only_from_stages_that_stand_before_it(target: str) -> None:
+    before = RECIPE.split(f"FROM system AS {target}\n")[0]
+    sources = re.findall(r"COPY --from=(\S+)", stage(target))
+    assert sources
+    for source in sources:
+        assert f" AS {source}\n" in before
+
+
+def test_everything_is_installed_in_locked_versions_with_hashes() -> None:
+    assert "uv sync --quiet --frozen" in stage("builder-run")
+    assert "--require-hashes" in stage("builder")
+    lines = (ROOT / "containers" / "aws.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith(("#", " "))]
+    assert pins and all(re.match(r"[a-z0-9-]+==\S+ .*\\$", line) for line in pins)
+    assert all(
+        re.search(rf"^{re.escape(pin)}\n    --hash=sha256:", "\n".join(lines), flags=re.M) for pin in pins
+    )
+
+
+def test_the_images_that_nextflow_asks_for_are_those_that_are_built() -> None:
+    config = (ROOT / "nextflow.config").read_text()
+    version = re.search(r"version +?= '(.*)'", config)
+    assert version
+    for target in TARGETS:
+        assert re.search(rf"container_{target} += 'cellscribe/cellscribe:{version[1]}-{target}'", config)
+
+
+@pytest.fixture
+def warm_files(tmp_path: Path) -> Path:
+    folder = tmp_path / "image" / "umap_0123"
+    folder.mkdir(parents=True)
+    (folder / "layouts.nbi").write_text("index")
+    return tmp_path / "image"
+
+
+def test_a_task_finds_the_images_compiled_code_in_its_own_folder(warm_files: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "task" / ".numba"
+    load("cellscribe_warm").link(warm_files, mine)
+    assert (mine / "umap_0123" / "layouts.nbi").read_text() == "index"
+
+
+def test_what_a_task_writes_there_leaves_the_image_alone(warm_files: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "task" / ".numba"
+    load("cellscribe_warm").link(warm_files, mine)
+    # as numba does: a new file, put into the place of the old one
+    (mine / "umap_0123" / "new").write_text("more")
+    (mine / "umap_0123" / "new").replace(mine / "umap_0123" / "layouts.nbi")
+    assert (mine / "umap_0123" / "layouts.nbi").read_text() == "more"
+    assert (warm_files / "umap_0123" / "layouts.nbi").read_text() == "index"
+
+
+def test_a_folder_that_is_there_already_is_left_as_it_is(warm_files: Path, tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    load("cellscribe_warm").link(warm_files, tmp_path / "kept")
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_stops_nothing(
+    warm_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load("cellscribe_warm")
+    monkeypatch.setattr(module, "WARM", {"NUMBA_CACHE_DIR": str(warm_files)})
+    (tmp_path / "file").write_text("")
+    module.give({"NUMBA_CACHE_DIR": str(tmp_path / "file" / "numba")})
+    module.give({"NUMBA_CACHE_DIR": str(tmp_path / "fine")})
+    assert (tmp_path / "fine" / "umap_0123" / "layouts.nbi").is_symlink()
+
+
+def images(
+    tmp_path: Path, *arguments: str, engine: str = 'echo "$@" >> "$CALLS"', **environment: str
+) -> tuple:
+    """setup/images with an engine that writes its arguments down: the process, and those arguments."""
+    program = tmp_path / "bin" / "docker"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\n{engine}\n")
+    program.chmod(0o755)
+    calls = tmp_path / "calls"
+    done = subprocess.run(
+        [ROOT / "setup" / "images", *arguments],
+        env={"PATH": f"{program.parent}:{os.environ['PATH']}", "CALLS": str(calls), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done, [line for line in calls.read_text().splitlines() if line != "info"] if calls.exists() else []
+
+
+def test_images_are_named_after_registry_version_and_target(tmp_path: Path) -> None:
+    done, calls = images(tmp_path, "build", "run", "cpu", REGISTRY="registry.example/team")
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    built = [f"registry.example/team/cellscribe:{version}-{target}" for target in ("run", "cpu")]
+    assert done.stdout.split() == built
+    for call, name, target in zip(calls, built, ("run", "cpu"), strict=True):
+        assert f"--target {target} --tag {name} " in call
+        assert f"VERSION={version} " in call
+
+
+def test_the_index_of_torch_and_flags_of_the_engine_are_passed_on(tmp_path: Path) -> None:
+    _, [plain] = images(tmp_path, "build", "cpu")
+    assert "TORCH_INDEX" not in plain and "--network" not in plain
+    (tmp_path / "calls").unlink()
+    _, [given] = images(
+        tmp_path, "build", "cpu", TORCH_INDEX="https://example.org/cpu", BUILD_FLAGS="--network host"
+    )
+    assert "--build-arg TORCH_INDEX=https://example.org/cpu" in given
+    assert "--network host ." in given
+
+
+def test_push_sends_what_build_made(tmp_path: Path) -> None:
+    built, _ = images(tmp_path, "build", "run", REGISTRY="registry.example/team")
+    (tmp_path / "calls").unlink()
+    pushed, calls = images(tmp_path, "push", "run", REGISTRY="registry.example/team")
+    assert pushed.returncode == 0
+    assert calls == [f"push {built.stdout.strip()}"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "engine", "environment", "told"),
+    [
+        (["build", "gpu"], "exit 0", {}, "there is no image 'gpu'"),
+        (["build"], "exit 0", {}, "usage: setup/images"),
+        (["build", "run"], "exit 1", {}, "docker is installed but does not answer"),
+        (["build", "run"], "exit 0", {"ENGINE": "no-such-engine"}, "no-such-engine is not here"),
+    ],
+)
+def test_what_cannot_be_built_is_told_with_its_reason(
+    tmp_path: Path, arguments: list[str], engine: str, environment: dict[str, str], told: str
+) -> None:
+    done, calls = images(tmp_path, *arguments, engine=engine, **environment)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert calls == []
+
+
+def test_a_failed_build_fails_the_command(tmp_path: Path) -> None:
+    done, _ = images(tmp_path, "build", "run", engine='[ "$1" = info ]')
+    assert done.returncode != 0
+    assert done.stdout == ""
+
+
+def test_the_check_fails_where_a_package_or_a_command_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = load("check")
+    monkeypatch.setattr(sys, "argv", ["cellscribe-check"])
+    monkeypatch.setattr(check, "BASE", {"click": "click", "no-such-package": "no_such_package"})
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        check.main()
+    monkeypatch.setattr(check, "BASE", {"click": "click"})
+    monkeypatch.setattr(check, "COMMANDS", ("bash", "no-such-command"))
+    with pytest.raises(SystemExit, match="there is no no-such-command on the PATH"):
+        check.main()
