@@ -47,7 +47,8 @@ def test_the_check_of_an_image_imports_every_package_that_the_project_names() ->
 @pytest.mark.parametrize("target", TARGETS)
 def test_an_image_has_no_builder_below_it_runs_as_nobody_special_and_is_checked(target: str) -> None:
     text = stage(target)
-    assert text.startswith("FROM system ")
+    assert text.startswith("FROM base " if target == "run" else "FROM system ")
+    assert stage("base").startswith("FROM system ")
     assert "USER 10001:10001\n" in text
     assert re.search(r"USER .*\n(.*\n)*RUN cellscribe-check\b", text), "the check runs as the user"
     for label in ("title", "description", "licenses", "version", "revision"):
@@ -57,7 +58,7 @@ def test_an_image_has_no_builder_below_it_runs_as_nobody_special_and_is_checked(
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_an_image_copies_only_from_stages_that_stand_before_it(target: str) -> None:
-    before = RECIPE.split(f"FROM system AS {target}\n")[0]
+    before = RECIPE.split(f" AS {target}\n")[0]
     sources = re.findall(r"COPY --from=(\S+)", stage(target))
     assert sources
     for source in sources:

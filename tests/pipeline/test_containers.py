@@ -1,0 +1,197 @@
+"""The pipeline in its own image, beside the same run without one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pytest
+from nextflow_runner import NEXTFLOW, ROOT, Run
+
+BASE_IMAGE = "python:3.13-slim-trixie"
+ENGINES = {"docker", "podman", "singularity", "apptainer", "charliecloud"}
+SOCKET = Path("/var/run/docker.sock")
+STRANGER = 12345
+# Nothing may be asked of the network, nor written outside the task's folder and /tmp.
+CONFINED = "docker.runOptions = '-u $(id -u):$(id -g) --network none --read-only --tmpfs /tmp'\n"
+
+
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_a_profile_switches_on_its_engine_and_no_other(engine: str) -> None:
+    done = subprocess.run(
+        [NEXTFLOW, "config", "-flat", "-profile", f"test,{engine}", ROOT],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    on = set(re.findall(r"^(\w+)\.enabled = true", done.stdout, flags=re.M))
+    assert on & ENGINES == {engine}
+    assert re.search(r"^process\.container = 'cellscribe/cellscribe:\S+-run'", done.stdout, flags=re.M)
+    assert re.search(r"^params\.input = '.*/assets/demo/samplesheet.csv'", done.stdout, flags=re.M)
+
+
+def docker(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["docker", *arguments], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def has_base_image() -> bool:
+    if docker("image", "inspect", BASE_IMAGE).returncode == 0:
+        return True
+    try:
+        return docker("pull", BASE_IMAGE, timeout=60).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    """The image of the steps without PyTorch, built from this checkout."""
+    if not shutil.which("docker") or docker("info").returncode:
+        pytest.skip("no Docker engine answers here")
+    if not has_base_image():
+        pytest.skip(f"{BASE_IMAGE} is not here and cannot be pulled")
+    environment = {name: value for name, value in os.environ.items() if name not in ("REGISTRY", "ENGINE")}
+    done = subprocess.run(
+        [ROOT / "setup" / "images", "build", "run"],
+        env=environment | {"BUILD_FLAGS": "--network host"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A launch folder of a user without rights: pytest's own folders are closed to all but who started it."""
+    path = Path(tempfile.mkdtemp(prefix="cellscribe-docker-"))
+    if os.geteuid() == 0:
+        os.chown(path, STRANGER, STRANGER)
+    yield path
+    shutil.rmtree(path)
+
+
+def run_confined(folder: Path, *arguments: str) -> Run:
+    (folder / "confined.config").write_text(CONFINED)
+    command = [
+        NEXTFLOW,
+        "run",
+        ROOT,
+        "-ansi-log",
+        "false",
+        "-profile",
+        "test,docker",
+        "-c",
+        "confined.config",
+    ]
+    if os.geteuid() == 0:
+        groups = str(SOCKET.stat().st_gid)
+        command = [
+            "setpriv",
+            "--reuid",
+            f"{STRANGER}",
+            "--regid",
+            f"{STRANGER}",
+            "--groups",
+            groups,
+            *command,
+        ]
+    done = subprocess.run(
+        [*command, *arguments],
+        cwd=folder,
+        env=os.environ | {"HOME": str(folder), "NXF_HOME": str(folder / ".nextflow-home")},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout, folder / "results")
+
+
+@pytest.fixture(scope="module")
+def contained(image: str, folder: Path) -> Run:
+    """The demo in the image, started by a user whom neither machine nor image knows."""
+    return run_confined(folder)
+
+
+def annotated(run: Run) -> anndata.AnnData:
+    return anndata.read_h5ad(run.results / "samples/demo/demo.annotated.h5ad")
+
+
+def test_an_image_checks_itself_as_any_user_without_network_on_a_read_only_root(image: str) -> None:
+    confined = (
+        "--rm",
+        "--network",
+        "none",
+        "--read-only",
+        "--tmpfs",
+        "/tmp",
+        "--user",
+        f"{STRANGER}:{STRANGER}",
+    )
+    done = docker("run", *confined, image, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "scanpy 1." in done.stdout and "aws-cli/1." in done.stdout
+
+
+def test_an_image_can_copy_files_from_a_bucket(image: str) -> None:
+    copy = (
+        "aws s3 cp s3://bucket/file - --no-sign-request --region eu-west-1 --endpoint-url http://127.0.0.1:9"
+    )
+    done = docker("run", "--rm", "--network", "none", "--env", "AWS_MAX_ATTEMPTS=1", image, *copy.split())
+    assert "Could not connect to the endpoint URL" in done.stderr, "it got as far as the connection"
+
+
+def test_an_image_has_no_compiler_and_no_installer_and_says_its_version(image: str) -> None:
+    done = docker("run", "--rm", image, "bash", "-c", "ls -A /tmp; type -P gcc cc uv; id -u")
+    assert done.stdout == "10001\n"
+    label = '{{index .Config.Labels "org.opencontainers.image.version"}}'
+    assert docker("image", "inspect", "--format", label, image).stdout.strip() in image
+
+
+def test_the_demo_runs_in_the_image_without_rights_or_network(contained: Run) -> None:
+    assert contained.returncode == 0, contained.output
+    assert "Done." in contained.output
+    assert {path.stat().st_uid for path in contained.results.rglob("*")} == {
+        STRANGER if os.geteuid() == 0 else os.geteuid()
+    }
+
+
+def test_docker_and_local_runs_give_the_same_cells(contained: Run, demo: Any) -> None:
+    inside, outside = annotated(contained), annotated(demo.run)
+    assert list(inside.obs_names) == list(outside.obs_names)
+    for column in ("cxg_cell_type_predicted", "cxg_cell_type_final"):
+        assert list(inside.obs[column]) == list(outside.obs[column])
+    uncertainty = "cxg_cell_type_predicted_uncertainty"
+    np.testing.assert_allclose(inside.obs[uncertainty], outside.obs[uncertainty], atol=1e-4)
+    np.testing.assert_allclose(inside.obsm["cxg_cell_type"], outside.obsm["cxg_cell_type"], atol=1e-4)
+
+
+def test_a_task_takes_its_compiled_code_from_the_image(contained: Run, folder: Path) -> None:
+    scripts = folder.glob("work/??/*/.command.sh")
+    [task] = [
+        script.parent for script in scripts if re.search(r"^annotate\.py", script.read_text(), flags=re.M)
+    ]
+    code = list((task / ".numba").rglob("*.nb?"))
+    assert code
+    assert [path.name for path in code if not path.is_symlink()] == [], "what was compiled anew"
+
+
+def test_a_finished_run_in_the_image_is_not_run_again(contained: Run, folder: Path) -> None:
+    again = run_confined(folder, "-resume")
+    assert again.returncode == 0, again.output
+    assert again.tasks("Submitted") == []
+    assert len(again.tasks("Cached")) == len(contained.tasks("Submitted")) > 0
