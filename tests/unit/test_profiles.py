@@ -1,0 +1,186 @@
+"""What the profiles come to, as Nextflow itself renders them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from nextflow_runner import NEXTFLOW
+
+from cellscribe.schema import coerce, parameters, problem
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "nextflow_schema.json").read_text())
+PROFILES = [
+    "standard",
+    "test",
+    "test_full",
+    "debug",
+    "gpu",
+    "arm",
+    "slurm",
+    "awsbatch",
+    "test,docker",
+    "test,gpu,docker",
+    "slurm,singularity",
+    "slurm,apptainer,gpu",
+    "test,slurm",
+    "awsbatch,gpu",
+    "awsbatch,arm",
+    "awsbatch,fusion",
+]
+
+pytestmark = pytest.mark.skipif(not NEXTFLOW.exists(), reason="there is no .tools/bin/nextflow")
+
+
+@cache
+def config(profiles: str) -> tuple[dict[str, str], str, int]:
+    """Every setting as `nextflow config` prints it, what it said beside, and its exit code."""
+    done = subprocess.run(
+        [NEXTFLOW, "config", "-flat", "-profile", profiles, ROOT],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    lines = re.findall(r"^([a-z][\w.:'|]*) = (.*)$", done.stdout, flags=re.MULTILINE)
+    return {name.replace("'", ""): value for name, value in lines}, done.stderr, done.returncode
+
+
+def settings(profiles: str) -> dict[str, str]:
+    return config(profiles)[0]
+
+
+def under(profiles: str, prefix: str) -> dict[str, str]:
+    found = settings(profiles)
+    return {name.removeprefix(prefix): found[name] for name in found if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize("profiles", PROFILES)
+def test_a_profile_is_rendered_with_no_word_of_complaint(profiles: str) -> None:
+    _, complaint, code = config(profiles)
+    assert (code, complaint) == (0, "")
+
+
+@pytest.mark.parametrize("profiles", ["test,docker", "slurm", "awsbatch"])
+def test_no_step_gets_a_gpu_without_the_gpu_profile(profiles: str) -> None:
+    found = settings(profiles)
+    assert not any(name.endswith((".accelerator", ".containerOptions")) for name in found)
+    used = {
+        value for name, value in found.items() if name.startswith("process.") and name.endswith("container")
+    }
+    assert found["params.container_cpu"] in used and found["params.container_cuda"] not in used
+    assert found["params.use_gpu"] == "false"
+
+
+@pytest.mark.parametrize("profiles", ["gpu", "test,gpu,docker", "slurm,apptainer,gpu", "awsbatch,gpu"])
+def test_the_gpu_profile_gives_the_gpu_and_its_image_to_steps_that_use_one_alone(profiles: str) -> None:
+    found = settings(profiles)
+    gpu = under(profiles, "process.withLabel:process_gpu.")
+    assert gpu["accelerator"] == "1"
+    assert gpu["container"] == found["params.container_cuda"] != found["process.container"]
+    assert found["params.use_gpu"] == "true"
+    assert "process.accelerator" not in found and "process.containerOptions" not in found
+    labelled = [
+        path.parent.name for path in ROOT.glob("modules/*/main.nf") if "'process_gpu'" in path.read_text()
+    ]
+    assert labelled == ["train"]
+
+
+def test_awsbatch_sets_queues_retries_transfer_and_encryption() -> None:
+    found = settings("awsbatch,gpu")
+    assert found["process.executor"] == "'awsbatch'"
+    assert under("awsbatch,gpu", "aws.batch.") == {
+        "cliPath": "null",
+        "jobRole": "null",
+        "maxSpotAttempts": "3",
+        "maxTransferAttempts": "3",
+        "terminateUnschedulableJobs": "true",
+    }
+    assert found["aws.client.storageEncryption"] == "'AES256'"
+    assert "aws_gpu_queue" in found["process.withLabel:process_gpu.queue"]
+    assert found["process.resourceLabels"] == "[pipeline:'cellscribe', cost:'cellscribe']"
+    assert found["process.resourceLimits"] == "[cpus:16, memory:'120.GB', time:'24.h']"
+
+
+def test_awsbatch_counts_as_containers_so_that_local_paths_are_not_looked_for_in_tasks() -> None:
+    assert settings("awsbatch")["docker.enabled"] == "true"
+
+
+def test_awsbatch_tries_lost_hosts_again_and_other_profiles_do_not_take_1_for_one() -> None:
+    lost = re.compile(r"in \[1, 104, 175, 2147483647\]")
+    for name in ("process.errorStrategy", "process.withLabel:per_sample.errorStrategy"):
+        assert lost.search(settings("awsbatch")[name])
+        assert not lost.search(settings("slurm")[name])
+
+
+@pytest.mark.parametrize("profiles", ["standard", "slurm", "awsbatch"])
+def test_a_failed_sample_is_passed_over_and_another_failure_ends_the_run(profiles: str) -> None:
+    found = settings(profiles)
+    assert found["process.errorStrategy"].endswith("? 'retry' : 'finish' }")
+    assert found["process.withLabel:per_sample.errorStrategy"].endswith("? 'retry' : 'ignore' }")
+    assert found["workflow.failOnIgnore"] == "true"
+
+
+def test_fusion_needs_no_more_than_its_profile_beside_awsbatch() -> None:
+    found = settings("awsbatch,fusion")
+    assert (found["fusion.enabled"], found["wave.enabled"]) == ("true", "true")
+    assert found["process.executor"] == "'awsbatch'"
+    assert "fusion.enabled" not in settings("awsbatch")
+
+
+def test_slurm_goes_gently_with_the_scheduler_and_lifts_the_limits_of_a_laptop() -> None:
+    found = settings("slurm,singularity")
+    assert found["process.executor"] == "'slurm'"
+    assert found["singularity.enabled"] == "true"
+    assert under("slurm,singularity", "executor.") == {
+        "queueSize": "50",
+        "pollInterval": "'15 sec'",
+        "queueStatInterval": "'1 min'",
+        "submitRateLimit": "'10/1sec'",
+    }
+    assert found["process.resourceLimits"] == "[cpus:16, memory:'128.GB', time:'48.h']"
+    assert settings("standard")["process.resourceLimits"] == "[cpus:2, memory:'12.GB', time:'48.h']"
+
+
+def test_arm_asks_for_the_images_of_its_processor() -> None:
+    found = settings("awsbatch,arm")
+    assert found["process.arch"] == "'linux/arm64'"
+    assert "--platform linux/arm64" in found["process.containerOptions"]
+
+
+@pytest.mark.parametrize("name", ["CONVERT", "QC|MAP|ANNOTATE", "REPORT", "TRAIN"])
+def test_memory_starts_from_the_inputs_size_and_grows_with_the_attempt(name: str) -> None:
+    memory = settings("standard")[f"process.withName:{name}.memory"]
+    assert ".size()" in memory and memory.endswith("* task.attempt }")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "assets" / "params").glob("*.yml")), ids=lambda path: path.name
+)
+def test_a_ready_params_file_holds_parameters_that_pass(path: Path) -> None:
+    known = parameters(SCHEMA)
+    given = yaml.safe_load(path.read_text())
+    assert given
+    assert {
+        name: problem(coerce(value, known[name]), known[name]) for name, value in given.items()
+    } == dict.fromkeys(given)
+
+
+def test_every_parameter_is_in_one_group_and_none_is_made_for_a_secret() -> None:
+    names = [name for group in SCHEMA["$defs"].values() for name in group["properties"]]
+    assert len(names) == len(set(names))
+    assert not [name for name in names if re.search(r"token|secret|password|access|credential", name)]
+
+
+def test_every_group_and_parameter_has_what_a_launch_form_shows() -> None:
+    for group in SCHEMA["$defs"].values():
+        assert group["title"] and group["description"] and group["type"] == "object"
+        for name, part in group["properties"].items():
+            assert part["type"] and part["description"], name
