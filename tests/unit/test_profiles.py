@@ -79,6 +79,16 @@ def test_no_step_gets_a_gpu_without_the_gpu_profile(profiles: str) -> None:
     assert found["params.use_gpu"] == "false"
 
 
+@pytest.mark.parametrize("profiles", [name for name in PROFILES if "gpu" not in name])
+def test_a_profile_takes_no_steps_resources_image_or_retries_away(profiles: str) -> None:
+    plain = {
+        name
+        for name in settings("standard")
+        if re.match(r"process\.(with|container|cpus|memory|time|max)", name)
+    }
+    assert plain <= set(settings(profiles))
+
+
 @pytest.mark.parametrize("profiles", ["gpu", "test,gpu,docker", "slurm,apptainer,gpu", "awsbatch,gpu"])
 def test_the_gpu_profile_gives_the_gpu_and_its_image_to_steps_that_use_one_alone(profiles: str) -> None:
     found = settings(profiles)
@@ -104,7 +114,7 @@ def test_awsbatch_sets_queues_retries_transfer_and_encryption() -> None:
         "terminateUnschedulableJobs": "true",
     }
     assert found["aws.client.storageEncryption"] == "'AES256'"
-    assert "aws_gpu_queue" in found["process.withLabel:process_gpu.queue"]
+    assert found["process.queue"] == "{ task.accelerator ? params.aws_gpu_queue : params.aws_queue }"
     assert found["process.resourceLabels"] == "[pipeline:'cellscribe', cost:'cellscribe']"
     assert found["process.resourceLimits"] == "[cpus:16, memory:'120.GB', time:'24.h']"
 

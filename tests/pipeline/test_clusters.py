@@ -1,0 +1,110 @@
+"""What reaches a scheduler or a container engine. Stand-ins take the place of sbatch, docker and singularity, and run
+what they are given here."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+from nextflow_runner import Launch
+
+SBATCH = """#!/bin/bash
+setsid bash "${@: -1}" >/dev/null 2>&1 </dev/null &
+echo "Submitted batch job $$"
+"""
+ENGINE = """#!/bin/bash
+if [ "$1" = pull ]; then touch "$(ls -d "${@: -2:1}" 2>/dev/null || echo "${@: -2:1}")"; exit; fi
+while [ $# -gt 0 ] && [ "$1" != /bin/bash ]; do shift; done
+[ $# -eq 0 ] || exec "$@"
+"""
+TRAIN = "--mode train --reference reference.h5ad --label_key cell_type --model_name small"
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Puts a stand-in on the PATH."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def add(name: str, text: str) -> None:
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+
+    return add
+
+
+def wrappers(folder: Path) -> dict[str, str]:
+    """The file that Nextflow hands out for each task, by the task's name without its workflow."""
+    texts = [path.read_text() for path in folder.glob("work/*/*/.command.run")]
+    names = [re.search(r"name: '(?:\w+:)?(\w+)", text) for text in texts]
+    return {name[1]: text for name, text in zip(names, texts, strict=True) if name}
+
+
+def test_slurm_is_told_account_partition_memory_and_the_gpu_of_the_step_that_uses_one(
+    launch: Launch, programs: Any
+) -> None:
+    programs("sbatch", SBATCH)
+    programs("squeue", "#!/bin/bash\n")
+    launch.write("reference.h5ad", "no more than a name")
+    launch.write("quick.config", "executor.pollInterval = '1 sec'")
+    queues = "--slurm_account lab --slurm_queue short --slurm_gpu_queue gpus --max_memory 8.GB"
+    run = launch.run(*f"-c quick.config -stub-run -profile slurm,gpu {queues} {TRAIN}".split())
+    assert run.returncode == 0, run.output
+    found = {
+        name: [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")]
+        for name, text in wrappers(launch.folder).items()
+    }
+    assert {"-p gpus", "--account=lab --gres=gpu:1", "--mem 8192M", "-c 8"} <= set(found["TRAIN"])
+    assert {"-p short", "--account=lab", "--mem 2048M"} <= set(found["CHECK_INPUT"])
+    assert not [line for line in found["CHECK_INPUT"] if "gpu" in line]
+
+
+@pytest.mark.parametrize(("engine", "flag"), [("docker", "--gpus all"), ("singularity", "--nv")])
+def test_an_engine_is_told_of_the_gpu_in_its_own_words_for_the_step_that_uses_one(
+    launch: Launch, programs: Any, engine: str, flag: str
+) -> None:
+    programs(engine, ENGINE)
+    launch.write("reference.h5ad", "no more than a name")
+    run = launch.run(*f"-stub-run -profile gpu,{engine} {TRAIN}".split())
+    assert run.returncode == 0, run.output
+    found = {
+        name: next(line for line in text.splitlines() if f"{engine} run" in line or f"{engine} exec" in line)
+        for name, text in wrappers(launch.folder).items()
+    }
+    assert flag in found["TRAIN"] and "-cuda" in found["TRAIN"]
+    assert flag not in found["CHECK_INPUT"] and "-cuda" not in found["CHECK_INPUT"]
+
+
+def test_memory_starts_from_the_size_of_a_file_and_from_a_fixed_one_for_a_folder_and_no_secret_is_written(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "a-word-that-nobody-may-read"
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, secret)
+    for name, size in (("small.h5", 1_000), ("large.h5", 600_000_000)):
+        with h5py.File(launch.folder / name, "w") as file:
+            file.create_group("matrix")
+        with (launch.folder / name).open("ab") as file:
+            file.truncate(size if size > 1_000 else file.tell())
+    (launch.folder / "outs").mkdir()
+    (launch.folder / "outs" / "matrix.mtx").write_text("")
+    launch.write("sheet.csv", "sample,path\nsmall,small.h5\nlarge,large.h5\nfolder,outs\n")
+    launch.write("fields.config", "trace.fields = 'name,status,memory,process,tag,exit,workdir'")
+    run = launch.run("-c", "fields.config", "-stub-run", "--input", "sheet.csv")
+    assert run.returncode == 0, run.output
+    memory = {
+        row["tag"]: row["memory"]
+        for row in run.table("pipeline_info/trace.txt")
+        if "CONVERT" in row["process"]
+    }
+    assert memory == {"small": "2 GB", "large": "4 GB", "folder": "6 GB"}
+    written = [path for path in launch.folder.rglob("*") if path.is_file() and path.suffix != ".h5"]
+    assert any(path.name == "params.json" for path in written) and any(
+        path.name == ".nextflow.log" for path in written
+    )
+    assert not [path for path in written if secret.encode() in path.read_bytes()]
