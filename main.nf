@@ -3,12 +3,19 @@ include { VERSIONS    } from './modules/versions'
 include { ANNOTATION  } from './workflows/annotate'
 include { TRAINING    } from './workflows/train'
 include { closeRun    } from './workflows/closing'
-include { helpText    } from './workflows/help'
+include { helpText ; modelList } from './workflows/help'
 
 workflow {
     def here = "${workflow.projectDir}"
     if (params.help && "${params.help}" != 'false') {
         println(helpText("${here}/nextflow_schema.json", "${params.help}" == 'full'))
+        exit 0
+    }
+
+    def catalogue = file("${here}/assets/models.csv")
+    def own       = params.catalogue ? file("${params.catalogue}".trim(), glob: false) : null
+    if ("${params.model}".trim() == 'list') {
+        println(modelList(own ? [own, catalogue] : [catalogue]))
         exit 0
     }
 
@@ -29,7 +36,7 @@ workflow {
     def sheet    = is_sheet ? file("${params.input}".trim(), glob: false) : null
     def schemas  = [file("${here}/nextflow_schema.json"), file("${here}/assets/schema_input.json")]
 
-    CHECK_INPUT(launch, sheet?.isFile() ? sheet : [], schemas, file("${here}/assets/models.csv"))
+    CHECK_INPUT(launch, sheet?.isFile() ? sheet : [], schemas, catalogue, own?.isFile() ? own : [])
     VERSIONS(CHECK_INPUT.out.settings.map { _settings -> true })
 
     if (mode == 'train') {

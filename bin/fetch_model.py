@@ -18,15 +18,28 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, log, path_in, p
     "--output-folder", type=path_out, default="models", help="The model is put below it, named by its sha256."
 )
 @click.option(
+    "--archives-folder", type=path_out, help="Note here which archive, by its sha256, holds which model."
+)
+@click.option(
     "--sha256", default="", help="What the archive, or the model's manifest.json, must have; empty for any."
 )
 @common_options
 @exit_codes
-def main(model: Path, output_folder: Path, sha256: str, cpus: int, pipeline_version: str) -> None:
+def main(
+    model: Path,
+    output_folder: Path,
+    archives_folder: Path | None,
+    sha256: str,
+    cpus: int,
+    pipeline_version: str,
+) -> None:
     """Check that a model is whole and holds no code to be run, and keep it by its sha256."""
-    from cellscribe.model.store import fetch_model
+    from cellscribe.model.store import fetch_model, note_archive
 
-    log(f"the model is whole: {fetch_model(model, output_folder, sha256)}")
+    kept = fetch_model(model, output_folder, sha256)
+    if archives_folder is not None:
+        note_archive(model, kept, archives_folder)
+    log(f"the model is whole: {kept}")
 
 
 if __name__ == "__main__":

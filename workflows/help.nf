@@ -19,6 +19,29 @@ def helpText(schema_file, full) {
     return lines.join('\n')
 }
 
+// The models of the catalogues (assets/models.csv, --catalogue) that --model finds by name.
+def modelList(catalogues) {
+    def blocks = catalogues.collect { catalogue ->
+        if (!catalogue.isFile()) {
+            error("--catalogue: '${catalogue}' does not exist, or is no file")
+        }
+        catalogue.splitCsv(header: true, quote: '"').collect { row -> modelLine(row) }
+    }
+    def models = blocks.flatten()
+    return "Models for --model, by name or name==version:\n\n${models.join('\n\n') ?: '  none'}\n"
+}
+
+def modelLine(row) {
+    def facts = [
+        [row.organism, row.tissue].findAll { word -> word }.join(', '),
+        row.held_out_accuracy ? "held-out accuracy ${row.held_out_accuracy}" : '',
+        row.held_out_macro_f1 ? "macro-F1 ${row.held_out_macro_f1}" : '',
+        row.licence,
+    ]
+    def lines = ["${row.name} ${row.version}", facts.findAll { fact -> fact }.join('; '), row.types, row.url]
+    return lines.findAll { line -> line }.join('\n      ').replaceFirst('^', '  ')
+}
+
 def helpLine(name, part) {
     def facts = []
     if (part.enum) {

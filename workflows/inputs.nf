@@ -25,9 +25,17 @@ def missingPaths(samples) {
 def modelSource(settings) {
     def model = settings.model
     def cache = settings.params.use_model_cache
-    def kept  = cache && model.sha256 ? file("${settings.params.model_cache_dir}/${model.sha256}") : null
-    if (kept?.resolve('manifest.json')?.exists()) {
-        return tuple(kept, model.sha256, false)
+    def kept  = cache && model.sha256 ? keptModel("${settings.params.model_cache_dir}", model.sha256) : null
+    if (kept) {
+        return tuple(kept, kept.name, false)
     }
     return tuple(file(model.source, glob: false, checkIfExists: true), model.sha256, cache && model.remote)
+}
+
+// The model of the cache that has this sha256, or came from an archive that has it; null where none is there.
+def keptModel(cache, sha256) {
+    def note = file("${cache}/${sha256}.archive")
+    def own  = note.exists() ? note.text.trim() : sha256
+    def kept = file("${cache}/${own}")
+    return own ==~ /[0-9a-f]{64}/ && kept.resolve('manifest.json').exists() ? kept : null
 }

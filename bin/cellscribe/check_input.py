@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cellscribe.catalogue import Entry, NotInCatalogueError, find_entry, read_catalogue
 from cellscribe.cli import warn
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
+from cellscribe.places import absolute, folder_of, is_uri
 from cellscribe.schema import coerce, nearest, parameters, problem, required, shown
 
 NEEDED = ("sample", "path")
@@ -121,6 +123,14 @@ class Launch:
         return self.sees_paths and Path(self.launch_dir).is_dir()
 
 
+@dataclass(frozen=True)
+class Catalogues:
+    """Our catalogue of models, and the user's as it was staged; None where there is none."""
+
+    ours: Path
+    own: Path | None = None
+
+
 @dataclass
 class Row:
     """One row of a sheet: where it stands, for messages, and its values as they came."""
@@ -153,7 +163,11 @@ class Problems:
 
 
 def run_check(
-    launch_file: Path, sheet: Path | None, schema_file: Path, input_schema_file: Path, catalogue_file: Path
+    launch_file: Path,
+    sheet: Path | None,
+    schema_file: Path,
+    input_schema_file: Path,
+    catalogues: Catalogues,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Check everything; return the samples and the run's settings, as docs/architecture.md describes them.
 
@@ -167,7 +181,7 @@ def run_check(
     if params["mode"] == "train":
         settings["train"] = _training(params, launch, problems)
     else:
-        settings["model"] = find_model(params, catalogue_file, launch, problems)
+        settings["model"] = find_model(params, catalogues, launch, problems)
         url = settings["model"]["url"]
         settings["annotate"] = _options(ANNOTATE, params) | {"model_url": url}
         row_schema = read_json(input_schema_file)["items"]
@@ -245,7 +259,7 @@ def _options(names: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, A
 
 
 def find_model(
-    params: Mapping[str, Any], catalogue_file: Path, launch: Launch, problems: Problems
+    params: Mapping[str, Any], catalogues: Catalogues, launch: Launch, problems: Problems
 ) -> dict[str, Any]:
     """Where the model is: `{source, sha256, url, remote}`.
 
@@ -254,25 +268,41 @@ def find_model(
     """
     named, sha256 = str(params["model"]), params["model_sha256"] or ""
     if is_uri(named) or "/" in named or named.lower().endswith((".zip", ".gz", ".tgz", ".tar")):
-        source = _absolute(named, launch.launch_dir)
+        source = absolute(named, launch.launch_dir)
         if not is_uri(source) and launch.visible() and not Path(source).exists():
             problems.add(f"--model: {shown(source)} does not exist")
         return {"source": source, "sha256": sha256.lower(), "url": named, "remote": is_uri(source)}
-    with catalogue_file.open(newline="", encoding="utf-8") as handle:
-        catalogue = {row["name"]: row for row in csv.DictReader(handle)}
-    if named not in catalogue:
-        hint = nearest(named, catalogue) or f"; there are: {', '.join(sorted(catalogue))}"
-        problems.add(
-            f"--model: {shown(named)} is not in the catalogue{hint} (a folder of your own is written ./{named})"
-        )
+    entries = _read_catalogues(catalogues, params["catalogue"], launch, problems)
+    try:
+        entry = find_entry(named, entries)
+    except NotInCatalogueError as error:
+        problems.add(f"--model: {error} (a folder of your own is written ./{named})")
         return {"source": "", "sha256": sha256.lower(), "url": named, "remote": False}
-    row = catalogue[named]
+    if not is_uri(entry.source) and launch.visible() and not Path(entry.source).exists():
+        problems.add(
+            f"--model: the catalogue says that '{entry.name}' is at {shown(entry.source)}: nothing is there"
+        )
     return {
-        "source": _absolute(row["path"], launch.project_dir),
-        "sha256": (sha256 or row["sha256"]).lower(),
-        "url": row["path"],
-        "remote": is_uri(row["path"]),
+        "source": entry.source,
+        "sha256": (sha256 or entry.sha256).lower(),
+        "url": entry.url,
+        "remote": is_uri(entry.source),
     }
+
+
+def _read_catalogues(
+    catalogues: Catalogues, given: str | None, launch: Launch, problems: Problems
+) -> list[Entry]:
+    """The user's models, then ours: the first of a name counts."""
+    assets = f"{launch.project_dir.rstrip('/')}/assets"
+    ours = read_catalogue(catalogues.ours, assets, shown_folder="assets", problem=problems.add)
+    if given is None:
+        return ours
+    if catalogues.own is None:
+        problems.add(f"--catalogue: {shown(given)} does not exist, or is no file")
+        return ours
+    folder = folder_of(absolute(given, launch.launch_dir))
+    return read_catalogue(catalogues.own, folder, problem=problems.add) + ours
 
 
 def _training(params: Mapping[str, Any], launch: Launch, problems: Problems) -> dict[str, Any]:
@@ -283,8 +313,8 @@ def _training(params: Mapping[str, Any], launch: Launch, problems: Problems) -> 
         if params[name] is None:
             problems.add(f"--{name}: needed with --mode train: {what}")
     given = [part.strip() for part in str(params["reference"] or "").split(",") if part.strip()]
-    references = [_absolute(part, launch.launch_dir) for part in given]
-    cl_map = _absolute(params["cl_map"], launch.launch_dir) if params["cl_map"] else None
+    references = [absolute(part, launch.launch_dir) for part in given]
+    cl_map = absolute(params["cl_map"], launch.launch_dir) if params["cl_map"] else None
     for name, path in [("reference", path) for path in references] + [("cl_map", cl_map)]:
         if path and not is_uri(path) and launch.visible() and not Path(path).exists():
             problems.add(f"--{name}: {shown(path)} does not exist")
@@ -314,7 +344,7 @@ def _rows(
         problems.add(f"--input: the sample sheet {shown(given)} does not exist, or is no file")
         return []
     # The whole path: `--input outs` is named by the folder that the run was started in.
-    whole = given if is_uri(given) else posixpath.normpath(_absolute(given, launch_dir))
+    whole = given if is_uri(given) else posixpath.normpath(absolute(given, launch_dir))
     return [Row("--input", {"sample": name_of(whole), "path": given})]
 
 
@@ -338,7 +368,7 @@ def check_samples(
             _check_twice(row.where, name, seen, problems)
         if not name or not path:
             continue
-        paths = [_absolute(path, folder) for folder in folders]
+        paths = [absolute(path, folder) for folder in folders]
         if launch.visible() and not any(is_uri(place) or Path(place).exists() for place in paths):
             looked = "" if len(paths) == 1 else f" (looked in {' and in '.join(folders)})"
             problems.add(f"{row.where}, path: {shown(path)} does not exist{looked}")
@@ -403,20 +433,9 @@ def _check_twice(where: str, name: str, seen: dict[str, tuple[str, str]], proble
 # --- paths and names ---
 
 
-def is_uri(path: str) -> bool:
-    """Whether Nextflow has to fetch it (https, s3, ...)."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.]*://", path) is not None
-
-
-def _absolute(path: str, folder: str) -> str:
-    if is_uri(path) or path.startswith("/"):
-        return path
-    return f"{folder.rstrip('/')}/{path.removeprefix('./')}"
-
-
 def _sheet_folders(sheet: str, launch_dir: str) -> list[str]:
     """Where a sheet's relative paths may lie: beside the sheet first, then in the launch folder."""
-    folder = _absolute(sheet, launch_dir).rsplit("/", 1)[0] or "/"
+    folder = folder_of(absolute(sheet, launch_dir))
     return list(dict.fromkeys([folder, launch_dir]))
 
 

@@ -6,6 +6,7 @@ process CHECK_INPUT {
     path(sheet)         // [] where --input is data itself
     path(schemas)       // nextflow_schema.json, schema_input.json
     path(catalogue)
+    path(own, stageAs: 'own/*')     // the user's catalogue, or []
 
     output:
     path('samples.json') , emit: samples
@@ -15,6 +16,7 @@ process CHECK_INPUT {
     """
     check_input.py --launch ${launch} ${sheet ? "--sheet ${sheet}" : ''} \\
         --schema nextflow_schema.json --input-schema schema_input.json --catalogue ${catalogue} \\
+        ${own ? "--own-catalogue ${own}" : ''} \\
         --output samples.json --settings settings.json \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
     """
@@ -24,6 +26,7 @@ process CHECK_INPUT {
     """
     check_input.py --launch ${launch} ${sheet ? "--sheet ${sheet}" : ''} \\
         --schema nextflow_schema.json --input-schema schema_input.json --catalogue ${catalogue} \\
+        ${own ? "--own-catalogue ${own}" : ''} \\
         --output samples.json --settings settings.json \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
     """

@@ -239,6 +239,10 @@ def test_a_model_in_the_cache_is_not_fetched_again(launch: Launch) -> None:
     gone = "--model file:///none/model.zip --model_cache_dir cache --model_sha256"
     found = launch.run("-stub-run", "-profile", "test", *gone.split(), "ab" * 32)
     assert found.returncode == 0, found.output
+    # By the sha256 of the archive that it came from, too.
+    (launch.folder / "cache" / f"{'ef' * 32}.archive").write_text("ab" * 32 + "\n")
+    by_archive = launch.run("-stub-run", "-profile", "test", *gone.split(), "ef" * 32)
+    assert by_archive.returncode == 0, by_archive.output
     other = launch.run("-stub-run", "-profile", "test", *gone.split(), "cd" * 32)
     assert other.returncode != 0 and "/none/model.zip" in other.output
 
@@ -272,6 +276,15 @@ def test_paths_that_a_task_cannot_see_are_told_at_once_too(launch: Launch) -> No
     assert run.returncode != 0
     assert "2 of 2 samples have a path that does not exist" in run.output
     assert "'x': file:///none/x.h5ad" in run.output and "'y': file:///none/y.h5ad" in run.output
+
+
+def test_the_models_of_the_catalogues_are_listed_and_nothing_runs(launch: Launch) -> None:
+    launch.write("mine.csv", 'name,version,url,types\nlung,2.0,lung.zip,"AT1 cell, AT2 cell"\n')
+    run = launch.run("--model", "list", "--catalogue", "mine.csv")
+    assert run.returncode == 0, run.output
+    assert "pbmc 1.0\n      human, blood; held-out accuracy 0.9117" in run.output
+    assert "lung 2.0\n      AT1 cell, AT2 cell\n      lung.zip" in run.output
+    assert run.tasks("Submitted") == [] and not Path(launch.folder / "results").exists()
 
 
 def test_help_lists_the_parameters_and_leaves_nothing(launch: Launch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cellscribe.check_input import clean_name, name_of, run_check
+from cellscribe.check_input import Catalogues, clean_name, name_of, run_check
 from cellscribe.errors import InputError
 from cellscribe.schema import coerce, nearest, parameters, problem
 
@@ -49,8 +49,13 @@ class Folder:
             sheet,
             SCHEMA,
             ROOT / "assets" / "schema_input.json",
-            ROOT / "assets" / "models.csv",
+            Catalogues(ROOT / "assets" / "models.csv", self.own_catalogue(params)),
         )
+
+    def own_catalogue(self, params: dict[str, Any]) -> Path | None:
+        """As Nextflow stages it."""
+        given = self.path / str(params.get("catalogue"))
+        return given if given.is_file() else None
 
     def problems(self, sheet: Path | None = None, **params: Any) -> list[str]:
         with pytest.raises(InputError) as caught:
@@ -455,3 +460,28 @@ def test_training_takes_several_references_and_names_the_model(folder: Folder) -
 def test_a_reference_that_is_nowhere_is_told(folder: Folder) -> None:
     (line,) = folder.problems(mode="train", reference="a.h5ad,no.h5ad", label_key="x")
     assert line == f"--reference: '{folder.path}/no.h5ad' does not exist"
+
+
+def test_a_model_of_a_users_own_catalogue_is_found_and_goes_before_ours(folder: Folder) -> None:
+    (folder.path / "mine").mkdir()
+    (folder.path / "mine" / "c.csv").write_text(
+        f"name,version,url,sha256\nlung,1.0,lung.zip,{'AB' * 32}\npbmc,9,https://host.org/p.zip,\n"
+    )
+    (line,) = folder.problems(input="a.h5ad", model="lung", catalogue="mine/c.csv")
+    assert line.endswith("lung.zip': nothing is there")
+    (folder.path / "mine" / "lung.zip").touch()
+    model = folder.check(input="a.h5ad", model="lung", catalogue="mine/c.csv")[1]["model"]
+    assert model["source"] == model["url"] == str(folder.path / "mine" / "lung.zip")
+    assert model["sha256"] == "ab" * 32 and model["remote"] is False
+    other = folder.check(input="a.h5ad", model="pbmc", catalogue="mine/c.csv")[1]["model"]
+    assert other["source"] == "https://host.org/p.zip" and other["remote"] is True
+    ours = folder.check(input="a.h5ad", model="pbmc==1.0", catalogue="mine/c.csv")[1]["model"]
+    assert ours["url"] == "assets/models/pbmc"
+
+
+def test_a_catalogue_that_is_nowhere_or_broken_is_told(folder: Folder) -> None:
+    lines = folder.problems(input="a.h5ad", model="lung", catalogue="none.csv")
+    assert lines[0] == "--catalogue: 'none.csv' does not exist, or is no file"
+    (folder.path / "c.csv").write_text("name,version,url\nlung,1,\n")
+    lines = folder.problems(input="a.h5ad", model="pbmc", catalogue="c.csv")
+    assert lines == ["catalogue c.csv, line 2, url: '' has a character that shells give a meaning"]

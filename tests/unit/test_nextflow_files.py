@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
 import re
 import tomllib
@@ -165,29 +163,6 @@ def test_the_version_is_the_same_everywhere() -> None:
     config = (ROOT / "nextflow.config").read_text()
     assert f"version         = '{version}'" in config
     assert f":{version}-cpu'" in config and f":{version}-cuda'" in config
-
-
-def catalogue() -> list[dict[str, str]]:
-    with (ROOT / "assets" / "models.csv").open(newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
-def test_the_catalogue_names_each_model_once_and_holds_what_its_folder_says() -> None:
-    rows = catalogue()
-    assert len({row["name"] for row in rows}) == len(rows)
-    assert configured()["model"] in {row["name"] for row in rows}
-    for row in rows:
-        manifest = ROOT / row["path"] / "manifest.json"
-        assert "://" in row["path"] or manifest.is_file()
-        if not manifest.is_file():
-            continue
-        held = json.loads(manifest.read_text())
-        assert (row["name"], row["version"], row["organism"]) == (
-            held["name"],
-            held["version"],
-            held["organism"],
-        )
-        assert row["sha256"] in ("", hashlib.sha256(manifest.read_bytes()).hexdigest())
 
 
 def test_usage_lists_every_parameter_and_every_column_of_the_sheet() -> None:

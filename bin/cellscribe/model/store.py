@@ -134,6 +134,17 @@ def fetch_model(
         raise ModelFetchError(f"no permission: {error}", "Make it readable.", file=source) from None
 
 
+def note_archive(source: Path, kept: Path, folder: Path) -> None:
+    """Write `folder`/<sha256 of the archive>.archive, which holds the model's own: a later run finds it by either.
+
+    Nothing is written for a `source` that is a folder.
+    """
+    if source.is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{file_sha256(source)}.archive").write_text(f"{kept.name}\n")
+
+
 def _parse_sha256(text: str | None) -> str | None:
     if not text:
         return None
