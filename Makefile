@@ -9,14 +9,16 @@ PYTHON_FILES := $(wildcard bin containers tests setup benchmarks)
 # An order from quick to slow; one run of pytest, so that one closing line counts every test.
 TESTS := $(wildcard tests/unit tests/cli tests/pipeline tests/interop)
 
-.PHONY: help demo setup nextflow test lint format images push clean
+.PHONY: help demo setup nextflow test lint format model-archive images push clean
 
+# make model-archive MODEL=results/models/mine
+MODEL ?= assets/models/pbmc
 # make images REGISTRY=registry.example/team TARGETS=cuda TORCH_INDEX=... ENGINE=podman BUILD_FLAGS=...
 TARGETS ?= run cpu
 export REGISTRY TORCH_INDEX ENGINE BUILD_FLAGS
 
 help: ## List what make can do
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 demo: ## Name the cells of the demo sample, and say where the report is
 	@setup/make-venv base
@@ -43,6 +45,10 @@ lint: setup ## Check style and types
 format: setup ## Bring the code into the project's style
 	@.venv/bin/python -m ruff check --fix $(PYTHON_FILES)
 	@.venv/bin/python -m ruff format $(PYTHON_FILES)
+
+model-archive: ## Write a model as one zip in dist/: MODEL=folder, else the embedded one
+	@setup/make-venv base
+	@.venv/bin/python bin/pack_model.py --model "$(MODEL)" --output-folder dist
 
 images: ## Build the images: TARGETS="run cpu" (or cuda), REGISTRY=, TORCH_INDEX=
 	@setup/images build $(TARGETS)

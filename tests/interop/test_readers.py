@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,15 +10,11 @@ import time
 import urllib.request
 from pathlib import Path
 
-import pytest
+from environments import environment
 from small_model import small_counts, small_mapping, small_model
 
 from cellscribe.annotation import run_annotate
 from cellscribe.contract import OutputNames
-
-UV = shutil.which("uv") or next(
-    (str(path) for path in Path(__file__).parents[2].glob(".tools/uv/bin/uv")), None
-)
 
 
 def annotated(folder: Path) -> Path:
@@ -39,28 +33,6 @@ def annotated(folder: Path) -> Path:
     return output
 
 
-def environment(folder: Path, python: str, *packages: str) -> Path:
-    """The interpreter of a new environment; skips where the packages cannot be had."""
-    if UV is None:
-        pytest.skip("uv is not on the PATH, so no second environment can be made")
-    made = subprocess.run([UV, "venv", "-q", "--python", python, folder], capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"there is no Python {python} here: {made.stderr.strip().splitlines()[-1]}")
-    interpreter = folder / "bin" / "python"
-    got = subprocess.run(
-        [UV, "pip", "install", "-q", "--python", interpreter, *packages], capture_output=True, text=True
-    )
-    if got.returncode:
-        pytest.skip(f"{packages} cannot be installed here: {got.stderr.strip().splitlines()[-1]}")
-    return interpreter
-
-
-def python_3_11() -> str:
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = sorted(pyenv.glob("3.11.*/bin/python"))
-    return str(found[0]) if found else "3.11"
-
-
 def test_an_older_anndata_reads_the_output(tmp_path: Path):
     output = annotated(tmp_path)
     interpreter = environment(tmp_path / "env", sys.executable, "anndata==0.10.9", "pandas<3")
@@ -77,13 +49,12 @@ def test_an_older_anndata_reads_the_output(tmp_path: Path):
     assert kind == "csr_matrix"
 
 
-def test_cellxgene_explorer_serves_the_output(tmp_path: Path):
+def test_cellxgene_explorer_serves_the_output(cellxgene: Path, tmp_path: Path):
     output = annotated(tmp_path)
-    interpreter = environment(tmp_path / "env", python_3_11(), "cellxgene==1.3.0", "setuptools<80")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [interpreter.parent / "cellxgene", "launch", output, "--host", "127.0.0.1", "--port", str(port)]
+    command = [cellxgene / "cellxgene", "launch", output, "--host", "127.0.0.1", "--port", str(port)]
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from small_model import simulate, small_model
 
-from cellscribe.model.manifest import verify_model
+from cellscribe.model.manifest import verify_model, write_manifest
+from cellscribe.training.mlflow_folder import renew_mlflow
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,19 @@ def test_the_travelling_code_annotates_by_itself_without_torch_scvi_or_mlflow(mo
     run(code, tmp_path)
     assert "cxg_cell_type_predicted" in anndata.read_h5ad(tmp_path / "o.h5ad").obs
     verify_model(model)
+
+
+@pytest.mark.train
+def test_the_mlflow_part_is_renewed_and_the_rest_is_kept(model, tmp_path):
+    pytest.importorskip("mlflow")
+    copy = shutil.copytree(model, tmp_path / "model")
+    before = verify_model(copy)
+    (copy / "code" / "cellscribe" / "old.py").write_text("")
+    (copy / "requirements.txt").write_text("torch")
+    write_manifest(copy, before)
+    renew_mlflow(copy)
+    after = verify_model(copy)
+    assert after == before
 
 
 @pytest.mark.train

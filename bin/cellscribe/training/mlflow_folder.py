@@ -8,15 +8,18 @@ from pathlib import Path
 
 import yaml
 
+from cellscribe.model.manifest import verify_model, write_manifest
+
 PACKAGE = Path(__file__).resolve().parent.parent
 
 # What annotation imports; a range, since other people's environments are older than ours.
 REQUIREMENTS = (
-    "anndata>=0.10",
+    "anndata>=0.11",
     "click",
     "h5py",
     "igraph",
     "jsonschema",
+    "mlflow>=2.16",
     "numpy",
     "pandas",
     "pyyaml",
@@ -59,7 +62,7 @@ mlflow.models.set_model(CellscribeModel())
 NOT_FOR_INFERENCE = (
     *("training", "templates", "gene_sets", "__pycache__", "*.pyc"),
     *("cell_calling.py", "check_input.py", "convert.py", "doublets.py", "figures.py", "markers.py", "qc*.py"),
-    *("report.py", "schema.py", "store.py", "summary.py", "tenx.py", "versions.py"),
+    *("archive.py", "report.py", "schema.py", "store.py", "summary.py", "tenx.py", "versions.py"),
 )
 
 # MLflow's own lock file of the environment: no model may hold a .toml, and the requirements are all in conda.yaml.
@@ -90,6 +93,19 @@ def write_mlflow(folder: Path) -> None:
             else:
                 shutil.copy(item, folder / item.name)
     without_traces(folder / "MLmodel")
+
+
+def renew_mlflow(folder: Path) -> str:
+    """Replace what `write_mlflow` once wrote by what it writes now; return the model's new sha256.
+
+    What the model knows stays as it is. The folder must be whole: raises ModelFetchError as `verify_model` does.
+    """
+    fields = verify_model(folder)
+    for name in ("MLmodel", "conda.yaml", "model_code.py", "python_env.yaml", "requirements.txt"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "code", ignore_errors=True)
+    write_mlflow(folder)
+    return write_manifest(folder, fields)
 
 
 def without_traces(mlmodel: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +29,6 @@ class GeneMatch:
     found: np.ndarray
     matched_by: str
     n_duplicates: int = 0
-    candidates: dict[str, float] = field(default_factory=dict)
 
     @property
     def overlap(self) -> float:
@@ -103,7 +102,6 @@ def match_genes(
         if column != "index"
         else ("gene ids in the index" if kind == "gene_id" else "index"),
         n_duplicates=len(rows) - int(found.sum()),
-        candidates={key: len(np.unique(hits[key][hits[key] >= 0])) / max(n_genes, 1) for key in order},
     )
 
 

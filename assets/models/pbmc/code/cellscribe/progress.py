@@ -11,7 +11,7 @@ from cellscribe.cli import log
 Item = TypeVar("Item")
 
 
-def progress[Item](items: Iterable[Item], *, total: int, label: str) -> Iterator[Item]:
+def progress(items: Iterable[Item], *, total: int, label: str) -> Iterator[Item]:
     """Yield from `items`, and say how far it is. `total`: how many items there are, >= 0."""
     if sys.stderr.isatty():
         from tqdm import tqdm

@@ -1,0 +1,24 @@
+"""Other people's programs, each installed once a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from environments import environment, python_3_11
+
+
+@pytest.fixture(scope="session")
+def cellxgene(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the programs of `cellxgene[annotate]` 1.3.0, with what our models ask for and nothing more."""
+    requirements = (root / "assets" / "models" / "pbmc" / "requirements.txt").read_text().split()
+    asked = [line for line in requirements if not line.startswith("mlflow")]
+    interpreter = environment(
+        tmp_path_factory.mktemp("cellxgene") / "env",
+        python_3_11(),
+        "cellxgene[annotate]==1.3.0",
+        "setuptools<80",
+        "virtualenv",
+        *asked,
+    )
+    return interpreter.parent
