@@ -28,7 +28,7 @@ def measure(path: Path, model_folder: Path) -> list[dict[str, object]]:
     from cellscribe.contract import UNASSIGNED
     from cellscribe.h5ad_input import read_h5ad
     from cellscribe.mapping import map_cells
-    from cellscribe.model.model import CLASSIFIERS, Model
+    from cellscribe.model.model import Model
     from cellscribe.one_file import CountsInMemory
     from cellscribe.training.evaluate import scores
 
@@ -44,7 +44,7 @@ def measure(path: Path, model_folder: Path) -> list[dict[str, object]]:
         logistic_scores=mapping.logistic_scores,
     )
     rows: list[dict[str, object]] = []
-    for classifier in CLASSIFIERS:
+    for classifier in model.classifiers:
         probabilities = model.pooled(members, classifier)
         quantile = model.reference.quantile(mapping.distances.mean(axis=1))
         final = decide(model, probabilities, quantile, mapping).final

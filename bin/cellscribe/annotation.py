@@ -26,7 +26,7 @@ from cellscribe.counts_file import CountsFile, open_counts
 from cellscribe.errors import InputError
 from cellscribe.io import atomic_path, plain_columns, write_json, write_table
 from cellscribe.mapping import Mapping, read_mapping
-from cellscribe.model.model import CLASSIFIERS, Model
+from cellscribe.model.model import Model
 from cellscribe.model.neighbours import place_on
 from cellscribe.model.ontology import descendants, nearest_safe_ancestor
 
@@ -133,7 +133,7 @@ def annotate_cells(
         distances=mapping.distances,
         indices=mapping.indices,
         logistic_scores=mapping.logistic_scores,
-        members=CLASSIFIERS[chosen],
+        members=model.classifiers[chosen],
     )
     probabilities = model.pooled(members, chosen)
     order = np.argsort(-probabilities, axis=1, kind="stable")
@@ -256,7 +256,7 @@ def annotate_cells(
             for cluster in range(clusters.max() + 1)
         ],
         "levels": [level["name"] for level in model.manifest["levels"]],
-        "warnings": warnings + annotation_warnings(decision, quantile),
+        "warnings": warnings + calibration_warnings(model, chosen) + annotation_warnings(decision, quantile),
     }
     uns = {
         "model_url": model_url,
@@ -272,6 +272,17 @@ def annotate_cells(
         "obsm_keys": list(obsm),
     }
     return Annotation(names, table, obsm, predictions, info, uns)
+
+
+def calibration_warnings(model: Model, classifier: str) -> list[str]:
+    """What a reader must know of probabilities that were never held against the truth."""
+    if model.is_calibrated(classifier):
+        return []
+    program = model.manifest.get("source", {}).get("program", "another program")
+    return [
+        f"The uncertainty is {program}'s own and was not calibrated: read it as an order of the cells, not as the "
+        "chance of being wrong."
+    ]
 
 
 def annotation_warnings(decision: Decision, quantile: np.ndarray | None) -> list[str]:

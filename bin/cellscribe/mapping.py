@@ -89,7 +89,8 @@ def map_cells(
     """
     if not counts.n_obs:
         raise InputError("there is no cell to map", "Check the cells that quality control removed.")
-    match = match_genes(counts.var, model.genes, gene_column)
+    numbered = bool(model.manifest["genes"].get("numbered"))
+    match = match_genes(counts.var, model.genes, gene_column, numbered=numbered)
     names = next(iter(query_gene_names(counts.var, gene_column or "index").values()))
     warnings = check_overlap(
         match,
@@ -105,7 +106,7 @@ def map_cells(
     silent = match_genes(counts.var, model.silent_genes, gene_column, fill_in=False)
     on_silent = np.asarray(silent.selector.sum(axis=1)).ravel()
     on_silent[np.diff(match.selector.indptr) > 0] = 0
-    has_latent, has_logistic = any(m.startswith("scvi") for m in model.members), LOGISTIC in model.members
+    has_latent, has_logistic = set(model.members) != {LOGISTIC}, LOGISTIC in model.members
     latent, scores, totals, distances, indices = [], [], [], [], []
     all_counts, silent_counts = [], []
     n_chunks = -(-counts.n_obs // chunk_rows)
@@ -121,7 +122,7 @@ def map_cells(
             distances.append(near)
             indices.append(which)
         if has_logistic:
-            scores.append(model.logistic.scores(on_model))
+            scores.append(model.logistic.scores(on_model, totals=all_counts[-1], found=match.found))
     for warning in warnings:
         warn(warning)
     return Mapping(

@@ -1,5 +1,6 @@
 """The encoder without torch."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -47,6 +48,42 @@ def test_a_saved_encoder_is_the_same_again(encoder, counts, tmp_path):
     encoder.save(tmp_path / "e.safetensors")
     np.testing.assert_array_equal(
         Encoder.load(tmp_path / "e.safetensors").encode(counts), encoder.encode(counts)
+    )
+
+
+@pytest.fixture
+def other(encoder):
+    """An encoder as other people train them: counts go in, layers are normalised, covariates are encoded."""
+    rng = np.random.default_rng(2)
+    covariates = tuple(rng.normal(size=(4, len(bias))).astype(np.float32) for bias in encoder.biases)
+    default = np.full(4, 0.25, dtype=np.float32)
+    return dataclasses.replace(
+        encoder, log=False, layer_norm=True, covariates=(*covariates[:2], 0 * covariates[2]), default=default
+    )
+
+
+def test_other_encoders_normalise_layers_and_add_covariates(other, counts):
+    of = np.eye(4, dtype=np.float32)[np.arange(9) % 4]
+    hidden = counts.toarray().astype(np.float64)
+    for layer, (weight, bias) in enumerate(zip(other.weights, other.biases, strict=True)):
+        hidden = hidden @ weight + bias + of @ other.covariates[layer]
+        if layer < 2:
+            centred = hidden - hidden.mean(axis=1, keepdims=True)
+            hidden = np.maximum(centred / np.sqrt(centred.var(axis=1, keepdims=True) + 1e-5), 0)
+    np.testing.assert_allclose(other.encode(counts, of), hidden, atol=1e-4)
+
+
+def test_a_cell_of_unknown_batch_has_the_default_covariates(other, counts):
+    np.testing.assert_allclose(other.encode(counts), other.encode(counts, np.full((9, 4), 0.25)), atol=1e-5)
+    assert np.abs(other.encode(counts) - other.encode(counts, np.eye(4)[[0] * 9])).max() > 0.01
+
+
+def test_what_another_encoder_has_is_saved_too(other, counts, tmp_path):
+    other.save(tmp_path / "e.safetensors")
+    again = Encoder.load(tmp_path / "e.safetensors")
+    np.testing.assert_array_equal(again.encode(counts), other.encode(counts))
+    np.testing.assert_array_equal(
+        again.encode(counts, np.eye(4)[[1] * 9]), other.encode(counts, np.eye(4)[[1] * 9])
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from cellscribe.model.logistic import Logistic, log_normalise
+from cellscribe.model.logistic import Logistic, link, log_normalise
 
 COUNTS = sp.csr_matrix(np.array([[1, 0, 3], [0, 0, 0], [10, 10, 0]], dtype=np.float32))
 
@@ -38,3 +38,46 @@ def test_the_matrix_is_never_made_dense(monkeypatch):
     monkeypatch.setattr(sp.csr_matrix, "toarray", lambda *_: pytest.fail("densified"))
     monkeypatch.setattr(sp.csr_matrix, "todense", lambda *_: pytest.fail("densified"))
     log_normalise(COUNTS)
+
+
+@pytest.fixture
+def other():
+    """A regression as CellTypist makes them, and cells whose highest values it clips."""
+    rng = np.random.default_rng(3)
+    counts = sp.csr_matrix(rng.poisson(0.6, (30, 12)).astype(np.float32))
+    means, deviations = rng.uniform(0.1, 3, 12), rng.uniform(0.05, 0.5, 12)
+    weights = rng.normal(size=(12, 4))
+    model = Logistic(
+        weights / deviations[:, None], rng.normal(size=4), means + 10 * deviations, means, all_genes=True
+    )
+    return model, counts, (means, deviations, weights)
+
+
+def test_clipping_scaling_and_missing_genes_stay_exact_on_sparse_counts(other):
+    model, counts, (means, deviations, weights) = other
+    totals = np.asarray(counts.sum(axis=1)).ravel() + 50
+    found = np.arange(12) % 3 > 0
+    here = sp.csr_matrix(counts.toarray() * found)
+    scaled = (np.log1p(here.toarray() * 1e4 / totals[:, None]) - means) / deviations
+    assert (scaled > 10).any()
+    expected = np.minimum(scaled, 10)[:, found] @ weights[found] + model.intercepts
+    np.testing.assert_allclose(model.scores(here, totals=totals, found=found), expected, atol=1e-3, rtol=1e-6)
+
+
+def test_what_another_regression_has_is_saved_too(other, tmp_path):
+    model, counts, _ = other
+    model.save(tmp_path / "l.safetensors")
+    again = Logistic.load(tmp_path / "l.safetensors")
+    assert again.coefficients.dtype == np.float64
+    totals = np.full(30, 100.0)
+    np.testing.assert_array_equal(again.scores(counts, totals=totals), model.scores(counts, totals=totals))
+
+
+def test_one_vs_rest_keeps_what_is_left_for_none_of_the_labels_and_the_order_of_certain_ones():
+    probabilities = link(
+        np.array([[0.0, -9, -9], [2, 2.5, -9], [50, 80, -900], [-20, -30, -40]]), "one_vs_rest"
+    )
+    assert probabilities[0, 0] == 0.5 and probabilities[0].sum() < 1
+    np.testing.assert_allclose(probabilities[1:3].sum(axis=1), 1, atol=1e-6)
+    assert probabilities.argmax(axis=1).tolist() == [0, 1, 1, 0]
+    assert probabilities[3].max() < 1e-8

@@ -32,6 +32,7 @@ NEEDED_FILES = {
     "scvi_neighbours": ("encoder.safetensors", "reference.safetensors"),
     "scvi_trees": ("encoder.safetensors", "trees.ubj"),
     "logistic": ("logistic.safetensors",),
+    "scanvi": ("encoder.safetensors", "scanvi.safetensors"),
 }
 
 _MAX_MANIFEST_BYTES = 64 * 2**20
