@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Name the cells of one file, without Nextflow; the options are those of `cellxgene annotate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cellscribe.cli import SETTINGS, common_options, exit_codes, path_in, path_out
+
+share = click.FloatRange(0, 1)
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("query", type=path_in, metavar="INPUT")
+@click.option(
+    "-m",
+    "--model-url",
+    required=True,
+    help="A model's name in the catalogue (pbmc), its folder, its archive, or an https address of one.",
+)
+@click.option(
+    "-o",
+    "--output-h5ad-file",
+    type=path_out,
+    help="Where to write the annotated h5ad; without it, and with --overwrite, INPUT itself.",
+)
+@click.option("--overwrite", is_flag=True, help="Write over a file that is there.")
+@click.option("-l", "--counts-layer", help="Where raw counts are: a layer, X or raw.X; found without it.")
+@click.option("-g", "--gene-column-name", help="The var column that names the genes; found where not given.")
+@click.option("-a", "--annotation-type", default="cell_type", help="Second part of the new columns' names.")
+@click.option("-c", "--annotation-prefix", default="cxg", help="First part of the new columns' names.")
+@click.option("-n", "--run-name", help="Last part of these names: several runs can live in one file.")
+@click.option(
+    "--use-model-cache/--no-use-model-cache",
+    default=True,
+    help="Keep what an archive or address gives in --model-cache-dir, and use what is kept.",
+)
+@click.option("--use-gpu/--no-use-gpu", default=True, help="Use a GPU where the model has a use for one.")
+@click.option(
+    "--classifier", default="default", help="Which of the model's classifiers; its card lists them."
+)
+@click.option(
+    "--organism",
+    type=click.Choice(["Homo sapiens", "Mus musculus", "human", "mouse", "auto"]),
+    default="Homo sapiens",
+    help="The organism of the cells; auto tells it by the genes.",
+)
+@click.option(
+    "--model-cache-dir",
+    type=path_out,
+    default=".models_cache",
+    help="Where models are kept, by the sha256 of what they hold.",
+)
+@click.option(
+    "--model-sha256",
+    default="",
+    help="What the model must have; with it, one that is kept is not downloaded.",
+)
+@click.option("--min-gene-overlap", type=share, default=0.5, help="Stop where fewer of its genes are there.")
+@click.option("--warn-gene-overlap", type=share, default=0.8, help="Warn where fewer of its genes are there.")
+@click.option(
+    "--qc",
+    type=click.Choice(["off", "filter", "flag"]),
+    default="off",
+    help="Quality control as the pipeline does it: remove bad cells and doublets, or mark them.",
+)
+@click.option("--genome", help="Which genome to read, where a matrix holds several.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of everything random.")
+@common_options
+@exit_codes
+def main(query: Path, output_h5ad_file: Path | None, overwrite: bool, **options: Any) -> None:
+    """Name the cells of INPUT: an h5ad, a Cell Ranger folder, a matrix folder or an .h5."""
+    output = output_h5ad_file or query
+    if output_h5ad_file is None and (not overwrite or query.suffix != ".h5ad"):
+        raise click.UsageError("Give --output-h5ad-file, or --overwrite to add the names to an h5ad itself.")
+    if output.exists() and not overwrite:
+        raise click.UsageError(f"'{output}' is there already; --overwrite writes over it.")
+    if output.is_dir():
+        raise click.UsageError(f"'{output}' is a folder; give a file's name with --output-h5ad-file.")
+    from cellscribe.annotate_one import OneOptions, annotate_one
+
+    annotate_one(OneOptions(query=query, output=output, **options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""A model for one command, without Nextflow: by its name in the catalogue, from a path, or from an address.
+
+A model is known by the sha256 of what it holds, never by the name of its file: a new version behind an old name is a
+new model.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+from urllib.error import URLError
+
+from cellscribe.catalogue import NotInCatalogueError, find_entry, read_catalogue
+from cellscribe.cli import log
+from cellscribe.errors import InputError, ModelFetchError
+from cellscribe.model.manifest import MANIFEST, file_sha256, model_sha256, verify_model
+from cellscribe.model.store import fetch_model, note_archive
+from cellscribe.places import is_uri
+from cellscribe.progress import progress
+
+CATALOGUE = Path(__file__).resolve().parents[2] / "assets" / "models.csv"
+ARCHIVES = (".zip", ".gz", ".tgz", ".tar")
+_CHUNK = 2**20
+
+
+@contextmanager
+def obtained_model(
+    named: str, *, sha256: str = "", cache: Path = Path(".models_cache"), use_cache: bool = True
+) -> Iterator[Path]:
+    """Give the verified folder of the model `named`: a name of the catalogue, a folder, an archive or an address.
+
+    sha256: what the archive or the model's manifest.json must have. A folder is used where it lies; what an archive
+    holds is kept at `cache`/<model's sha256>, and taken from there when it is asked for again; without `use_cache` it
+    is kept nowhere. Raises ModelFetchError, and InputError for a name that is not in the catalogue.
+    """
+    source, wanted = _place(named, sha256)
+    if not is_uri(source) and Path(source).is_dir():
+        _check_folder(Path(source), wanted)
+        yield Path(source)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        store = cache if use_cache else Path(scratch) / "models"
+        # An archive of this disk is read again each time, as only what it holds tells which model it is.
+        known = wanted if is_uri(source) else wanted or _sha256_of(Path(source))
+        model = _kept(store, known)
+        if model is None:
+            archive = _download(source, Path(scratch)) if is_uri(source) else Path(source)
+            log(f"Unpacking and verifying {archive.name}")
+            model = fetch_model(archive, store, wanted)
+            note_archive(archive, model, store)
+            if is_uri(source) and not wanted and use_cache:
+                log(f"Nothing is downloaded again with --model-sha256 {model.name}")
+        else:
+            log(f"Using the model kept at {model}")
+        yield model
+
+
+def _place(named: str, sha256: str) -> tuple[str, str]:
+    """Where the model lies and the sha256 that it must have, "" for any."""
+    if is_uri(named) or "/" in named or named.lower().endswith(ARCHIVES) or Path(named).exists():
+        return named, sha256.lower()
+    entries = read_catalogue(CATALOGUE, str(CATALOGUE.parent), problem=log)
+    try:
+        entry = find_entry(named, entries)
+    except NotInCatalogueError as error:
+        raise InputError(
+            f"--model-url: {error}, and there is no file or folder of that name", "Correct it."
+        ) from None
+    return entry.source, (sha256 or entry.sha256).lower()
+
+
+def _check_folder(folder: Path, wanted: str) -> None:
+    verify_model(folder)
+    if wanted and wanted != (seen := model_sha256(folder)):
+        raise ModelFetchError(
+            f"expected sha256 {wanted}, but its {MANIFEST} has {seen}",
+            "If this is the model you mean, give its sha256; else fetch the right one.",
+            file=folder,
+        )
+
+
+def _sha256_of(path: Path) -> str:
+    return file_sha256(path) if path.is_file() else ""
+
+
+def _kept(store: Path, sha256: str) -> Path | None:
+    """The whole model in `store` that has this sha256, or that came from the archive that has it."""
+    note = store / f"{sha256}.archive"
+    folder = store / (note.read_text().strip() if sha256 and note.is_file() else sha256)
+    if not sha256 or not (folder / MANIFEST).is_file():
+        return None
+    try:
+        verify_model(folder)
+    except ModelFetchError:
+        return None
+    return folder if model_sha256(folder) == folder.name else None
+
+
+def _download(url: str, folder: Path) -> Path:
+    """Fetch `url` (https, http or ftp) into `folder`, and say how far it is."""
+    scheme = url.partition("://")[0].lower()
+    if scheme not in ("https", "http", "ftp", "file"):
+        raise ModelFetchError(
+            f"{scheme}:// is not read without Nextflow",
+            "Download the model and give the file, give its https address, or use `nextflow run`.",
+            file=url,
+        )
+    target = folder / (PurePosixPath(url.split("?")[0]).name or "model")
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as out:
+            length = int(answer.headers.get("Content-Length") or 0)
+            log(f"Downloading {target.name}" + (f" ({length / 1e6:,.1f} MB)" if length else ""))
+            _copy(answer, out, length)
+    except (URLError, OSError) as error:
+        raise ModelFetchError(
+            f"could not be downloaded: {error}", "Check the address and the network.", file=url
+        ) from None
+    return target
+
+
+def _copy(answer: IO[bytes], out: IO[bytes], length: int) -> None:
+    """Copy in chunks of 1 MB. length: in bytes, 0 where the server did not tell."""
+    chunks = iter(lambda: answer.read(_CHUNK), b"")
+    if length:
+        chunks = progress(chunks, total=-(-length // _CHUNK), label="MB")
+    for chunk in chunks:
+        out.write(chunk)

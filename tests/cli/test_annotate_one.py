@@ -1,0 +1,152 @@
+"""bin/annotate_one.py: one command, no Nextflow."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+from pathlib import Path
+
+import anndata
+import click
+import pytest
+from click.testing import CliRunner
+from small_model import simulate, small_model
+
+from cellscribe import annotation as annotate
+from cellscribe.errors import ModelFetchError
+from cellscribe.model.archive import pack_model
+from cellscribe.model.manifest import model_sha256, verify_model, write_manifest
+from cellscribe.obtain import obtained_model
+
+# `cellxgene annotate --help` of version 1.3.0.
+THEIRS = {
+    "counts_layer": (("-l", "--counts-layer"), None),
+    "gene_column_name": (("-g", "--gene-column-name"), None),
+    "model_url": (("-m", "--model-url"), None),
+    "output_h5ad_file": (("-o", "--output-h5ad-file"), None),
+    "overwrite": (("--overwrite",), False),
+    "annotation_type": (("-a", "--annotation-type"), "cell_type"),
+    "annotation_prefix": (("-c", "--annotation-prefix"), "cxg"),
+    "run_name": (("-n", "--run-name"), None),
+    "use_model_cache": (("--use-model-cache",), True),
+    "use_gpu": (("--use-gpu",), True),
+    "classifier": (("--classifier",), "default"),
+    "organism": (("--organism",), "Homo sapiens"),
+    "model_cache_dir": (("--model-cache-dir",), ".models_cache"),
+}
+
+
+@pytest.fixture(scope="module")
+def command(root: Path) -> click.Command:
+    return runpy.run_path(str(root / "bin" / "annotate_one.py"))["main"]
+
+
+@pytest.fixture(autouse=True)
+def flat(monkeypatch):
+    """No UMAP, which other tests cover."""
+    monkeypatch.setattr(annotate, "umap_layout", lambda embedding, *_, **__: annotate.flat_layout(embedding))
+
+
+@pytest.fixture
+def query(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    simulate(60, seed=1).write_h5ad(tmp_path / "query.h5ad")
+    return tmp_path / "query.h5ad"
+
+
+def run(command: click.Command, *arguments: object):
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_an_option_of_theirs_has_the_same_names_and_default(command, name):
+    option = {parameter.name: parameter for parameter in command.params}[name]
+    opts, default = THEIRS[name]
+    assert set(opts) <= set(option.opts)
+    got = command.make_context("x", [__file__, "-m", "pbmc"]).params[name]
+    assert name == "model_url" or got in (default, Path(str(default)))
+
+
+def test_the_documented_table_names_every_option(root, command):
+    text = (root / "docs" / "usage.md").read_text()
+    section = text.split("## From CELLxGENE Annotate")[1].split("\n## ")[0]
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name not in ("help", "pipeline_version"):
+            assert f"`{parameter.opts[-1]}" in section or f"{parameter.opts[-1]}`" in section, parameter.opts
+
+
+def test_it_names_the_cells_of_an_h5ad_and_keeps_what_it_held(command, query):
+    before = anndata.read_h5ad(query)
+    result = run(command, query, "-m", small_model("consensus"), "-o", "out.h5ad", "-n", "day1")
+    assert result.exit_code == 0, result.output
+    after = anndata.read_h5ad("out.h5ad")
+    right = after.obs["cxg_cell_type_day1_predicted"].astype(str) == after.obs["cell_type"].astype(str)
+    assert right.mean() > 0.95
+    assert list(after.obs_names) == list(before.obs_names) and (after.X != before.X).nnz == 0
+    assert "mapping: 1 of 1 (100 %)" in result.output
+
+
+def test_nothing_is_written_over_unasked(command, query):
+    model = small_model("logistic")
+    content = query.read_bytes()
+    for arguments in ((query, "-m", model), (query, "-m", model, "-o", query)):
+        result = run(command, *arguments)
+        assert result.exit_code == 2 and "--overwrite" in result.output
+    assert query.read_bytes() == content
+    result = run(command, query, "-m", model, "--overwrite")
+    assert result.exit_code == 0, result.output
+    assert "cxg_cell_type_predicted" in anndata.read_h5ad(query).obs
+
+
+def test_cell_ranger_output_is_read_and_checked_as_the_pipeline_does(command, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    demo = root / "assets" / "demo" / "filtered_feature_bc_matrix.h5"
+    result = run(command, demo, "-m", "pbmc", "--overwrite")
+    assert result.exit_code == 2, "a Cell Ranger file is never written over"
+    result = run(command, demo, "-m", "pbmc", "-o", "out.h5ad", "--qc", "filter")
+    assert result.exit_code == 0, result.output
+    adata = anndata.read_h5ad("out.h5ad")
+    assert {"cxg_cell_type_final", "qc_pass"} <= set(adata.obs)
+    assert adata.uns["cxg_cell_type_predictions"]["model_name"] == "pbmc"
+
+
+def test_a_model_that_is_nowhere_is_told_before_anything_is_read(command, query):
+    result = run(command, query, "-m", "pmbc", "-o", "out.h5ad")
+    assert result.exit_code == 3 and "'pmbc'" in result.output and "pbmc" in result.output
+    assert run(command, query, "-m", "no.zip", "-o", "out.h5ad").exit_code == 6
+    assert run(command, query, "-m", "s3://bucket/no.zip", "-o", "out.h5ad").exit_code == 6
+
+
+def other_model(folder: Path) -> Path:
+    """A model that differs in its description alone."""
+    copy = shutil.copytree(small_model("logistic"), folder)
+    write_manifest(copy, verify_model(copy) | {"description": "another"})
+    return copy
+
+
+def sha256_of(place: str, **options: str) -> str:
+    with obtained_model(place, cache=Path("cache"), **options) as folder:
+        return model_sha256(folder)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_another_model_behind_the_same_name_is_never_taken_from_the_cache(scheme, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    old, new = small_model("logistic"), other_model(tmp_path / "other")
+    place = f"{scheme}{tmp_path}/model.zip"
+    pack_model(old, tmp_path / "model.zip")
+    assert sha256_of(place) == model_sha256(old)
+    pack_model(new, tmp_path / "model.zip")
+    assert sha256_of(place) == model_sha256(new) != model_sha256(old)
+
+
+def test_a_model_of_known_content_is_downloaded_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    archive = pack_model(small_model("logistic"), tmp_path / "model.zip")
+    place, known = f"file://{archive}", model_sha256(small_model("logistic"))
+    assert sha256_of(place) == known
+    archive.unlink()
+    assert sha256_of(place, sha256=known) == known
+    (tmp_path / "cache" / known / "genes.tsv").write_text("")
+    with pytest.raises(ModelFetchError, match="could not be downloaded"):
+        sha256_of(place, sha256=known)
