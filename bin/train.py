@@ -23,7 +23,13 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
     multiple=True,
     help="Labelled cells with raw counts (h5ad); give it again for each further file.",
 )
-@click.option("--label-key", required=True, help="The obs column of labels.")
+@click.option("--label-key", required=True, help="The obs column of labels, or the column of --label-csv.")
+@click.option(
+    "--label-csv",
+    type=file_in,
+    multiple=True,
+    help="Labels in a table of their own, as CELLxGENE Explorer saves them: one for all references, or one for each.",
+)
 @click.option("--batch-key", help="The obs column of donors or batches, held out whole in the test.")
 @click.option("--levels", default="", callback=_names, help="obs columns of coarser labels, comma-separated.")
 @click.option("--name", required=True, help="The model's name.")
@@ -53,11 +59,11 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--output", type=path_out, required=True, help="The model folder to write.")
 @common_options
 @exit_codes
-def main(reference: tuple[Path, ...], **options: Any) -> None:
+def main(reference: tuple[Path, ...], label_csv: tuple[Path, ...], **options: Any) -> None:
     """Train a model on labelled cells, test it on donors it has not seen, and write it with its card."""
     from cellscribe.training.train import TrainOptions, run_train
 
-    run_train(TrainOptions(reference=reference, **options))
+    run_train(TrainOptions(reference=reference, label_csv=label_csv, **options))
 
 
 if __name__ == "__main__":

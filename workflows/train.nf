@@ -11,8 +11,9 @@ workflow TRAINING {
         settings.map { json ->
             def train = readJson(json).train
             def references = train.references.collect { path -> file(path, glob: false, checkIfExists: true) }
+            def label_csvs = train.label_csvs.collect { path -> file(path, glob: false, checkIfExists: true) }
             def cl_map = train.cl_map ? file(train.cl_map, glob: false, checkIfExists: true) : []
-            tuple(train.name, references, cl_map, train.options)
+            tuple(train.name, references, label_csvs, cl_map, train.options)
         }
     )
 }

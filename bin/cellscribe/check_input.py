@@ -308,18 +308,37 @@ def _read_catalogues(
 def _training(params: Mapping[str, Any], launch: Launch, problems: Problems) -> dict[str, Any]:
     for name, what in (
         ("reference", "the labelled cells (.h5ad) to train on"),
-        ("label_key", "the obs column of their labels"),
+        ("label_key", "the obs column of their labels, or the column of --label_csv"),
     ):
         if params[name] is None:
             problems.add(f"--{name}: needed with --mode train: {what}")
-    given = [part.strip() for part in str(params["reference"] or "").split(",") if part.strip()]
-    references = [absolute(part, launch.launch_dir) for part in given]
-    cl_map = absolute(params["cl_map"], launch.launch_dir) if params["cl_map"] else None
-    for name, path in [("reference", path) for path in references] + [("cl_map", cl_map)]:
-        if path and not is_uri(path) and launch.visible() and not Path(path).exists():
-            problems.add(f"--{name}: {shown(path)} does not exist")
+    references, label_csvs = (
+        _existing(name, str(params[name] or "").split(","), launch, problems)
+        for name in ("reference", "label_csv")
+    )
+    cl_maps = _existing("cl_map", [params["cl_map"] or ""], launch, problems)
+    if len(label_csvs) > 1 and len(label_csvs) != len(references):
+        problems.add(
+            f"--label_csv: {len(label_csvs)} tables for {len(references)} references; give one for each reference, in "
+            "the same order, or one for all"
+        )
     name = params["model_name"] or (clean_name(PurePosixPath(references[0]).stem) if references else "model")
-    return {"name": name, "references": references, "cl_map": cl_map, "options": _options(TRAIN, params)}
+    return {
+        "name": name,
+        "references": references,
+        "label_csvs": label_csvs,
+        "cl_map": cl_maps[0] if cl_maps else None,
+        "options": _options(TRAIN, params),
+    }
+
+
+def _existing(name: str, given: Iterable[str], launch: Launch, problems: Problems) -> list[str]:
+    """The paths of a parameter that are not empty; one that is nowhere is noted."""
+    paths = [absolute(part.strip(), launch.launch_dir) for part in given if part.strip()]
+    for path in paths:
+        if not is_uri(path) and launch.visible() and not Path(path).exists():
+            problems.add(f"--{name}: {shown(path)} does not exist")
+    return paths
 
 
 # --- the samples ---

@@ -6,15 +6,17 @@ process TRAIN {
     label 'process_gpu'
 
     input:
-    tuple val(name), path(references, stageAs: 'reference?/*'), path(cl_map), val(options)     // cl_map: [] where none is given
+    // label_csvs, cl_map: [] where none is given
+    tuple val(name), path(references, stageAs: 'reference?/*'), path(label_csvs, stageAs: 'labels?/*'), path(cl_map), val(options)
 
     output:
     path("${name}"), emit: model
 
     script:
     def given = [references].flatten().collect { file -> "--reference ${file}" }.join(' ')
+    def labels = [label_csvs].flatten().collect { file -> "--label-csv ${file}" }.join(' ')
     """
-    train.py ${given} --name '${name}' ${cl_map ? "--cl-map ${cl_map}" : ''} ${flags(options)} \\
+    train.py ${given} ${labels} --name '${name}' ${cl_map ? "--cl-map ${cl_map}" : ''} ${flags(options)} \\
         --output ${name} \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
     """

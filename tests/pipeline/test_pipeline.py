@@ -114,7 +114,9 @@ def test_with_resume_nothing_runs_again(demo: Any) -> None:
 def test_training_leaves_a_model_with_its_card(trained: Any) -> None:
     assert trained.train.returncode == 0, trained.train.output
     model = trained.train.results / "models" / "small"
-    assert json.loads((model / "manifest.json").read_text())["name"] == "small"
+    manifest = json.loads((model / "manifest.json").read_text())
+    assert (manifest["name"], manifest["label_key"]) == ("small", "edited")
+    assert manifest["training"]["sources"] == ["reference.h5ad", "labels.csv"]
     assert {"MLmodel", "card.md", "card.html", "evaluation.json"} <= {path.name for path in model.iterdir()}
 
 

@@ -457,6 +457,20 @@ def test_training_takes_several_references_and_names_the_model(folder: Folder) -
     assert train["options"]["levels"] == "broad,fine" and "max_epochs" not in train["options"]
 
 
+def test_labels_of_their_own_come_one_for_all_references_or_one_for_each(folder: Folder) -> None:
+    for name in ("x.csv", "y.csv", "z.csv"):
+        folder.sheet("index,mine\n", name)
+    train = {"mode": "train", "reference": "a.h5ad,b.h5ad", "label_key": "mine"}
+    for given in ("x.csv", "x.csv, y.csv"):
+        found = folder.check(**train, label_csv=given)[1]["train"]["label_csvs"]
+        assert found == [str(folder.path / name.strip()) for name in given.split(",")]
+    (line,) = folder.problems(**train, label_csv="x.csv,y.csv,z.csv")
+    assert line.startswith("--label_csv: 3 tables for 2 references")
+    assert folder.problems(**train, label_csv="no.csv") == [
+        f"--label_csv: '{folder.path}/no.csv' does not exist"
+    ]
+
+
 def test_a_reference_that_is_nowhere_is_told(folder: Folder) -> None:
     (line,) = folder.problems(mode="train", reference="a.h5ad,no.h5ad", label_key="x")
     assert line == f"--reference: '{folder.path}/no.h5ad' does not exist"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from cellscribe import genes as gene_names
 from cellscribe.cli import log
 from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.errors import InputError
-from cellscribe.h5ad_input import read_h5ad
+from cellscribe.h5ad_input import cell_names, read_h5ad
+from cellscribe.label_csv import check_cells, read_label_csv, with_labels
 
 NO_LABEL = frozenset(("", "nan", "none", "na", "unlabelled", "unlabeled", "unassigned", "unknown", "doublet"))
 FEWEST_CELLS = 5
@@ -53,6 +54,7 @@ def read_reference(
     paths: Sequence[Path],
     label_key: str,
     *,
+    label_csv: Sequence[Path] = (),
     batch_key: str | None = None,
     levels: Sequence[str] = (),
     organism: str = "auto",
@@ -61,12 +63,15 @@ def read_reference(
 ) -> LabelledCells:
     """Read labelled h5ad files and join them on the genes that all of them have.
 
+    label_csv: tables whose columns go before those of obs, one for each path or one for all of them.
     Cells without a label (empty, "unknown", "unlabelled", ...) and labels with fewer than five cells are left out.
     Without `batch_key` each file is one batch. Raises InputError where a column is missing, where raw counts
-    are not found, where a fine label has two coarse ones, or where fewer than two labels remain.
+    are not found, where a fine label has two coarse ones, where a table labels cells that are not there, or where fewer
+    than two labels remain.
     """
     parts = [
-        _read_one(path, label_key, batch_key, levels, organism, counts_layer, gene_column) for path in paths
+        _read_one(path, table, label_key, batch_key, levels, organism, counts_layer, gene_column)
+        for path, table in zip(paths, read_label_csvs(paths, label_csv), strict=True)
     ]
     organisms = {part.organism for part in parts} - {"unknown"}
     if len(organisms) > 1:
@@ -78,6 +83,7 @@ def read_reference(
             "the organism cannot be told from the genes' names", "Give --organism human or --organism mouse."
         )
     whole.levels = _merge_levels(parts)
+    whole.sources += [path.name for path in label_csv]
     names, numbers = np.unique(whole.labels.astype(str), return_counts=True)
     whole.left_out = {str(n): int(k) for n, k in zip(names, numbers, strict=True) if k < FEWEST_CELLS}
     keep = ~np.isin(whole.labels.astype(str), list(whole.left_out))
@@ -94,8 +100,29 @@ def read_reference(
     return whole
 
 
+def read_label_csvs(paths: Sequence[Path], label_csv: Sequence[Path]) -> list[pd.DataFrame | None]:
+    """The table of labels of each reference, None where none is given. Raises InputError as `read_reference`."""
+    if not label_csv:
+        return [None] * len(paths)
+    if len(label_csv) not in (1, len(paths)):
+        raise InputError(
+            f"{len(label_csv)} tables of labels were given for {len(paths)} reference(s)",
+            "Give one for each reference, in the same order, or one for all of them.",
+        )
+    tables = [read_label_csv(path) for path in label_csv]
+    names = [cell_names(path) for path in paths]
+    if len(tables) == len(paths):
+        for table, file, path, cells in zip(tables, label_csv, paths, names, strict=True):
+            check_cells(table, file, {path.name: cells})
+        return list(tables)
+    # The folder too: references may have one file name.
+    check_cells(tables[0], label_csv[0], {str(path): cells for path, cells in zip(paths, names, strict=True)})
+    return tables * len(paths)
+
+
 def _read_one(
     path: Path,
+    table: pd.DataFrame | None,
     label_key: str,
     batch_key: str | None,
     levels: Sequence[str],
@@ -104,6 +131,8 @@ def _read_one(
     gene_column: str | None,
 ) -> LabelledCells:
     read = read_h5ad(path, counts_layer)
+    if table is not None:
+        read = replace(read, obs=with_labels(read.obs, table))
     for column in filter(None, (label_key, batch_key, *levels)):
         if column not in read.obs:
             raise InputError(

@@ -69,6 +69,7 @@ class TrainOptions:
     label_key: str
     output: Path
     name: str
+    label_csv: tuple[Path, ...] = ()
     version: str = "1.0"
     kind: str = "consensus"
     batch_key: str | None = None
@@ -380,6 +381,7 @@ def run_train(options: TrainOptions) -> Path:
     cells = read_reference(
         options.reference,
         options.label_key,
+        label_csv=options.label_csv,
         batch_key=options.batch_key,
         levels=options.levels,
         organism=options.organism,
@@ -526,6 +528,7 @@ def manifest_fields(
         not in (
             "output",
             "reference",
+            "label_csv",
             "cl_map",
             "cpus",
             "pipeline_version",
