@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the page of one sample, and the table of its marker genes."""
+"""Make the page of one sample, and the tables of its genes and clusters."""
 
 from __future__ import annotations
 
@@ -22,10 +22,17 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
 @click.option("--model", type=folder_in, required=True, help="The model folder that named the cells.")
 @click.option("--output", type=path_out, required=True, help="The page (HTML).")
 @click.option("--markers", type=path_out, required=True, help="The table of marker genes (TSV).")
+@click.option(
+    "--differential", type=path_out, required=True, help="The table of differential expression (TSV, .gz)."
+)
+@click.option("--clusters", type=path_out, required=True, help="The table of types by cluster (TSV).")
+@click.option(
+    "--compare", default="", help="Groups of cells to compare: 'B cell vs NK cell', see docs/usage.md."
+)
 @common_options
 @exit_codes
 def main(cpus: int, **options: Any) -> None:
-    """Make the page of one sample, and the table of its marker genes."""
+    """Make the page of one sample, and the tables of its genes and clusters."""
     from cellscribe.report import ReportInputs, write_report
 
     write_report(ReportInputs(**options))

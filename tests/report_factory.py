@@ -266,4 +266,6 @@ def write_sample(
         "model": model_folder,
         "output": folder / f"{sample}.report.html",
         "markers": folder / f"{sample}.markers.tsv",
+        "differential": folder / f"{sample}.de.tsv.gz",
+        "clusters": folder / f"{sample}.clusters.tsv",
     }

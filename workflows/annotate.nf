@@ -40,7 +40,8 @@ workflow ANNOTATION {
             .join(CONVERT.out.metrics)
             .join(QC.out.metrics)
             .join(ANNOTATE.out.summary)
-            .join(QC.out.figures),
+            .join(QC.out.figures)
+            .combine(run.map { run_settings -> run_settings.report }),
         model,
     )
 

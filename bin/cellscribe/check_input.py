@@ -17,6 +17,7 @@ from typing import Any
 
 from cellscribe.catalogue import Entry, NotInCatalogueError, find_entry, read_catalogue
 from cellscribe.cli import warn
+from cellscribe.differential import parse_comparisons
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
 from cellscribe.places import absolute, folder_of, is_uri
@@ -82,6 +83,9 @@ ANNOTATE = {
     "run_name": "run_name",
     "classifier": "classifier",
     "seed": "seed",
+}
+REPORT = {
+    "compare": "compare",
 }
 TRAIN = {
     "label_key": "label_key",
@@ -184,6 +188,7 @@ def run_check(
         settings["model"] = find_model(params, catalogues, launch, problems)
         url = settings["model"]["url"]
         settings["annotate"] = _options(ANNOTATE, params) | {"model_url": url}
+        settings["report"] = _options(REPORT, params)
         row_schema = read_json(input_schema_file)["items"]
         rows = _rows(sheet, params, row_schema["properties"], launch.launch_dir, problems)
         samples = check_samples(rows, params, row_schema, launch, problems)
@@ -223,6 +228,11 @@ def check_parameters(
     for name in [name for name, part in known.items() if checked[name] is None and "default" in part]:
         checked[name] = known[name]["default"]
     _check_order(checked, "", problems)
+    if checked["compare"] is not None:
+        try:
+            parse_comparisons(checked["compare"])
+        except ValueError as error:
+            problems.add(f"--compare: {error}")
     return checked
 
 

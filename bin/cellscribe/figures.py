@@ -31,6 +31,7 @@ PALETTE = (
 UNASSIGNED_COLOUR = "#C9CDD2"
 INK, QUIET, RULE_COLOUR, ACCENT = "#1F2A37", "#5B6675", "#DDE2E8", "#35618E"
 MAX_POINTS = 50_000
+WIDEST_FOLD = 8.0
 DPI = 160
 
 
@@ -432,6 +433,46 @@ def dot_plot(
             title="cells expressing",
             title_fontsize=8,
         )
+        return _png(figure)
+
+
+def score_plot(genes: np.ndarray, fold: np.ndarray, score: np.ndarray, clear: np.ndarray) -> bytes:
+    """Draw each gene's log2 fold change against its z score, the strongest of either side named.
+
+    genes: text; fold, score: float; clear: bool, whether the difference is more than chance; all (n_genes,). The score
+    stands where p values mostly do: of many cells these are all 0.
+    """
+    with _figure(5.6, 3.6) as figure:
+        axes = figure.add_subplot()
+        # A gene that one side never expresses has a fold change without bound: it stands at the edge.
+        limit = float(np.clip(np.percentile(np.abs(fold), 99.5), 1, WIDEST_FOLD)) if len(fold) else 1.0
+        shown = np.clip(fold, -limit, limit)
+        colours = np.where(~clear, "#C9CDD2", np.where(score > 0, "#A63A1E", ACCENT))
+        axes.scatter(shown, np.abs(score), s=5, c=colours.tolist(), linewidths=0, rasterized=True)
+        axes.axvline(0, color=RULE_COLOUR, linewidth=0.8, zorder=0)
+        apart = 0.06 * float(np.abs(score).max(initial=1.0))
+        for side in (1, -1):
+            order = np.argsort(-side * score, kind="stable")[:6]
+            y = np.inf
+            for i in order[clear[order] & (side * score[order] > 0)]:
+                y = min(abs(score[i]), y - apart)
+                axes.annotate(
+                    printable(genes[i], 16),
+                    (shown[i], abs(score[i])),
+                    xytext=(side * limit * 1.12, y),
+                    ha="left" if side > 0 else "right",
+                    va="center",
+                    fontsize=7.5,
+                    fontstyle="italic",
+                    color=INK,
+                    arrowprops={"arrowstyle": "-", "color": RULE_COLOUR, "linewidth": 0.6, "shrinkA": 1},
+                )
+        axes.set(
+            xlim=(-limit * 1.6, limit * 1.6), xlabel="log2 fold change", ylabel="Wilcoxon z score (absolute)"
+        )
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", color=RULE_COLOUR, linewidth=0.6)
+        axes.set_axisbelow(True)
         return _png(figure)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellscribe.contract import UNASSIGNED
+from cellscribe.differential import MIN_CELLS_TO_TEST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,12 +21,22 @@ if TYPE_CHECKING:
 
 TARGET_SUM = 1e4
 MIN_CELLS_TO_JUDGE = 5
-MIN_CELLS_TO_TEST = 10
 MARKERS_JUDGED = 10
 MIN_MARKERS_PRESENT = 3
 SUPPORTED, CONTRADICTED = 0.6, 0.3
 SHARE_OF_REFERENCE = 0.5
-MIN_SHARE_TESTED = 0.1
+MARKER_COLUMNS = (
+    "label",
+    "gene",
+    "gene_id",
+    "rank",
+    "log2_fold_change",
+    "score",
+    "adjusted_p",
+    "share_in",
+    "share_out",
+    "expected_marker",
+)
 
 RULE = (
     f"For each name, the model's first {MARKERS_JUDGED} marker genes that this sample measures are looked at."
@@ -278,93 +289,20 @@ def stratified_sample(groups: np.ndarray, n: int, seed: int = 0, at_least: int =
 
 
 def rank_markers(
-    expression: sp.csr_matrix,
-    labels: np.ndarray,
-    var: pd.DataFrame,
-    expected_columns: dict[str, set[int]],
-    n_top: int = 50,
+    tested: pd.DataFrame, var: pd.DataFrame, expected_columns: dict[str, set[int]], n_top: int = 50
 ) -> pd.DataFrame:
-    """Genes that mark each label in this sample: Wilcoxon rank-sum test of its cells against all others.
+    """Genes that mark each label in this sample: the first `n_top` with a positive score.
 
-    expression: log-normalised CSR, (n_obs, n_genes). labels: (n_obs,) text. var: index and `gene_ids` of the
-    genes. expected_columns: label to the columns of its expected markers. Labels with fewer than 10 cells,
-    and `unassigned`, are not tested; genes are when at least 10 % of the cells of some label express them.
-    Returns one row a label and gene, the highest score first, at most `n_top` a label, with a positive score.
-    Source: scanpy.tl.rank_genes_groups (Wolf et al. 2018), with Benjamini-Hochberg adjusted p values.
+    tested: each label against all other cells, as `differential.each_against_rest` gives it. var: the sample's genes.
+    expected_columns: label to the columns of its expected markers.
     """
-    import pandas as pd
-
-    columns = {
-        "label": str,
-        "gene": str,
-        "gene_id": str,
-        "rank": int,
-        "log2_fold_change": float,
-        "score": float,
-        "adjusted_p": float,
-        "share_in": float,
-        "share_out": float,
-        "expected_marker": str,
-    }
-    empty = pd.DataFrame({name: pd.Series(dtype=object) for name in columns})
-    names, codes = np.unique(labels.astype(str), return_inverse=True)
-    sizes = np.bincount(codes)
-    tested = [
-        name
-        for name, size in zip(names, sizes, strict=True)
-        if name != UNASSIGNED and size >= MIN_CELLS_TO_TEST and len(labels) - size >= MIN_CELLS_TO_TEST
+    first = tested[tested["score"] > 0].groupby("group", sort=False).head(n_top)
+    columns = var.index.get_indexer(first["gene"])
+    expected = [
+        "yes" if column in expected_columns.get(label, set()) else "no"
+        for label, column in zip(first["group"], columns, strict=True)
     ]
-    if not tested:
-        return empty
-    statistics = group_statistics([(codes, expression)], len(names), expression.shape[1])
-    shares = statistics.expressing / statistics.n_cells[:, None]
-    kept = np.flatnonzero((shares[np.isin(names, tested)] >= MIN_SHARE_TESTED).any(axis=0))
-    if not len(kept):
-        return empty
-
-    import anndata
-    import scanpy as sc
-
-    adata = anndata.AnnData(
-        X=expression[:, kept],
-        obs=pd.DataFrame(
-            {"label": pd.Categorical(codes.astype(str), categories=[str(i) for i in range(len(names))])},
-            index=[str(i) for i in range(len(codes))],
-        ),
-        var=pd.DataFrame(index=[str(i) for i in kept]),
+    table = first.rename(columns={"group": "label"}).assign(
+        rank=first.groupby("group", sort=False).cumcount() + 1, expected_marker=expected
     )
-    # Without this entry scanpy reads the data as natural-log, which is what they are, but says so each time.
-    adata.uns["log1p"] = {"base": None}
-    position = {name: str(i) for i, name in enumerate(names)}
-    sc.tl.rank_genes_groups(
-        adata, "label", groups=[position[name] for name in tested], method="wilcoxon", tie_correct=True
-    )
-    result = adata.uns["rank_genes_groups"]
-    all_names = var.index.astype(str).to_numpy()
-    gene_ids = var["gene_ids"].astype(str).to_numpy() if "gene_ids" in var else np.full(len(var), "")
-    tables = []
-    for name in tested:
-        group = position[name]
-        genes = result["names"][group].astype(int)[:n_top]
-        scores = result["scores"][group][:n_top]
-        in_group = names == name
-        _, _, share_in = statistics.of(in_group)
-        _, _, share_out = statistics.of(~in_group)
-        table = pd.DataFrame(
-            {
-                "label": name,
-                "gene": all_names[genes],
-                "gene_id": gene_ids[genes],
-                "rank": np.arange(1, len(genes) + 1),
-                "log2_fold_change": result["logfoldchanges"][group][:n_top].astype(float).round(4),
-                "score": scores.astype(float).round(4),
-                "adjusted_p": result["pvals_adj"][group][:n_top].astype(float),
-                "share_in": share_in[genes].round(4),
-                "share_out": share_out[genes].round(4),
-                "expected_marker": [
-                    "yes" if gene in expected_columns.get(name, set()) else "no" for gene in genes
-                ],
-            }
-        )
-        tables.append(table[scores > 0])
-    return pd.concat(tables, ignore_index=True)
+    return table[list(MARKER_COLUMNS)].reset_index(drop=True)

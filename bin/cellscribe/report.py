@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscribe import figures, markers
+from cellscribe import differential, figures, markers
 from cellscribe.cli import log, warn
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.errors import InputError
@@ -29,6 +29,9 @@ MAX_BYTES = 8_000_000
 CELLS_TESTED = 20_000
 BLOCK = 10_000
 TOP_GENES = 8
+COMPARISONS_SHOWN = 12
+GENES_COMPARED = 12
+TYPES_BY_CLUSTER = 18
 FIGURES = (
     "labels",
     "uncertainty",
@@ -108,6 +111,9 @@ class ReportInputs:
     model: Path
     output: Path
     markers: Path
+    differential: Path
+    clusters: Path
+    compare: str = ""
     pipeline_version: str = "unknown"
 
 
@@ -133,10 +139,10 @@ class Cells:
 
 
 def write_report(inputs: ReportInputs) -> None:
-    """Write the page and the table of markers.
+    """Write the page, and the tables of markers, of differential expression and of types by cluster.
 
     Raises InputError where the annotated file lacks the labels that annotation.json names. X is read a block
-    of cells at a time, so that memory holds no more of it than the marker test's 20,000 cells.
+    of cells at a time, so that memory holds no more of it than the tests' 20,000 cells, and 40,000 for comparisons.
     """
     import anndata
 
@@ -147,10 +153,15 @@ def write_report(inputs: ReportInputs) -> None:
     try:
         cells = read_cells(adata, annotation, inputs)
         log(f"{inputs.sample}: looking at the markers of {len(cells.final):,} cells")
+        final_key = str(annotation["names"]["final"])
+        compared = differential.parse_comparisons(inputs.compare) if inputs.compare else []
+        contrasts, notes = differential.find_contrasts(compared, adata.obs, final_key)
         evidence = marker_evidence(
-            adata, cells, expected, str(annotation.get("genes_matched_by", "gene_ids"))
+            adata, cells, expected, str(annotation.get("genes_matched_by", "gene_ids")), contrasts, final_key
         )
         write_table(evidence.table, inputs.markers)
+        write_table(printed(evidence.differential), inputs.differential)
+        write_table(types_by_cluster(cells), inputs.clusters)
         page = render(
             build_page(
                 inputs,
@@ -160,6 +171,7 @@ def write_report(inputs: ReportInputs) -> None:
                 manifest,
                 cells,
                 evidence,
+                notes,
                 _plain_uns(adata, annotation),
                 {"obs": list(adata.obs.keys()), "obsm": list(adata.obsm), "uns": list(adata.uns)},
             )
@@ -262,15 +274,27 @@ class MarkerEvidence:
     named: list[markers.Support]
     left: list[markers.Support]
     table: pd.DataFrame
+    differential: pd.DataFrame
+    contrasts: list[differential.Contrast]
     dot_plots: list[bytes]
+    top_plots: list[bytes]
     n_tested: int
     colours: dict[str, str]
 
 
 def marker_evidence(
-    adata: anndata.AnnData, cells: Cells, expected: dict[str, list[markers.Marker]], matched_by: str
+    adata: anndata.AnnData,
+    cells: Cells,
+    expected: dict[str, list[markers.Marker]],
+    matched_by: str,
+    contrasts: Sequence[differential.Contrast] = (),
+    final_key: str = "",
 ) -> MarkerEvidence:
-    """Look at every label's expected markers, and test for the genes that mark it here, in one pass of X."""
+    """Look at every label's expected markers, and test for the genes that mark it here, in one pass of X.
+
+    The same pass keeps the cells of the contrasts, and tests them.
+    """
+    import pandas as pd
     import scipy.sparse as sp
 
     pairs = sorted(set(zip(cells.predicted, cells.final, strict=True)))
@@ -278,33 +302,51 @@ def marker_evidence(
     codes = np.array([position[pair] for pair in zip(cells.predicted, cells.final, strict=True)])
     _, final_codes = np.unique(cells.final.astype(str), return_inverse=True)
     sample = markers.stratified_sample(final_codes, CELLS_TESTED)
+    wanted = np.unique(
+        np.concatenate([sample, *(rows for one in contrasts for rows in (one.rows_in, one.rows_out))])
+    )
     kept: list[sp.csr_matrix] = []
 
     def blocks() -> Iterator[tuple[np.ndarray, sp.csr_matrix]]:
         for start in range(0, adata.n_obs, BLOCK):
             end = min(start + BLOCK, adata.n_obs)
             block = markers.log_normalise(sp.csr_matrix(adata.X[start:end]))
-            first, last = np.searchsorted(sample, [start, end])
-            kept.append(block[sample[first:last] - start])
+            first, last = np.searchsorted(wanted, [start, end])
+            kept.append(block[wanted[first:last] - start])
             yield codes[start:end], block
 
     statistics = markers.group_statistics(blocks(), len(pairs), adata.n_vars)
+    expression = sp.vstack(kept, format="csr")
+    kept.clear()
     located = markers.locate_markers(expected, adata.var, matched_by)
     predicted, final = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     named, left = markers.judge(statistics, predicted, final, located, expected)
+    types = differential.each_against_rest(
+        expression[np.searchsorted(wanted, sample)], cells.final[sample], adata.var, final_key
+    )
+    tested = [types]
+    for one in contrasts:
+        rows = np.searchsorted(wanted, np.concatenate([one.rows_in, one.rows_out]))
+        tested.append(differential.contrast_genes(expression[rows], len(one.rows_in), one, adata.var))
     table = markers.rank_markers(
-        sp.vstack(kept, format="csr"),
-        cells.final[sample],
-        adata.var,
-        {label: {column for _, column in hits} for label, hits in located.items()},
+        types, adata.var, {label: {column for _, column in hits} for label, hits in located.items()}
     )
     sizes = dict(zip(*np.unique(cells.final.astype(str), return_counts=True), strict=True))
     colours = figures.label_colours(sorted(sizes, key=lambda name: -sizes[name]), list(expected))
-    dot_plots = _dot_plots(statistics, predicted, final, named, left, located, colours)
-    return MarkerEvidence(named, left, table, dot_plots, len(sample), colours)
+    return MarkerEvidence(
+        named,
+        left,
+        table,
+        pd.concat(tested, ignore_index=True) if len(types) else tested[-1],
+        list(contrasts),
+        _expected_plots(statistics, predicted, final, named, left, located, colours),
+        _found_plots(statistics, final, table, adata.var, named, colours),
+        len(sample),
+        colours,
+    )
 
 
-def _dot_plots(
+def _expected_plots(
     statistics: markers.GroupStatistics,
     predicted: Sequence[str],
     final: Sequence[str],
@@ -313,7 +355,7 @@ def _dot_plots(
     located: dict[str, list[tuple[markers.Marker, int]]],
     colours: dict[str, str],
 ) -> list[bytes]:
-    """One dot plot of at most about 45 genes, or several of them one below the other."""
+    """Dot plots of the genes that mark each type in the reference."""
     predicted_array, final_array = np.asarray(predicted, dtype=object), np.asarray(final, dtype=object)
     least = markers.MIN_CELLS_TO_JUDGE
     types = [one.label for one in named if one.n_cells >= least and located.get(one.label)]
@@ -332,14 +374,46 @@ def _dot_plots(
         for one in left
         if one.n_cells >= least
     ]
+    genes = {name: [(marker.symbol, column) for marker, column in located[name]] for name in types}
+    return _dot_plots(statistics, rows, genes, colours)
+
+
+def _found_plots(
+    statistics: markers.GroupStatistics,
+    final: Sequence[str],
+    table: pd.DataFrame,
+    var: pd.DataFrame,
+    named: list[markers.Support],
+    colours: dict[str, str],
+) -> list[bytes]:
+    """Dot plots of the genes that mark each type in this sample: rows of the marker table."""
+    final_array = np.asarray(final, dtype=object)
+    found = table.assign(column=var.index.get_indexer(table["gene"]))
+    own = {str(label): part for label, part in found.groupby("label", sort=False)}
+    types = [one.label for one in named if one.label in own]
+    rows = [(name, name, final_array == name) for name in types]
+    genes = {name: list(zip(own[name]["gene"], own[name]["column"], strict=True)) for name in types}
+    return _dot_plots(statistics, rows, genes, colours)
+
+
+def _dot_plots(
+    statistics: markers.GroupStatistics,
+    rows: Sequence[tuple[str, str, np.ndarray]],
+    genes: dict[str, list[tuple[str, int]]],
+    colours: dict[str, str],
+) -> list[bytes]:
+    """One dot plot of at most about 45 genes, or several of them one below the other.
+
+    rows: (name, label, which of the groups). genes: type to its genes' names and columns, the best first.
+    """
     rows = rows[:60]
-    if not types or not rows:
+    if not genes or not rows:
         return []
-    each = int(np.clip(45 // len(types), 3, 6))
+    each = int(np.clip(45 // len(genes), 3, 6))
     taken: set[int] = set()
-    chosen: list[tuple[str, list[tuple[markers.Marker, int]]]] = []
-    for name in types:
-        hits = [hit for hit in located[name] if hit[1] not in taken][:each]
+    chosen: list[tuple[str, list[tuple[str, int]]]] = []
+    for name, own in genes.items():
+        hits = [hit for hit in own if hit[1] not in taken][:each]
         taken |= {column for _, column in hits}
         if hits:
             chosen.append((name, hits))
@@ -356,8 +430,8 @@ def _dot_plots(
             figures.DotPlotGroup(name, label, mean[picked], share[picked])
             for label, name, (_, mean, share) in measured
         ]
-        genes = [(name, [marker.symbol for marker, _ in hits]) for name, hits in blocks]
-        plots.append(figures.dot_plot(groups, genes, colours, highest))
+        names = [(name, [gene for gene, _ in hits]) for name, hits in blocks]
+        plots.append(figures.dot_plot(groups, names, colours, highest))
     return plots
 
 
@@ -662,17 +736,94 @@ def cluster_rows(cells: Cells, annotation: dict[str, Any], colours: dict[str, st
     return rows
 
 
+def types_by_cluster(cells: Cells) -> pd.DataFrame:
+    """Which clusters hold which types: one row a cluster and predicted label that has a cell in it."""
+    import pandas as pd
+
+    cluster = np.full(len(cells.final), "", dtype=object) if cells.cluster is None else cells.cluster
+    frame = pd.DataFrame({"cluster": cluster, "predicted": cells.predicted, "left": cells.unassigned})
+    found = frame.groupby(["cluster", "predicted"], sort=False)["left"].agg(["size", "sum"]).reset_index()
+    found.columns = pd.Index(["cluster", "predicted", "n_cells", "n_unassigned"])
+    for name, key in (("share_of_cluster", "cluster"), ("share_of_type", "predicted")):
+        found[name] = (found["n_cells"] / found.groupby(key)["n_cells"].transform("sum")).round(4)
+    found["order"] = -found.groupby("cluster")["n_cells"].transform("sum")
+    found = found.sort_values(["order", "cluster", "n_cells"], ascending=[True, True, False], kind="stable")
+    return found.drop(columns="order").reset_index(drop=True)
+
+
+def cluster_grid(cells: Cells) -> dict[str, Any]:
+    """The same as a grid for the page: the largest types as columns, all others together in the last."""
+    table = types_by_cluster(cells)
+    if cells.cluster is None:
+        return {}
+    sizes = table.groupby("predicted")["n_cells"].sum().sort_values(ascending=False, kind="stable")
+    shown = [str(name) for name in sizes.index[:TYPES_BY_CLUSTER]]
+    rows = []
+    for cluster, part in table.groupby("cluster", sort=False):
+        own = dict(zip(part["predicted"].astype(str), part["n_cells"], strict=True))
+        total = sum(own.values())
+        numbers = [own.get(name, 0) for name in shown]
+        if len(sizes) > len(shown):
+            numbers.append(total - sum(numbers))
+        rows.append(
+            {"cluster": str(cluster), "n": count(total), "cells": [(count(n), n / total) for n in numbers]}
+        )
+    return {"types": shown, "others": len(sizes) - len(shown), "rows": rows}
+
+
+def comparison_parts(evidence: MarkerEvidence) -> list[dict[str, Any]]:
+    """What the page shows of each comparison: both sides, a figure, and the first genes of either."""
+    parts = []
+    for one in evidence.contrasts[:COMPARISONS_SHOWN]:
+        table = evidence.differential[evidence.differential["comparison"] == one.name]
+        clear = table[table["adjusted_p"] < 0.05]
+        up, down = clear[clear["score"] > 0], clear[clear["score"] < 0][::-1]
+        parts.append(
+            {
+                "name": one.name,
+                "group": one.group,
+                "against": "all others" if one.against == differential.REST else one.against,
+                "n_in": count(one.n_in),
+                "n_out": count(one.n_out),
+                "n_tested": count(len(table)),
+                "figure": figures.data_uri(
+                    figures.score_plot(
+                        table["gene"].to_numpy(dtype=object),
+                        table["log2_fold_change"].to_numpy(dtype=np.float64),
+                        table["score"].to_numpy(dtype=np.float64),
+                        table["adjusted_p"].to_numpy(dtype=np.float64) < 0.05,
+                    )
+                )
+                if len(table)
+                else "",
+                "sides": [
+                    (count(len(side)), [_gene_title(row) for row in side.head(GENES_COMPARED).itertuples()])
+                    for side in (up, down)
+                ],
+            }
+        )
+    return parts
+
+
+def printed(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of differential expression as it is written: p values with four digits."""
+    return table.assign(**{name: table[name].map("{:.3e}".format) for name in ("p", "adjusted_p")})
+
+
+def _gene_title(row: Any) -> dict[str, Any]:
+    return {
+        "gene": row.gene,
+        "title": f"log2 fold change {row.log2_fold_change:.2f}, expressed by {row.share_in:.0%} of "
+        f"these cells and {row.share_out:.0%} of the others, adjusted p {row.adjusted_p:.1e}",
+    }
+
+
 def top_genes(table: pd.DataFrame, order: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """The first genes of each label of the marker table, the labels in `order`."""
     result: dict[str, list[dict[str, Any]]] = {}
     for row in table[table["rank"].astype(int) <= TOP_GENES].itertuples():
         result.setdefault(str(row.label), []).append(
-            {
-                "gene": row.gene,
-                "expected": row.expected_marker == "yes",
-                "title": f"log2 fold change {row.log2_fold_change:.2f}, expressed by {row.share_in:.0%} of "
-                f"these cells and {row.share_out:.0%} of the others, adjusted p {row.adjusted_p:.1e}",
-            }
+            {**_gene_title(row), "expected": row.expected_marker == "yes"}
         )
     return {label: result[label] for label in order if label in result}
 
@@ -766,6 +917,7 @@ def build_page(
     manifest: dict[str, Any],
     cells: Cells,
     evidence: MarkerEvidence,
+    comparison_notes: Sequence[str],
     provenance: dict[str, Any],
     present: dict[str, Sequence[str]],
 ) -> dict[str, Any]:
@@ -798,6 +950,7 @@ def build_page(
             ("quality control", qc.get("warnings") or []),
             ("annotation", annotation.get("warnings") or []),
             ("markers", contradicted),
+            ("comparisons", comparison_notes),
         ),
         "notes": [str(note) for note in convert.get("notes") or []],
         "key_figures": [
@@ -836,6 +989,12 @@ def build_page(
         ],
         "expected_right": percent(float((1 - cells.uncertainty).mean()), 0),
         "dot_plots": [figures.data_uri(png) for png in evidence.dot_plots],
+        "top_plots": [figures.data_uri(png) for png in evidence.top_plots],
+        "cluster_grid": cluster_grid(cells),
+        "comparisons": comparison_parts(evidence),
+        "n_comparisons": len(evidence.contrasts),
+        "differential_file": inputs.differential.name,
+        "clusters_file": inputs.clusters.name,
         "rule": markers.RULE,
         "named": evidence.named,
         "left": [one for one in evidence.left if one.n_cells >= markers.MIN_CELLS_TO_JUDGE],

@@ -1,26 +1,31 @@
+include { flags } from '../flags'
+
 process REPORT {
     tag "${meta.id}"
     label 'process_low'
     label 'per_sample'
 
     input:
-    tuple val(meta), path(annotated), path(convert), path(qc), path(annotation), path(violin), path(knee), path(scatter)
+    tuple val(meta), path(annotated), path(convert), path(qc), path(annotation), path(violin), path(knee), path(scatter), val(options)
     path(model)
 
     output:
-    tuple val(meta), path("${meta.id}.report.html"), emit: report
-    tuple val(meta), path("${meta.id}.markers.tsv"), emit: markers
+    tuple val(meta), path("${meta.id}.report.html") , emit: report
+    tuple val(meta), path("${meta.id}.markers.tsv") , emit: markers
+    tuple val(meta), path("${meta.id}.de.tsv.gz")   , emit: differential
+    tuple val(meta), path("${meta.id}.clusters.tsv"), emit: clusters
 
     script:
     """
     report.py --sample '${meta.id}' --annotated ${annotated} --convert ${convert} --qc ${qc} \\
         --annotation ${annotation} --qc-violin ${violin} --qc-knee ${knee} --qc-scatter ${scatter} \\
         --model ${model} --output ${meta.id}.report.html --markers ${meta.id}.markers.tsv \\
+        --differential ${meta.id}.de.tsv.gz --clusters ${meta.id}.clusters.tsv ${flags(options)} \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
     """
 
     stub:
     """
-    touch ${meta.id}.report.html ${meta.id}.markers.tsv
+    touch ${meta.id}.report.html ${meta.id}.markers.tsv ${meta.id}.de.tsv.gz ${meta.id}.clusters.tsv
     """
 }

@@ -499,3 +499,13 @@ def test_a_catalogue_that_is_nowhere_or_broken_is_told(folder: Folder) -> None:
     (folder.path / "c.csv").write_text("name,version,url\nlung,1,\n")
     lines = folder.problems(input="a.h5ad", model="pbmc", catalogue="c.csv")
     assert lines == ["catalogue c.csv, line 2, url: '' has a character that shells give a meaning"]
+
+
+def test_a_comparison_reaches_the_report_and_a_wrong_one_is_told(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    sheet = folder.sheet("sample,path\na,a.h5ad\n")
+    _, settings = folder.check(sheet, compare="condition: stim vs ctrl within each")
+    assert settings["report"] == {"compare": "condition: stim vs ctrl within each"}
+    assert folder.check(sheet)[1]["report"] == {}
+    (problem,) = folder.problems(sheet, compare="stim, ctrl")
+    assert problem.startswith("--compare: 'stim, ctrl' is no comparison; write it as")

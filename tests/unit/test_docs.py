@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cellscribe import differential
 from cellscribe.contract import REASONS, OutputNames
 from cellscribe.errors import EXIT_CODES
+from cellscribe.markers import MARKER_COLUMNS
 from cellscribe.summary import COLUMNS
 
 NAMES = OutputNames.of()
@@ -69,6 +71,13 @@ def test_outputs_lists_the_columns_of_the_predictions_as_in_obs(outputs: str) ->
     short = {name.removeprefix(f"{NAMES.key}_") for name in in_obs} - {"predicted_uncertainty"}
     assert set(documented) == short | {"barcode", "uncertainty", "second_label", "second_probability"}
     assert len(documented) == len(set(documented))
+
+
+def test_outputs_lists_the_columns_of_differential_expression_and_markers_in_their_order(
+    outputs: str,
+) -> None:
+    assert [row[0] for row in tables(section(outputs, "S.de.tsv.gz"))[0]] == list(differential.COLUMNS)
+    assert [row[0] for row in tables(section(outputs, "S.markers.tsv"))[0]] == list(MARKER_COLUMNS)
 
 
 def test_outputs_lists_the_columns_of_the_summary_in_their_order(outputs: str) -> None:

@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse as sp
 from report_factory import MARKERS_EACH, TYPES, expected_markers, simulated
 
-from cellscribe import markers
+from cellscribe import differential, markers
 from cellscribe.contract import UNASSIGNED
 
 
@@ -150,7 +150,8 @@ def test_the_sample_is_stratified_seeded_and_small():
 
 def test_ranked_markers_are_each_types_own_genes_and_say_which_were_expected(cells):
     labels = cells.obs["cell_type"].to_numpy(dtype=object)
-    table = markers.rank_markers(markers.log_normalise(cells.X), labels, cells.var, {"B cell": {0, 1}})
+    tested = differential.each_against_rest(markers.log_normalise(cells.X), labels, cells.var)
+    table = markers.rank_markers(tested, cells.var, {"B cell": {0, 1}})
     for label in TYPES:
         first = table[(table["label"] == label) & (table["rank"] <= MARKERS_EACH)]
         assert {gene[0] for gene in first["gene"]} == {label[0]}
@@ -164,6 +165,7 @@ def test_nothing_is_tested_against_fewer_than_ten_cells(cells):
     labels = cells.obs["cell_type"].to_numpy(dtype=object).copy()
     labels[:] = "T cell"
     labels[:9] = UNASSIGNED
-    table = markers.rank_markers(markers.log_normalise(cells.X), labels, cells.var, {})
+    tested = differential.each_against_rest(markers.log_normalise(cells.X), labels, cells.var)
+    table = markers.rank_markers(tested, cells.var, {})
     assert len(table) == 0
     assert list(table.columns)[:4] == ["label", "gene", "gene_id", "rank"]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from report_factory import TYPES, simulated, write_sample
 
-from cellscribe import report
+from cellscribe import differential, report
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
@@ -24,9 +24,9 @@ def quick_figures():
         yield
 
 
-def make(folder, adata=None, sample="blood", **options):
+def make(folder, adata=None, sample="blood", compare="", **options):
     files = write_sample(folder, simulated() if adata is None else adata, sample=sample, **options)
-    inputs = report.ReportInputs(sample=sample, pipeline_version="0.1.0", **files)
+    inputs = report.ReportInputs(sample=sample, compare=compare, pipeline_version="0.1.0", **files)
     report.write_report(inputs)
     return inputs
 
@@ -88,8 +88,8 @@ def test_every_part_is_there(page):
     ):
         assert words in text, words
     images = [attrs for tag, attrs in reader.tags if tag == "img"]
-    # Three of QC, four UMAPs, one panel a label, the dot plot, two histograms.
-    assert len(images) == 11
+    # Three of QC, four UMAPs, one panel a label, two dot plots, two histograms.
+    assert len(images) == 12
     assert all(image["src"].startswith("data:image/png;base64,") and image["alt"] for image in images)
     links = [attrs["href"] for tag, attrs in reader.tags if tag == "a"]
     assert "https://purl.obolibrary.org/obo/CL_0000236" in links
@@ -168,7 +168,36 @@ def test_a_model_without_markers_and_a_file_without_umaps_still_make_a_page(tmp_
     reader, text = read(inputs)
     assert "The file has no coordinates to draw." in text
     assert "the model has no markers for this name" in text
-    assert len([tag for tag, _ in reader.tags if tag == "img"]) == 5
+    assert len([tag for tag, _ in reader.tags if tag == "img"]) == 6
+
+
+def test_the_groups_that_were_asked_for_are_compared_and_what_cannot_be_is_a_warning(tmp_path):
+    adata = simulated()
+    adata.obs["arm"] = np.tile(["left", "right"], adata.n_obs // 2)
+    inputs = make(tmp_path, adata, compare="B cell vs T cell | arm: left vs right within each | dose: 1 vs 2")
+    reader, text = read(inputs)
+    assert "each cell as a replicate" in text
+    assert "Nothing was compared by 'dose'" in text and "(comparisons)" in text
+    shown = [attrs["alt"] for tag, attrs in reader.tags if tag == "img"]
+    assert shown.count("Fold change against test score of each gene") == 1 + len(TYPES)
+    table = pd.read_csv(inputs.differential, sep="\t", keep_default_na=False)
+    assert list(table) == list(differential.COLUMNS)
+    compared = table[table["comparison"] == "B cell vs T cell"]
+    assert {gene[0] for gene in compared["gene"].head(10)} == {"B"}
+    assert {gene[0] for gene in compared["gene"].tail(10)} == {"T"}
+    assert set(table.loc[table["column"] == "arm", "within"]) == set(TYPES)
+
+
+def test_the_tables_beside_the_page_say_the_same_as_the_page(page):
+    every = pd.read_csv(page.differential, sep="\t", keep_default_na=False)
+    first = pd.read_csv(page.markers, sep="\t", keep_default_na=False)
+    assert set(every["comparison"]) == {f"{label} vs rest" for label in TYPES}
+    merged = first.merge(every, left_on=["label", "gene"], right_on=["group", "gene"])
+    assert len(merged) == len(first)
+    assert (merged["score_x"] == merged["score_y"]).all()
+    clusters = pd.read_csv(page.clusters, sep="\t", dtype={"cluster": str})
+    assert clusters["n_cells"].sum() == 120 and clusters["n_unassigned"].sum() == 12
+    assert (clusters["share_of_type"] == 1).all()
 
 
 @pytest.mark.parametrize("kept", [1, 6])

@@ -1,0 +1,313 @@
+"""Differential expression: each label against all other cells, and groups that the user chose against each other.
+
+Wilcoxon rank-sum tests of log-normalised counts, cell by cell: cells of one donor are no replicates of each other,
+so that p values rank genes and prove nothing about other donors (Squair et al. 2021, Nature Communications 12:5692).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellscribe.contract import UNASSIGNED
+from cellscribe.schema import nearest, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import scipy.sparse as sp
+
+REST, EACH = "rest", "each"
+MIN_CELLS_TO_TEST = 10
+MIN_SHARE_TESTED = 0.1
+CELLS_A_SIDE = 5_000
+CELLS_OF_ALL_COMPARISONS = 40_000
+MOST_COMPARISONS = 60
+SYNTAX = (
+    "write it as 'B cell vs NK cell', 'B cell + NK cell vs rest', 'condition: stim vs ctrl', "
+    "'condition: stim vs ctrl within B cell' or '... within each', several with | between them"
+)
+COLUMNS = (
+    "comparison",
+    "column",
+    "group",
+    "against",
+    "within",
+    "n_in",
+    "n_out",
+    "gene",
+    "gene_id",
+    "log2_fold_change",
+    "score",
+    "p",
+    "adjusted_p",
+    "share_in",
+    "share_out",
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One comparison as the user wrote it.
+
+    column: of obs, "" for the final labels. group, against: values of it; `against` is empty for all other cells.
+    within: the final label to look within, `each` for every one by itself, "" for all cells.
+    """
+
+    column: str
+    group: tuple[str, ...]
+    against: tuple[str, ...]
+    within: str = ""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A comparison on this sample's cells: row numbers, sorted; n_in and n_out count all, drawn or not."""
+
+    name: str
+    column: str
+    group: str
+    against: str
+    within: str
+    rows_in: np.ndarray
+    rows_out: np.ndarray
+    n_in: int
+    n_out: int
+
+
+def parse_comparisons(text: str) -> list[Comparison]:
+    """Read `--compare`. Raises ValueError that says what is wrong and how to write it."""
+    found = []
+    for part in text.split("|"):
+        parsed = re.fullmatch(
+            r"(?:(?P<column>[^:]+):\s+)?(?P<group>.+?)\s+vs\s+(?P<against>.+?)(?:\s+within\s+(?P<within>.+))?",
+            part.strip(),
+        )
+        if not parsed:
+            raise ValueError(f"{shown(part.strip())} is no comparison; {SYNTAX}")
+        group, against = (
+            tuple(name.strip() for name in re.split(r"\s\+\s", parsed[side])) for side in ("group", "against")
+        )
+        if set(group) & set(against):
+            raise ValueError(f"{shown(part.strip())} has the same group on both sides; {SYNTAX}")
+        found.append(
+            Comparison(
+                (parsed["column"] or "").strip(),
+                group,
+                () if against == (REST,) else against,
+                (parsed["within"] or "").strip(),
+            )
+        )
+    return found
+
+
+def find_contrasts(
+    comparisons: Sequence[Comparison], obs: pd.DataFrame, final_key: str, seed: int = 0
+) -> tuple[list[Contrast], list[str]]:
+    """The comparisons that these cells allow, and a sentence for each that they do not.
+
+    obs: one row a cell, with `final_key`, the column of final labels. At most 5,000 cells a side are drawn, and
+    40,000 in all.
+    """
+    wanted: list[Contrast] = []
+    notes: list[str] = []
+    final = _text(obs[final_key])
+    for one in comparisons:
+        column = one.column or final_key
+        if column not in obs:
+            notes.append(
+                f"Nothing was compared by {shown(column)}: obs has no such column"
+                f"{nearest(column, [str(name) for name in obs.columns])}."
+            )
+            continue
+        values = _text(obs[column])
+        within = sorted(set(final) - {UNASSIGNED}) if one.within == EACH else [one.within]
+        asked = [(value, column, values) for value in (*one.group, *one.against)]
+        if one.within not in ("", EACH):
+            asked.append((one.within, final_key, final))
+        absent = [(value, where, known) for value, where, known in asked if value not in set(known)]
+        for value, where, known in absent:
+            notes.append(
+                f"{shown(_name(one, one.within))} was not compared: no cell has {shown(value)} in "
+                f"{where}{nearest(value, sorted(set(known)))}."
+            )
+        if absent:
+            continue
+        made = []
+        for label in within:
+            inside = final == label if label else np.ones(len(obs), dtype=bool)
+            rows_in = np.flatnonzero(np.isin(values, one.group) & inside)
+            others = np.isin(values, one.against) if one.against else ~np.isin(values, one.group)
+            rows_out = np.flatnonzero(others & inside)
+            if min(len(rows_in), len(rows_out)) < MIN_CELLS_TO_TEST:
+                if one.within != EACH:
+                    notes.append(
+                        f"{shown(_name(one, label))} was not compared: {len(rows_in)} against {len(rows_out)} "
+                        f"cells; each side needs {MIN_CELLS_TO_TEST}."
+                    )
+                continue
+            made.append(
+                Contrast(
+                    name=_name(one, label),
+                    column=column,
+                    group=" + ".join(one.group),
+                    against=" + ".join(one.against) or REST,
+                    within=label,
+                    rows_in=rows_in,
+                    rows_out=rows_out,
+                    n_in=len(rows_in),
+                    n_out=len(rows_out),
+                )
+            )
+        if one.within == EACH and not made:
+            notes.append(
+                f"{shown(_name(one, EACH))} was not compared: no label has {MIN_CELLS_TO_TEST} cells on each side."
+            )
+        wanted += made
+    if len(wanted) > MOST_COMPARISONS:
+        notes.append(f"{len(wanted)} comparisons were asked for; the first {MOST_COMPARISONS} were made.")
+        wanted = wanted[:MOST_COMPARISONS]
+    each = min(
+        CELLS_A_SIDE, max(2 * MIN_CELLS_TO_TEST, CELLS_OF_ALL_COMPARISONS // (2 * max(len(wanted), 1)))
+    )
+    generator = np.random.default_rng(seed)
+
+    def drawn(rows: np.ndarray) -> np.ndarray:
+        return rows if len(rows) <= each else np.sort(generator.choice(rows, size=each, replace=False))
+
+    return [
+        Contrast(**{**vars(one), "rows_in": drawn(one.rows_in), "rows_out": drawn(one.rows_out)})
+        for one in wanted
+    ], notes
+
+
+def _text(column: pd.Series) -> np.ndarray:
+    return column.astype(object).where(column.notna(), "").astype(str).to_numpy(dtype=object)
+
+
+def _name(one: Comparison, within: str) -> str:
+    column = f"{one.column}: " if one.column else ""
+    inside = f" within {within}" if within else ""
+    return f"{column}{' + '.join(one.group)} vs {' + '.join(one.against) or REST}{inside}"
+
+
+def each_against_rest(
+    expression: sp.csr_matrix, labels: np.ndarray, var: pd.DataFrame, column: str = ""
+) -> pd.DataFrame:
+    """Test each label's cells against all other cells. Returns `COLUMNS`, each label's highest score first.
+
+    expression: log-normalised CSR, (n_obs, n_genes). labels: (n_obs,) text. var: index and `gene_ids` of the genes.
+    Labels with fewer than 10 cells, and `unassigned`, are not tested; genes are when at least 10 % of the cells of
+    some label express them.
+    """
+    names, codes = np.unique(labels.astype(str), return_inverse=True)
+    sizes = np.bincount(codes)
+    tested = [
+        i
+        for i, name in enumerate(names)
+        if name != UNASSIGNED and min(sizes[i], len(labels) - sizes[i]) >= MIN_CELLS_TO_TEST
+    ]
+    tables = [
+        _described(
+            table, f"{names[i]} vs {REST}", column, names[i], REST, "", sizes[i], len(labels) - sizes[i]
+        )
+        for i, table in _tested(expression, codes, tested, var).items()
+    ]
+    return _together(tables)
+
+
+def contrast_genes(
+    expression: sp.csr_matrix, n_in: int, contrast: Contrast, var: pd.DataFrame
+) -> pd.DataFrame:
+    """Test one contrast. Returns `COLUMNS`, the highest score first; below 0 is higher on the other side.
+
+    expression: log-normalised CSR, its first `n_in` rows the group, the others what it is compared with.
+    """
+    codes = np.where(np.arange(expression.shape[0]) < n_in, 0, 1)
+    one = contrast
+    return _together(
+        [
+            _described(table, one.name, one.column, one.group, one.against, one.within, one.n_in, one.n_out)
+            for table in _tested(expression, codes, [0], var).values()
+        ]
+    )
+
+
+def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    empty = pd.DataFrame({name: pd.Series(dtype=object) for name in COLUMNS})
+    return pd.concat(tables, ignore_index=True) if tables else empty
+
+
+def _described(
+    table: pd.DataFrame, name: str, column: str, group: str, against: str, within: str, n_in: int, n_out: int
+) -> pd.DataFrame:
+    values = (name, column, group, against, within, int(n_in), int(n_out))
+    for position, (key, value) in enumerate(zip(COLUMNS, values, strict=False)):
+        table.insert(position, key, value)
+    return table
+
+
+def _tested(
+    expression: sp.csr_matrix, codes: np.ndarray, tested: Sequence[int], var: pd.DataFrame
+) -> dict[int, pd.DataFrame]:
+    """Wilcoxon rank-sum test of each tested code's cells against all others, genes by falling score.
+
+    Source: scanpy.tl.rank_genes_groups (Wolf et al. 2018), p values adjusted by Benjamini and Hochberg.
+    """
+    import pandas as pd
+
+    from cellscribe.markers import group_statistics
+
+    if not tested:
+        return {}
+    n_groups = int(codes.max()) + 1
+    statistics = group_statistics([(codes, expression)], n_groups, expression.shape[1])
+    shares = statistics.expressing / np.maximum(statistics.n_cells[:, None], 1)
+    looked_at = shares if n_groups == 2 else shares[list(tested)]
+    kept = np.flatnonzero((looked_at >= MIN_SHARE_TESTED).any(axis=0))
+    if not len(kept):
+        return {}
+
+    import anndata
+    import scanpy as sc
+
+    adata = anndata.AnnData(
+        X=expression[:, kept],
+        obs=pd.DataFrame(
+            {"code": pd.Categorical(codes.astype(str), categories=[str(i) for i in range(n_groups)])},
+            index=[str(i) for i in range(len(codes))],
+        ),
+        var=pd.DataFrame(index=[str(i) for i in kept]),
+    )
+    # Without this entry scanpy reads the data as natural-log, which is what they are, but says so each time.
+    adata.uns["log1p"] = {"base": None}
+    sc.tl.rank_genes_groups(
+        adata, "code", groups=[str(i) for i in tested], method="wilcoxon", tie_correct=True
+    )
+    result = adata.uns["rank_genes_groups"]
+    all_names = var.index.astype(str).to_numpy()
+    gene_ids = var["gene_ids"].astype(str).to_numpy() if "gene_ids" in var else np.full(len(var), "")
+    tables = {}
+    for code in tested:
+        genes = result["names"][str(code)].astype(int)
+        inside = np.arange(n_groups) == code
+        _, _, share_in = statistics.of(inside)
+        _, _, share_out = statistics.of(~inside)
+        tables[code] = pd.DataFrame(
+            {
+                "gene": all_names[genes],
+                "gene_id": gene_ids[genes],
+                "log2_fold_change": result["logfoldchanges"][str(code)].astype(float).round(4),
+                "score": result["scores"][str(code)].astype(float).round(4),
+                "p": result["pvals"][str(code)].astype(float),
+                "adjusted_p": result["pvals_adj"][str(code)].astype(float),
+                "share_in": share_in[genes].round(4),
+                "share_out": share_out[genes].round(4),
+            }
+        )
+    return tables

@@ -1,0 +1,115 @@
+"""Which cells a comparison takes, what its syntax lets pass, and that its numbers are those of other libraries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from report_factory import simulated
+
+from cellscribe import differential, markers
+from cellscribe.contract import UNASSIGNED
+from cellscribe.differential import Comparison, find_contrasts, parse_comparisons
+
+FINAL = "cxg_cell_type_final"
+
+
+@pytest.fixture
+def obs() -> pd.DataFrame:
+    labels = ["B cell"] * 40 + ["T cell"] * 40 + ["NK cell"] * 12 + [UNASSIGNED] * 8
+    return pd.DataFrame(
+        {
+            FINAL: pd.Categorical(labels),
+            "condition": pd.Categorical(["stim", "ctrl"] * 50),
+            "dose": np.arange(100) % 3,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("B cell vs NK cell", Comparison("", ("B cell",), ("NK cell",))),
+        ("B cell + NK cell vs rest", Comparison("", ("B cell", "NK cell"), ())),
+        ("condition: stim vs ctrl", Comparison("condition", ("stim",), ("ctrl",))),
+        (
+            "my column:  a vs b  within CD8-positive, alpha-beta T cell",
+            Comparison("my column", ("a",), ("b",), "CD8-positive, alpha-beta T cell"),
+        ),
+        ("CL:0000236 vs CD4+ T cell", Comparison("", ("CL:0000236",), ("CD4+ T cell",))),
+    ],
+)
+def test_a_comparison_is_read_as_it_is_meant(text: str, expected: Comparison) -> None:
+    assert parse_comparisons(text) == [expected]
+    assert parse_comparisons(f"x vs y | {text}")[1] == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["B cell", "B cell versus T cell", "a vs ", "a vs b |", "a vs a", "a + b vs b"]
+)
+def test_what_is_no_comparison_is_refused_with_the_syntax(text: str) -> None:
+    with pytest.raises(ValueError, match="write it as 'B cell vs NK cell'"):
+        parse_comparisons(text)
+
+
+def sizes(text: str, obs: pd.DataFrame) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    contrasts, notes = find_contrasts(parse_comparisons(text), obs, FINAL)
+    return {one.name: (len(one.rows_in), len(one.rows_out)) for one in contrasts}, notes
+
+
+def test_a_comparison_takes_the_cells_that_it_names(obs: pd.DataFrame) -> None:
+    assert sizes("B cell vs T cell", obs) == ({"B cell vs T cell": (40, 40)}, [])
+    assert sizes("B cell vs rest", obs) == ({"B cell vs rest": (40, 60)}, [])
+    assert sizes("dose: 1 vs 0 + 2", obs) == ({"dose: 1 vs 0 + 2": (33, 67)}, [])
+    within = sizes("condition: stim vs ctrl within each", obs)
+    assert within == (
+        {f"condition: stim vs ctrl within {label}": (20, 20) for label in ("B cell", "T cell")},
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("conditon: stim vs ctrl", "did you mean 'condition'"),
+        ("B cells vs T cell", "did you mean 'B cell'"),
+        ("condition: stim vs ctrl within B-cell", "did you mean 'B cell'"),
+        ("unassigned vs B cell", "8 against 40 cells; each side needs 10"),
+        ("dose: 7 vs 1", "no cell has '7' in dose"),
+    ],
+)
+def test_a_comparison_that_cannot_be_made_is_told(obs: pd.DataFrame, text: str, words: str) -> None:
+    made, notes = sizes(text, obs)
+    assert made == {} and words in " ".join(notes)
+
+
+def test_cells_are_drawn_where_there_are_many_and_the_whole_number_is_kept() -> None:
+    obs = pd.DataFrame({FINAL: ["a"] * 30_000 + ["b"] * 100})
+    (one,), _ = find_contrasts(parse_comparisons("a vs b"), obs, FINAL)
+    assert (len(one.rows_in), one.n_in, len(one.rows_out)) == (differential.CELLS_A_SIDE, 30_000, 100)
+    assert (np.diff(one.rows_in) > 0).all()
+    text = " | ".join(["a vs rest"] * 30)
+    many, _ = find_contrasts(parse_comparisons(text), obs, FINAL)
+    assert sum(len(one.rows_in) for one in many) <= differential.CELLS_OF_ALL_COMPARISONS
+
+
+def test_the_score_and_p_value_are_those_of_the_rank_sum_test() -> None:
+    cells = simulated()
+    expression = markers.log_normalise(cells.X)
+    (contrast,), _ = find_contrasts(
+        parse_comparisons("B cell vs T cell"), cells.obs.rename(columns={"cell_type": FINAL}), FINAL
+    )
+    rows = np.concatenate([contrast.rows_in, contrast.rows_out])
+    table = differential.contrast_genes(expression[rows], contrast.n_in, contrast, cells.var)
+    for row in table.iloc[[0, 5, len(table) // 2, -1]].itertuples():
+        values = expression[:, cells.var_names.get_loc(row.gene)].toarray().ravel()
+        a, b = values[contrast.rows_in], values[contrast.rows_out]
+        expected = scipy.stats.mannwhitneyu(a, b, method="asymptotic", use_continuity=False)
+        assert row.p == pytest.approx(expected.pvalue, rel=1e-5)
+        assert np.sign(row.score) == np.sign(a.mean() - b.mean())
+        fold = np.log2((np.expm1(a.mean()) + 1e-9) / (np.expm1(b.mean()) + 1e-9))
+        assert row.log2_fold_change == pytest.approx(fold, abs=1e-3)
+        assert row.share_in == pytest.approx((a > 0).mean(), abs=1e-4)
+        assert row.share_out == pytest.approx((b > 0).mean(), abs=1e-4)
+    assert table["score"].is_monotonic_decreasing
