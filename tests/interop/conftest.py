@@ -22,3 +22,13 @@ def cellxgene(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         *asked,
     )
     return interpreter.parent
+
+
+@pytest.fixture(scope="session")
+def celltypist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with CellTypist 1.7.1, and a scikit-learn that its ordinary solver still works with."""
+    return environment(
+        tmp_path_factory.mktemp("celltypist") / "env",
+        python_3_11(),
+        *("celltypist==1.7.1", "scikit-learn<1.7", "pandas<3", "anndata<0.12"),
+    )

@@ -47,7 +47,7 @@ def hostile(tmp_path_factory, model):
         "citation": "<i>",
         "label_key": "`<i>`",
     }
-    write_card(folder, fields, evaluation, evaluation.per_label.set_index("label"))
+    write_card(folder, fields, evaluation)
     return folder
 
 

@@ -10,7 +10,7 @@ from small_model import BATCHES, TYPES, options, scratch, simulate, small_model,
 from cellscribe.errors import InputError
 from cellscribe.io import read_json
 from cellscribe.model.manifest import read_manifest, verify_model
-from cellscribe.training import train
+from cellscribe.training import folder, train
 from cellscribe.training.reference import read_reference
 
 
@@ -191,7 +191,7 @@ def test_a_failed_training_leaves_nothing_behind(ready, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError
 
-    monkeypatch.setattr(train, "write_manifest", fail)
+    monkeypatch.setattr(folder, "write_manifest", fail)
     before = sorted(path.name for path in ready.output.parent.iterdir())
     with pytest.raises(RuntimeError):
         train.run_train(ready)

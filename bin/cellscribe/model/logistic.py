@@ -84,16 +84,21 @@ class Logistic:
 def link(scores: np.ndarray, name: str = "softmax") -> np.ndarray:
     """Label probabilities of scores (n_cells, n_labels), float64.
 
-    name: `softmax`, or `one_vs_rest`: each label's own sigmoid, divided by their sum where that exceeds one. What is
-    then left to one is the chance that a cell is none of the labels. Where sigmoids tie, being all but one, the highest
-    score stays the highest.
+    name: `softmax`; `one_vs_rest`: each label's own sigmoid, divided by their sum where that exceeds one, so that
+    what is left to one is the chance of none of the labels; `one_vs_rest_share`: always divided by their sum. Where
+    sigmoids are the same to all digits, the label of the highest score stays the first.
     """
     if name == "softmax":
         return softmax(scores)
-    from scipy.special import expit
+    from scipy.special import expit, log_expit
 
-    result = expit(np.asarray(scores, dtype=np.float64))
-    rows, best = np.arange(len(result)), scores.argmax(axis=1)
-    tied = result.argmax(axis=1) != best
-    result[rows[tied], best[tied]] *= 1 + 1e-9
-    return np.asarray(result / np.maximum(result.sum(axis=1, keepdims=True), 1))
+    exact = np.asarray(scores, dtype=np.float64)
+    if name == "one_vs_rest_share":
+        result = softmax(log_expit(exact))
+    else:
+        result = expit(exact)
+        result /= np.maximum(result.sum(axis=1, keepdims=True), 1)
+    best = exact.argmax(axis=1)
+    tied = np.flatnonzero(result.argmax(axis=1) != best)
+    result[tied, best[tied]] = result[tied].max(axis=1) * (1 + 1e-9) + 1e-12
+    return result

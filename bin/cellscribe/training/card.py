@@ -16,21 +16,28 @@ from cellscribe.training.evaluate import Evaluation
 CARD = Path(__file__).resolve().parent / "card.html.j2"
 
 
-def write_card(folder: Path, fields: dict[str, Any], evaluation: Evaluation, per_label: pd.DataFrame) -> None:
-    """Write card.md, card.html and the two figures. fields: manifest.json's, without the files."""
-    scored = per_label[["precision", "recall", "f1"]]
-    labels = [{**label, **scored.loc[label["label"]].to_dict()} for label in fields["labels"]]
-    calibration, confusion = (
-        calibration_figure(evaluation.calibration),
-        confusion_figure(evaluation.confusion),
-    )
+NOT_TESTED = (
+    "Not tested: no labelled cells that it has not seen were given. Its probabilities are the source's own; hold its "
+    "labels against what you know."
+)
+
+
+def write_card(folder: Path, fields: dict[str, Any], evaluation: Evaluation | None) -> None:
+    """Write card.md and card.html. fields: manifest.json's, without the files. evaluation: None for a model that was
+    not tested.
+    """
+    labels = [dict(label) for label in fields["labels"]]
+    if evaluation is not None:
+        scored = evaluation.per_label.set_index("label")
+        for label in labels:
+            if scored.loc[label["label"], "n_cells"]:
+                label |= scored.loc[label["label"], ["precision", "recall", "f1"]].to_dict()
     (folder / "card.md").write_text(card_markdown(fields, labels, evaluation))
-    (folder / "card.html").write_text(card_html(fields, labels, evaluation, calibration, confusion))
+    (folder / "card.html").write_text(card_html(fields, labels, evaluation))
 
 
-def card_markdown(fields: dict[str, Any], labels: list[dict[str, Any]], evaluation: Evaluation) -> str:
+def card_markdown(fields: dict[str, Any], labels: list[dict[str, Any]], evaluation: Evaluation | None) -> str:
     """The card as Markdown."""
-    head, altered, training = evaluation.headline, evaluation.altered, fields["training"]
     lines = [
         f"# {fields['name']} {fields['version']}",
         "",
@@ -38,6 +45,40 @@ def card_markdown(fields: dict[str, Any], labels: list[dict[str, Any]], evaluati
         "",
         "## How good it is",
         "",
+    ]
+    lines += [NOT_TESTED] if evaluation is None else _how_good(evaluation)
+    lines += [f"- {_cell(note)}" for note in fields.get("source", {}).get("notes", ())]
+    lines += [
+        "",
+        "## What it knows",
+        "",
+        "| label | Cell Ontology | cells | batches | precision | recall | F1 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {_cell(label['label'])} | {label['cl_id']} {_cell(label['cl_name'])} "
+        f"| {_number(label['n_cells'])} | {_number(label['n_batches'])} | "
+        + " | ".join(
+            f"{label[score]:.2f}" if score in label else "–" for score in ("precision", "recall", "f1")
+        )
+        + " |"
+        for label in labels
+    ]
+    single = [label["label"] for label in labels if label["n_batches"] == 1]
+    lines += ["", "## What it does not know", ""]
+    lines += [f"- {_cell(unknown)}" for unknown in fields["does_not_know"]]
+    if single:
+        lines.append(
+            f"- How well it knows {', '.join(map(_cell, single))} on new donors: these labels come from one batch only."
+        )
+    lines += [f"- {other_types(fields)}", "", "## How it was made", ""]
+    lines += [f"- {_cell(line)}" for line in how_made(fields)]
+    return "\n".join([*lines, ""])
+
+
+def _how_good(evaluation: Evaluation) -> list[str]:
+    head, altered = evaluation.headline, evaluation.altered
+    lines = [
         f"Measured on {head['n_cells']:,} cells of {head['n_batches']} batches, {head['split']}; nothing was tuned on "
         "other data.",
         "",
@@ -52,45 +93,51 @@ def card_markdown(fields: dict[str, Any], labels: list[dict[str, Any]], evaluati
         "| classifier | accuracy | macro-F1 | calibration error | log loss |",
         "|---|---|---|---|---|",
     ]
-    lines += [_row(name, value) for name, value in evaluation.classifiers.items()]
-    lines += [
-        "",
-        "## What it knows",
-        "",
-        "| label | Cell Ontology | cells | batches | precision | recall | F1 |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {_cell(label['label'])} | {label['cl_id']} {_cell(label['cl_name'])} "
-        f"| {label['n_cells']:,} | {label['n_batches']} "
-        f"| {label['precision']:.2f} | {label['recall']:.2f} | {label['f1']:.2f} |"
-        for label in labels
-    ]
-    single = [label["label"] for label in labels if label["n_batches"] < 2]
-    lines += ["", "## What it does not know", ""]
-    lines += [f"- {_cell(unknown)}" for unknown in fields["does_not_know"]]
-    if single:
-        lines.append(
-            f"- How well it knows {', '.join(map(_cell, single))} on new donors: these labels come from one batch only."
+    return lines + [_row(name, value) for name, value in evaluation.classifiers.items()]
+
+
+def other_types(fields: dict[str, Any]) -> str:
+    """What becomes of cells of other types than the model's."""
+    if fields["kind"] == "logistic":
+        return (
+            "Every cell type that is not in the table above: such cells get the most similar label, where that is "
+            "probable enough."
         )
-    lines += [
-        "- Every cell type that is not in the table above. Such cells are left `unassigned` where they lie far "
-        "from the reference, and are given the most similar label, with a high uncertainty, where they do not.",
-        "",
-        "## How it was made",
-        "",
-        f"- Cells: {training['n_cells']:,} of {training['n_batches']} batches "
-        f"({_cell(training['batch_key'] or 'one a file')}), from "
-        f"{', '.join(map(_cell, training['sources']))}; labels from {_cell(fields['label_key'])}.",
-        f"- Genes: {training['n_genes']:,}. Organism: {fields['organism']}. Kind: {fields['kind']}. "
+    return (
+        "Every cell type that is not in the table above. Such cells are left `unassigned` where they lie far "
+        "from the reference, and are given the most similar label, with a high uncertainty, where they do not."
+    )
+
+
+def how_made(fields: dict[str, Any]) -> list[str]:
+    """Where the model comes from, a sentence a line, in plain text."""
+    training, source = fields["training"], fields.get("source")
+    lines = []
+    if source:
+        lines.append(
+            f"Trained with {source['program']} {source['version']} and imported from {source['file']} "
+            f"(sha256 {source['sha256']})."
+        )
+        lines += [f"{key}: {value}." for key, value in source.get("details", {}).items() if value]
+    if training["n_cells"]:
+        lines.append(
+            f"Cells: {training['n_cells']:,} of {training['n_batches']} batches "
+            f"({training['batch_key'] or 'one a file'}), from {', '.join(training['sources'])}; "
+            f"labels from {fields['label_key']}."
+        )
+    return [
+        *lines,
+        f"Genes: {training['n_genes']:,}. Organism: {fields['organism']}. Kind: {fields['kind']}. "
         f"Seed: {training['seed']}.",
-        f"- Licence: {_cell(fields['licence']) or 'not stated'}. Cite: {_cell(fields['citation']) or 'not stated'}.",
-        f"- Made on {fields['created']} by cellscribe {fields['pipeline_version']} with "
+        f"Licence: {fields['licence'] or 'not stated'}. Cite: {fields['citation'] or 'not stated'}.",
+        f"Made on {fields['created']} by cellscribe {fields['pipeline_version']} with "
         + ", ".join(f"{name} {version}" for name, version in fields["libraries"].items())
         + ".",
-        "",
     ]
-    return "\n".join(lines)
+
+
+def _number(value: int) -> str:
+    return f"{value:,}" if value else "–"
 
 
 def _row(name: str, value: dict[str, Any]) -> str:
@@ -104,25 +151,28 @@ def _cell(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", plain)
 
 
-def card_html(
-    fields: dict[str, Any],
-    labels: list[dict[str, Any]],
-    evaluation: Evaluation,
-    calibration: bytes,
-    confusion: bytes,
-) -> str:
+def card_html(fields: dict[str, Any], labels: list[dict[str, Any]], evaluation: Evaluation | None) -> str:
     """The card as one self-contained page."""
     import jinja2
 
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         CARD.read_text()
     )
+    figures = {}
+    if evaluation is not None:
+        figures = {
+            "calibration": base64.b64encode(calibration_figure(evaluation.calibration)).decode(),
+            "confusion": base64.b64encode(confusion_figure(evaluation.confusion)).decode(),
+        }
     return template.render(
         model=fields,
         labels=labels,
         evaluation=evaluation,
-        calibration=base64.b64encode(calibration).decode(),
-        confusion=base64.b64encode(confusion).decode(),
+        not_tested=NOT_TESTED,
+        notes=fields.get("source", {}).get("notes", ()),
+        other_types=other_types(fields).replace("`", ""),
+        made=how_made(fields),
+        **figures,
     )
 
 

@@ -60,7 +60,7 @@ mlflow.models.set_model(CellscribeModel())
 '''
 
 NOT_FOR_INFERENCE = (
-    *("training", "templates", "gene_sets", "__pycache__", "*.pyc"),
+    *("importing", "training", "templates", "gene_sets", "__pycache__", "*.pyc"),
     *("cell_calling.py", "check_input.py", "convert.py", "doublets.py", "figures.py", "markers.py", "qc*.py"),
     *("archive.py", "report.py", "schema.py", "store.py", "summary.py", "tenx.py", "versions.py"),
 )

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import importlib.metadata
 import json
-import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,12 +17,10 @@ import scipy.sparse as sp
 from cellscribe.cli import log
 from cellscribe.contract import OutputNames
 from cellscribe.errors import InputError
-from cellscribe.io import read_json, umask, write_json
-from cellscribe.model import manifest
+from cellscribe.io import write_json
 from cellscribe.model.calibration import fit_pool, pool, softmax
 from cellscribe.model.encoder import Encoder
 from cellscribe.model.logistic import Logistic, log_normalise
-from cellscribe.model.manifest import MANIFEST, write_manifest
 from cellscribe.model.model import (
     CLASSIFIERS,
     LOGISTIC,
@@ -37,8 +31,16 @@ from cellscribe.model.model import (
     tree_probabilities,
 )
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest, vote
-from cellscribe.model.ontology import LINEAGE, build_ontology, find_cl_ids, lineage_level
 from cellscribe.training.evaluate import Evaluation, evaluate
+from cellscribe.training.folder import (
+    check_names,
+    finish_model,
+    gene_entry,
+    label_entries,
+    lineage_levels,
+    new_model,
+    place_labels,
+)
 from cellscribe.training.genes import marker_scores, select_genes, silent_genes
 from cellscribe.training.members import train_encoder, train_logistic, train_trees
 from cellscribe.training.reference import LabelledCells, read_reference
@@ -336,23 +338,7 @@ def markers_of(
 
 def check_options(options: TrainOptions) -> None:
     """Raises InputError for names and an output that would only fail once everything is trained."""
-    fields = read_json(Path(manifest.__file__).with_name("schema_model.json"))["properties"]
-    level_pattern = fields["levels"]["items"]["properties"]["name"]["pattern"]
-    for option, text, pattern, allowed in (
-        ("--name", options.name, fields["name"]["pattern"], "letters, digits, '.', '_' and '-'"),
-        (
-            "--version",
-            options.version,
-            fields["version"]["pattern"],
-            "letters, digits, '.', '+', '_' and '-'",
-        ),
-        *(("--levels", level, level_pattern, "letters, digits and '_'") for level in options.levels),
-    ):
-        if not re.search(pattern, text):
-            raise InputError(
-                f"{option} '{text}' may hold only {allowed}, begin with a letter or digit, and have at most 64 of them",
-                "Choose another name; a level is called as its obs column is.",
-            )
+    check_names(options.name, options.version, options.output, options.levels)
     keys = OutputNames("key")
     taken = [getattr(keys, name) for name, value in vars(OutputNames).items() if isinstance(value, property)]
     for level in options.levels:
@@ -363,20 +349,10 @@ def check_options(options: TrainOptions) -> None:
                     "Rename the obs column and name it with --levels.",
                 )
             taken.append(key)
-    output = options.output
-    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file()):
-        raise InputError(
-            "--output exists and is no model folder, so it is not replaced",
-            "Name a folder that does not exist yet.",
-            file=output,
-        )
 
 
 def run_train(options: TrainOptions) -> Path:
     """Train a model and write its folder; returns it. Raises InputError for references that cannot be used."""
-    from cellscribe.training.card import write_card
-    from cellscribe.training.mlflow_folder import write_mlflow
-
     check_options(options)
     cells = read_reference(
         options.reference,
@@ -393,29 +369,11 @@ def run_train(options: TrainOptions) -> Path:
         f"reference: {len(codes):,} cells, {len(names)} labels, {len(np.unique(cells.batches.astype(str)))} batches, "
         f"{len(cells.genes):,} genes"
     )
-    given = read_cl_map(options.cl_map) if options.cl_map else {}
-    cl_ids = find_cl_ids(names, given)
-    for name in names:
-        if given.get(name) and not cl_ids[name]:
-            raise InputError(
-                f"'{given[name]}', given for '{name}', is neither an id (CL:0000084) nor a name in the Cell Ontology",
-                "Correct it, or leave it empty if the label has none.",
-                file=options.cl_map,
-            )
-    try:
-        ontology = build_ontology(list(cl_ids.values()))
-    except KeyError as error:
-        raise InputError(f"{error.args[0]} is not in the Cell Ontology", "Correct it in --cl_map.") from None
-    for name in names:
-        if not cl_ids[name]:
-            log(f"label '{name}' has no Cell Ontology id: give one with --cl_map (columns label, cl_id)")
+    cl_ids, ontology = place_labels(names, options.cl_map)
     levels = [
         {"name": level, "labels": {n: cells.levels[level][n] for n in names}} for level in options.levels
     ]
-    if not levels:
-        lineage = lineage_level(ontology, names, [cl_ids[name] for name in names])
-        if any(lineage[name] != name for name in names):
-            levels = [{"name": LINEAGE, "labels": lineage}]
+    levels = levels or lineage_levels(ontology, names, cl_ids)
 
     held = hold_out(cells, options)
     calibration = fit_calibration(held, codes)
@@ -428,7 +386,6 @@ def run_train(options: TrainOptions) -> Path:
         names,
         best,
     )
-    evaluation_of_labels = evaluation.per_label.set_index("label")
 
     log("training on all cells")
     chosen = choose_genes(cells, np.ones(len(codes), dtype=bool), options)
@@ -438,10 +395,7 @@ def run_train(options: TrainOptions) -> Path:
     n_batches = {
         name: len(np.unique(cells.batches[codes == code].astype(str))) for code, name in enumerate(names)
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.output.parent, prefix=".model.") as scratch:
-        folder = Path(scratch) / "model"
-        folder.mkdir()
+    with new_model(options.output) as folder:
         gene_table(genes, counts, members).to_csv(
             folder / "genes.tsv", sep="\t", index=False, lineterminator="\n"
         )
@@ -454,21 +408,12 @@ def run_train(options: TrainOptions) -> Path:
             reference_of(members, cells.batches, options.seed).save(folder / "reference.safetensors")
         if members.logistic is not None:
             members.logistic.save(folder / "logistic.safetensors")
-        write_json(ontology.to_json(), folder / "ontology.json")
         write_json(markers_of(counts, genes, codes, cells.batches, names), folder / "markers.json")
-        write_json(evaluation.as_dict(), folder / "evaluation.json")
         rejection = REJECTION | {"unexpected_share": float(np.quantile(held.unexpected, KNOWN_ACCEPTED))}
         fields = manifest_fields(
             options, cells, genes, cl_ids, ontology, levels, n_batches, calibration, rejection, evaluation
         )
-        write_card(folder, fields, evaluation, evaluation_of_labels)
-        write_mlflow(folder)
-        for path in (folder, *folder.rglob("*")):
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask())
-        sha256 = write_manifest(folder, fields)
-        if options.output.exists():
-            shutil.rmtree(options.output)
-        folder.replace(options.output)
+        sha256 = finish_model(folder, fields, ontology, evaluation)
     log(f"model '{options.name} {options.version}' written to {options.output} (sha256 {sha256[:12]})")
     return options.output
 
@@ -547,23 +492,9 @@ def manifest_fields(
         "licence": options.licence,
         "citation": options.citation,
         "label_key": options.label_key,
-        "labels": [
-            {
-                "label": name,
-                "cl_id": cl_ids[name],
-                "cl_name": ontology.name(cl_ids[name]),
-                "n_cells": int(numbers[code]),
-                "n_batches": n_batches[name],
-            }
-            for code, name in enumerate(names)
-        ],
+        "labels": label_entries(names, cl_ids, ontology, numbers, n_batches),
         "levels": levels,
-        "genes": {
-            "n": len(genes),
-            "id_column": "gene_ids",
-            "has_ids": bool((genes["gene_id"] != "").all()),
-            "has_symbols": bool((genes["symbol"] != "").all()),
-        },
+        "genes": gene_entry(genes),
         "members": [
             {"name": member, "parameters": {"k": N_NEIGHBOURS} if member == NEIGHBOURS else {}}
             for member in KINDS[options.kind]
@@ -589,16 +520,3 @@ def manifest_fields(
         },
         "pipeline_version": options.pipeline_version,
     }
-
-
-def read_cl_map(path: Path) -> dict[str, str]:
-    """A table with the columns label and cl_id. Raises InputError for anything else."""
-    try:
-        table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
-    except (csv.Error, ValueError) as error:
-        raise InputError(
-            f"this is no table ({error})", "Give label and cl_id as CSV or TSV.", file=path
-        ) from error
-    if not {"label", "cl_id"} <= set(table.columns):
-        raise InputError(f"the columns are {', '.join(table.columns)}; label and cl_id are needed", file=path)
-    return dict(zip(table["label"], table["cl_id"], strict=True))

@@ -1,0 +1,1 @@
+"""Models of other programs made into models of ours."""

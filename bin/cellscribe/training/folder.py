@@ -1,0 +1,159 @@
+"""Writing a model folder, whoever made the model."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellscribe.cli import log
+from cellscribe.errors import InputError
+from cellscribe.io import read_json, umask, write_json
+from cellscribe.model import manifest
+from cellscribe.model.manifest import MANIFEST, write_manifest
+from cellscribe.model.ontology import LINEAGE, Ontology, build_ontology, find_cl_ids, lineage_level
+from cellscribe.training.evaluate import Evaluation
+
+
+def manifest_pattern(*path: str) -> str:
+    """The pattern that schema_model.json holds a field to."""
+    fields = read_json(Path(manifest.__file__).with_name("schema_model.json"))["properties"]
+    for key in path:
+        fields = fields[key]
+    return str(fields["pattern"])
+
+
+def check_names(name: str, version: str, output: Path, levels: Sequence[str] = ()) -> None:
+    """Raises InputError for names and an output that would only fail once everything is done."""
+    level_pattern = manifest_pattern("levels", "items", "properties", "name")
+    for option, text, pattern, allowed in (
+        ("--name", name, manifest_pattern("name"), "letters, digits, '.', '_' and '-'"),
+        ("--version", version, manifest_pattern("version"), "letters, digits, '.', '+', '_' and '-'"),
+        *(("--levels", level, level_pattern, "letters, digits and '_'") for level in levels),
+    ):
+        if not re.search(pattern, text):
+            raise InputError(
+                f"{option} '{text}' may hold only {allowed}, begin with a letter or digit, and have at most 64 of them",
+                "Choose another name; a level is called as its obs column is.",
+            )
+    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file()):
+        raise InputError(
+            "--output exists and is no model folder, so it is not replaced",
+            "Name a folder that does not exist yet.",
+            file=output,
+        )
+
+
+def read_cl_map(path: Path) -> dict[str, str]:
+    """A table with the columns label and cl_id. Raises InputError for anything else."""
+    try:
+        table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
+    except (csv.Error, ValueError) as error:
+        raise InputError(
+            f"this is no table ({error})", "Give label and cl_id as CSV or TSV.", file=path
+        ) from error
+    if not {"label", "cl_id"} <= set(table.columns):
+        raise InputError(f"the columns are {', '.join(table.columns)}; label and cl_id are needed", file=path)
+    return dict(zip(table["label"], table["cl_id"], strict=True))
+
+
+def place_labels(names: Sequence[str], cl_map: Path | None) -> tuple[dict[str, str], Ontology]:
+    """Each label's Cell Ontology id ("" where unknown), and the ontology around them.
+
+    Raises InputError for ids and names in `cl_map` that the Cell Ontology does not have.
+    """
+    given = read_cl_map(cl_map) if cl_map else {}
+    cl_ids = find_cl_ids(names, given)
+    for name in names:
+        if given.get(name) and not cl_ids[name]:
+            raise InputError(
+                f"'{given[name]}', given for '{name}', is neither an id (CL:0000084) nor a name in the Cell Ontology",
+                "Correct it, or leave it empty if the label has none.",
+                file=cl_map,
+            )
+    try:
+        ontology = build_ontology(list(cl_ids.values()))
+    except KeyError as error:
+        raise InputError(f"{error.args[0]} is not in the Cell Ontology", "Correct it in --cl_map.") from None
+    for name in names:
+        if not cl_ids[name]:
+            log(f"label '{name}' has no Cell Ontology id: give one with --cl_map (columns label, cl_id)")
+    return cl_ids, ontology
+
+
+def lineage_levels(
+    ontology: Ontology, names: Sequence[str], cl_ids: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """The one coarser level that the Cell Ontology gives; none where it joins no labels."""
+    lineage = lineage_level(ontology, names, [cl_ids[name] for name in names])
+    return [{"name": LINEAGE, "labels": lineage}] if any(lineage[n] != n for n in names) else []
+
+
+@contextmanager
+def new_model(output: Path) -> Iterator[Path]:
+    """Give an empty folder beside `output`; put it in the place of `output` only if the block ends well."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".model.") as scratch:
+        folder = Path(scratch) / "model"
+        folder.mkdir()
+        yield folder
+        if output.exists():
+            shutil.rmtree(output)
+        folder.replace(output)
+
+
+def finish_model(
+    folder: Path, fields: dict[str, Any], ontology: Ontology, evaluation: Evaluation | None
+) -> str:
+    """Add what every model has to a folder that holds its members: ontology, evaluation, card, MLflow's files and the
+    manifest. fields: as for `write_manifest`. evaluation: None for a model that was not tested. Returns the sha256.
+    """
+    from cellscribe.training.card import write_card
+    from cellscribe.training.mlflow_folder import write_mlflow
+
+    write_json(ontology.to_json(), folder / "ontology.json")
+    if evaluation is not None:
+        write_json(evaluation.as_dict(), folder / "evaluation.json")
+    write_card(folder, fields, evaluation)
+    write_mlflow(folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask())
+    return write_manifest(folder, fields)
+
+
+def label_entries(
+    names: Sequence[str],
+    cl_ids: Mapping[str, str],
+    ontology: Ontology,
+    n_cells: Sequence[int] | np.ndarray,
+    n_batches: Mapping[str, int],
+) -> list[dict[str, Any]]:
+    """`labels` of a manifest. n_cells: (n_labels,), 0 where unknown; n_batches: label to number of batches."""
+    return [
+        {
+            "label": name,
+            "cl_id": cl_ids[name],
+            "cl_name": ontology.name(cl_ids[name]),
+            "n_cells": int(n_cells[code]),
+            "n_batches": n_batches.get(name, 0),
+        }
+        for code, name in enumerate(names)
+    ]
+
+
+def gene_entry(genes: pd.DataFrame) -> dict[str, Any]:
+    """`genes` of a manifest. genes: columns gene_id, symbol."""
+    return {
+        "n": len(genes),
+        "id_column": "gene_ids",
+        "has_ids": bool((genes["gene_id"] != "").all()),
+        "has_symbols": bool((genes["symbol"] != "").all()),
+    }
