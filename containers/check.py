@@ -1,7 +1,7 @@
 #!/opt/venv/bin/python
 """Imports everything that the steps use, and says in which version; fails where something is missing.
 
-cellscribe-check [train]
+cellscribe-check [train [cuda]]
 """
 
 import importlib
@@ -50,10 +50,22 @@ def main() -> None:
     for package, module in (BASE | (TRAIN if "train" in sys.argv[1:] else {})).items():
         importlib.import_module(module)
         print(f"{package} {metadata.version(package)}")
+    if "cuda" in sys.argv[1:]:
+        check_cuda()
     for command in COMMANDS:
         if not shutil.which(command):
             raise SystemExit(f"error: there is no {command} on the PATH")
     print(subprocess.run(["aws", "--version"], check=True, capture_output=True, text=True).stdout.strip())
+
+
+def check_cuda() -> None:
+    """Stop at a PyTorch that was built for CPUs alone; say whether a GPU is there."""
+    import torch
+
+    if not torch.version.cuda:
+        raise SystemExit("error: this PyTorch is without CUDA; build the image with TORCH_INDEX=locked")
+    seen = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU is seen here"
+    print(f"CUDA {torch.version.cuda}: {seen}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ def meanings() {
 }
 
 def closeRun(outdir, mode) {
-    def failures = failedTasks(file("${outdir}/pipeline_info/trace.txt"), workflow.stats.failedCount).collect { row ->
+    def trace    = traceFile(outdir)
+    def failures = failedTasks(trace, workflow.stats.failedCount).collect { row ->
         [
             sample : row.tag == '-' ? '' : row.tag,
             step   : row.process.tokenize(':').last(),
@@ -29,8 +30,17 @@ def closeRun(outdir, mode) {
         ]
     }
     writeFailures(file("${outdir}/summary/failures.tsv"), failures)
+    if (outdir.contains('://') && trace.exists()) {
+        trace.copyTo(file("${outdir}/pipeline_info/trace.txt"))
+    }
     def whole = workflow.success && !failures
     println(whole ? doneText(outdir, mode) : failedText(outdir, failures))
+}
+
+// Where nextflow.config has the trace written: beside the run, where the results go to a bucket.
+def traceFile(outdir) {
+    def beside = "${workflow.launchDir}/.nextflow/trace-${outdir.replaceAll('[^A-Za-z0-9]+', '-')}.txt"
+    return file(outdir.contains('://') ? beside : "${outdir}/pipeline_info/trace.txt")
 }
 
 // The last try of each task that never ended well. The trace is written by a thread of its own: it is given time to

@@ -64,7 +64,9 @@ def test_slurm_is_told_account_partition_memory_and_the_gpu_of_the_step_that_use
     assert not [line for line in found["CHECK_INPUT"] if "gpu" in line]
 
 
-@pytest.mark.parametrize(("engine", "flag"), [("docker", "--gpus all"), ("singularity", "--nv")])
+@pytest.mark.parametrize(
+    ("engine", "flag"), [("docker", "--gpus all"), ("singularity", "--nv"), ("apptainer", "--nv")]
+)
 def test_an_engine_is_told_of_the_gpu_in_its_own_words_for_the_step_that_uses_one(
     launch: Launch, programs: Any, engine: str, flag: str
 ) -> None:
@@ -78,6 +80,29 @@ def test_an_engine_is_told_of_the_gpu_in_its_own_words_for_the_step_that_uses_on
     }
     assert flag in found["TRAIN"] and "-cuda" in found["TRAIN"]
     assert flag not in found["CHECK_INPUT"] and "-cuda" not in found["CHECK_INPUT"]
+    if engine != "docker":
+        assert "--no-home" in found["CHECK_INPUT"] and "--pid -B " in found["CHECK_INPUT"]
+
+
+@pytest.mark.parametrize("engine", ["singularity", "apptainer"])
+def test_an_image_file_is_used_where_it_lies(launch: Launch, programs: Any, engine: str) -> None:
+    programs(engine, ENGINE)
+    image = launch.write("cellscribe.sif", "")
+    launch.write("reference.h5ad", "no more than a name")
+    run = launch.run(*f"-stub-run -profile {engine} --container_run {image} {TRAIN}".split())
+    assert run.returncode == 0, run.output
+    text = wrappers(launch.folder)["CHECK_INPUT"]
+    assert re.search(rf"{engine} exec .* {image} ", text)
+
+
+def test_a_failure_is_listed_where_the_results_go_to_another_file_system(launch: Launch) -> None:
+    launch.write("bad.h5ad", "this is no HDF5 file")
+    results = f"file://{launch.folder}/results"
+    run = launch.run("--input", "bad.h5ad", "--outdir", results)
+    assert run.returncode != 0
+    (failure,) = run.table("summary/failures.tsv")
+    assert (failure["sample"], failure["exit_code"]) == ("bad", "3") and "HDF5" in failure["message"]
+    assert "FAILED" in {row["status"] for row in run.table("pipeline_info/trace.txt")}
 
 
 def test_memory_starts_from_the_size_of_a_file_and_from_a_fixed_one_for_a_folder_and_no_secret_is_written(

@@ -165,6 +165,13 @@ def test_the_index_of_torch_and_flags_of_the_engine_are_passed_on(tmp_path: Path
     assert "--network host ." in given
 
 
+def test_the_image_for_gpus_is_made_with_cuda_whatever_index_the_other_one_has(tmp_path: Path) -> None:
+    _, [cpu, cuda] = images(tmp_path, "build", "cpu", "cuda", TORCH_INDEX="https://example.org/cpu")
+    assert "TORCH_INDEX=https://example.org/cpu" in cpu
+    assert "TORCH_INDEX=locked" in cuda and "example.org" not in cuda
+    assert "RUN cellscribe-check train cuda " in stage("cuda"), "it stops at a PyTorch without CUDA"
+
+
 def test_push_sends_what_build_made(tmp_path: Path) -> None:
     built, _ = images(tmp_path, "build", "run", REGISTRY="registry.example/team")
     (tmp_path / "calls").unlink()

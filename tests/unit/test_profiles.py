@@ -33,6 +33,12 @@ PROFILES = [
     "awsbatch,gpu",
     "awsbatch,arm",
     "awsbatch,fusion",
+    "awsbatch,gpu,fusion",
+    "test,podman",
+    "test,apptainer",
+    "test,charliecloud",
+    "docker,gpu,test",
+    "singularity,slurm",
 ]
 
 pytestmark = pytest.mark.skipif(not NEXTFLOW.exists(), reason="there is no .tools/bin/nextflow")
@@ -136,6 +142,11 @@ def test_a_failed_sample_is_passed_over_and_another_failure_ends_the_run(profile
     assert found["process.errorStrategy"].endswith("? 'retry' : 'finish' }")
     assert found["process.withLabel:per_sample.errorStrategy"].endswith("? 'retry' : 'ignore' }")
     assert found["workflow.failOnIgnore"] == "true"
+
+
+@pytest.mark.parametrize("profiles", ["docker,gpu,test", "singularity,slurm"])
+def test_the_order_of_profiles_does_not_matter(profiles: str) -> None:
+    assert settings(profiles) == settings(",".join(reversed(profiles.split(","))))
 
 
 def test_fusion_needs_no_more_than_its_profile_beside_awsbatch() -> None:
