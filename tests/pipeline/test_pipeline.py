@@ -19,6 +19,8 @@ from cellscribe.contract import OutputNames
 
 SAMPLE_FILES = [
     "annotated.h5ad",
+    "clusters.tsv",
+    "de.tsv.gz",
     "markers.tsv",
     "predictions.tsv.gz",
     "qc.json",
