@@ -24,7 +24,7 @@ def measure(path: Path, model_folder: Path) -> list[dict[str, object]]:
     """Scores of every classifier of the model on one labelled file."""
     import numpy as np
 
-    from cellscribe.annotation import decide
+    from cellscribe.answer import decide
     from cellscribe.contract import UNASSIGNED
     from cellscribe.h5ad_input import read_h5ad
     from cellscribe.mapping import map_cells

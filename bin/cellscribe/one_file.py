@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from cellscribe import genes as gene_names
 from cellscribe.annotation import annotate_cells, write_annotated
+from cellscribe.answer import answer_cells
 from cellscribe.cli import log, warn
 from cellscribe.contract import OutputNames
 from cellscribe.counts import GENE_EXPRESSION
@@ -92,12 +93,9 @@ def annotate_file(
         use_gpu=use_gpu,
     )
     annotation = annotate_cells(
-        mapping,
-        model,
+        answer_cells(mapping, model, classifier=classifier, model_url=model_url),
         counts.obs.index,
         OutputNames(key),
-        classifier=classifier,
-        model_url=model_url,
         seed=seed,
         pipeline_version=pipeline_version,
     )

@@ -21,6 +21,7 @@ from small_model import (
 )
 
 from cellscribe import annotation as annotate
+from cellscribe.answer import coarser, decide
 from cellscribe.contract import REASONS, UNASSIGNED, OutputNames
 from cellscribe.counts_file import open_counts
 from cellscribe.errors import InputError
@@ -67,7 +68,7 @@ def mapped(n_model_counts, n_silent_counts=0):
 
 
 def decided(rules, probabilities, quantile=0.5, counts=1000, silent=0):
-    result = annotate.decide(
+    result = decide(
         rules,
         np.array([probabilities]),
         None if quantile is None else np.array([quantile], dtype=np.float32),
@@ -127,7 +128,7 @@ def test_models_without_a_reference_never_say_far(rules):
 
 def test_each_reason_is_in_the_contract(rules):
     rng = np.random.default_rng(0)
-    result = annotate.decide(
+    result = decide(
         rules, rng.dirichlet(np.full(5, 0.6), 500), rng.random(500), mapped(rng.integers(0, 500, 500))
     )
     assert set(result.reason) == set(REASONS)
@@ -141,7 +142,7 @@ def test_levels_never_contradict_the_label(rules):
     probabilities = np.random.default_rng(0).dirichlet(np.full(5, 0.5), 400)
     best = probabilities.argmax(axis=1)
     for name, parents in (("broad", BROAD), ("lineage", LINEAGE)):
-        coarse, uncertainty = annotate.coarser(rules, probabilities)[name]
+        coarse, uncertainty = coarser(rules, probabilities)[name]
         assert coarse.tolist() == [parents[LABELS[i]] for i in best]
         assert (uncertainty <= 1 - probabilities.max(axis=1) + 1e-9).all()
         assert (uncertainty >= 0).all()
@@ -155,7 +156,7 @@ def test_a_level_of_one_branch_is_certain_and_not_less_than_that(rules):
         manifest={"levels": [{"name": "all", "labels": dict.fromkeys(LABELS, "cell")}]},
     )
     probabilities = np.random.default_rng(0).dirichlet(np.full(5, 0.5), 2000)
-    _, uncertainty = annotate.coarser(one, probabilities)["all"]
+    _, uncertainty = coarser(one, probabilities)["all"]
     assert uncertainty.min() >= 0 and uncertainty.max() < 1e-9
 
 

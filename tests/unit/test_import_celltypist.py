@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from small_model import CL_IDS, simulate, small_counts, write_cl_map, write_reference
 
 from cellscribe.annotation import annotate_cells
+from cellscribe.answer import answer_cells
 from cellscribe.contract import OutputNames
 from cellscribe.counts_file import open_counts
 from cellscribe.errors import ModelFetchError
@@ -68,7 +69,7 @@ def test_labels_and_probabilities_are_celltypists(tmp_path, labels):
     mapping = map_cells(cells, model)
     truth = expected(classifier, scaler, simulate(90, seed=1).X, np.ones(300, dtype=bool))
     np.testing.assert_allclose(expit(mapping.logistic_scores), truth, atol=1e-4)
-    annotation = annotate_cells(mapping, model, cells.obs.index, OutputNames.of())
+    annotation = annotate_cells(answer_cells(mapping, model), cells.obs.index, OutputNames.of())
     assert (
         annotation.obs["cxg_cell_type_predicted"].tolist()
         == classifier.classes_[truth.argmax(axis=1)].tolist()
