@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cellscribe.cli import SETTINGS, common_options, exit_codes, path_in, path_out
+from cellscribe.cli import ENV_MANAGERS, SETTINGS, common_options, exit_codes, path_in, path_out, trust_option
 
 share = click.FloatRange(0, 1)
 
@@ -58,6 +58,13 @@ share = click.FloatRange(0, 1)
     "--model-sha256",
     default="",
     help="What the model must have; with it, one that is kept is not downloaded.",
+)
+@trust_option
+@click.option(
+    "--mlflow-env-manager",
+    type=click.Choice(ENV_MANAGERS),
+    default="virtualenv",
+    help="Where the code of a model made by others runs: in an environment that MLflow makes for it, or in this one.",
 )
 @click.option("--min-gene-overlap", type=share, default=0.5, help="Stop where fewer of its genes are there.")
 @click.option("--warn-gene-overlap", type=share, default=0.8, help="Warn where fewer of its genes are there.")

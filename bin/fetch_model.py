@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cellscribe.cli import SETTINGS, common_options, exit_codes, log, path_in, path_out
+from cellscribe.cli import SETTINGS, common_options, exit_codes, log, path_in, path_out, trust_option
 
 
 @click.command(context_settings=SETTINGS)
@@ -23,6 +23,7 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, log, path_in, p
 @click.option(
     "--sha256", default="", help="What the archive, or the model's manifest.json, must have; empty for any."
 )
+@trust_option
 @common_options
 @exit_codes
 def main(
@@ -30,13 +31,14 @@ def main(
     output_folder: Path,
     archives_folder: Path | None,
     sha256: str,
+    trust_model_code: bool,
     cpus: int,
     pipeline_version: str,
 ) -> None:
-    """Check that a model is whole and holds no code to be run, and keep it by its sha256."""
+    """Check that a model is whole and holds no code that is not trusted, and keep it by its sha256."""
     from cellscribe.model.store import fetch_model, note_archive
 
-    kept = fetch_model(model, output_folder, sha256)
+    kept = fetch_model(model, output_folder, sha256, trust_model_code=trust_model_code)
     if archives_folder is not None:
         note_archive(model, kept, archives_folder)
     log(f"the model is whole: {kept}")

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cellscribe.annotation import annotate_cells, write_annotated
 from cellscribe.check_input import name_of
 from cellscribe.cli import log
 from cellscribe.contract import OutputNames
 from cellscribe.convert import ConvertOptions, run_convert
+from cellscribe.counts_file import CountsFile, open_counts
+from cellscribe.foreign import PredictOptions, answer_prediction, predict_cells
+from cellscribe.model.foreign import is_foreign
 from cellscribe.model.model import Model
 from cellscribe.obtain import obtained_model
 from cellscribe.one_file import annotate_file
@@ -36,6 +40,8 @@ class OneOptions:
     model_cache_dir: Path = Path(".models_cache")
     model_sha256: str = ""
     use_gpu: bool = True
+    trust_model_code: bool = False
+    mlflow_env_manager: str = "virtualenv"
     classifier: str = "default"
     organism: str = "Homo sapiens"
     min_gene_overlap: float = 0.5
@@ -50,38 +56,86 @@ class OneOptions:
 def annotate_one(options: OneOptions) -> dict[str, Any]:
     """Write the annotated file; returns what annotation.json holds. Raises what the pipeline's steps raise."""
     names = OutputNames.of(options.annotation_prefix, options.annotation_type, options.run_name or "")
-    with (
-        obtained_model(
-            options.model_url,
-            sha256=options.model_sha256,
-            cache=options.model_cache_dir,
-            use_cache=options.use_model_cache,
-        ) as model,
-        _cells(options) as (cells, as_given),
-    ):
+    with obtained_model(
+        options.model_url,
+        sha256=options.model_sha256,
+        cache=options.model_cache_dir,
+        use_cache=options.use_model_cache,
+        trust_model_code=options.trust_model_code,
+    ) as model:
+        if is_foreign(model):
+            return _annotate_by_others(options, model, names)
+        with _cells(options) as (cells, as_given):
+            log(f"Naming the cells of {options.query} with {options.model_url}")
+            return annotate_file(
+                cells,
+                options.output,
+                Model(model),
+                key=names.key,
+                counts_layer=options.counts_layer if as_given else None,
+                gene_column=options.gene_column_name,
+                classifier=options.classifier,
+                organism=options.organism,
+                use_gpu=options.use_gpu,
+                model_url=options.model_url,
+                min_gene_overlap=options.min_gene_overlap,
+                warn_gene_overlap=options.warn_gene_overlap,
+                seed=options.seed,
+                pipeline_version=options.pipeline_version,
+            )
+
+
+def _annotate_by_others(options: OneOptions, model: Path, names: OutputNames) -> dict[str, Any]:
+    """As the pipeline does it: the code gets a file whose X holds the counts, wherever they were found."""
+    with _cells(options, always_read=True) as (path, _):
         log(f"Naming the cells of {options.query} with {options.model_url}")
-        return annotate_file(
+        cells = open_counts(path)
+        prediction = predict_cells(
             cells,
-            options.output,
-            Model(model),
-            key=names.key,
-            counts_layer=options.counts_layer if as_given else None,
-            gene_column=options.gene_column_name,
-            classifier=options.classifier,
-            organism=options.organism,
-            use_gpu=options.use_gpu,
-            model_url=options.model_url,
-            min_gene_overlap=options.min_gene_overlap,
-            warn_gene_overlap=options.warn_gene_overlap,
+            path,
+            model,
+            PredictOptions(
+                classifier=options.classifier,
+                organism=options.organism,
+                gene_column_name=options.gene_column_name,
+                use_gpu=options.use_gpu,
+                mlflow_env_manager=options.mlflow_env_manager,
+                trust_model_code=options.trust_model_code,
+                seed=options.seed,
+            ),
+        )
+        annotation = annotate_cells(
+            answer_prediction(prediction, options.model_url),
+            cells.obs.index,
+            names,
             seed=options.seed,
             pipeline_version=options.pipeline_version,
         )
+        write_annotated(
+            options.query if _stays_as_given(options, cells) else path, annotation, options.output
+        )
+    log(f"{cells.n_obs:,} cells named, {annotation.info['unassigned']:,} left unassigned: {options.output}")
+    return annotation.info
+
+
+def _stays_as_given(options: OneOptions, cells: CountsFile) -> bool:
+    """Whether the answer can be added to the h5ad that was given: all its cells were read."""
+    if options.qc != "off" or find_input(options.query).kind != "h5ad":
+        return False
+    import h5py
+    from anndata.io import read_elem
+
+    with h5py.File(options.query, "r") as file:
+        return len(read_elem(file["obs"])) == cells.n_obs
 
 
 @contextmanager
-def _cells(options: OneOptions) -> Iterator[tuple[Path, bool]]:
-    """The cells as one h5ad, and whether that is the file as it was given: an h5ad without quality control."""
-    if options.qc == "off" and find_input(options.query).kind == "h5ad":
+def _cells(options: OneOptions, *, always_read: bool = False) -> Iterator[tuple[Path, bool]]:
+    """The cells as one h5ad, and whether that is the file as it was given: an h5ad without quality control.
+
+    always_read: give a counts file of ours all the same.
+    """
+    if not always_read and options.qc == "off" and find_input(options.query).kind == "h5ad":
         yield options.query, True
         return
     with tempfile.TemporaryDirectory() as scratch:

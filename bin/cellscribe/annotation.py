@@ -7,7 +7,7 @@ import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,12 @@ from cellscribe.counts_file import CountsFile, open_counts
 from cellscribe.errors import InputError
 from cellscribe.io import atomic_path, plain_columns, write_json, write_table
 from cellscribe.mapping import Mapping, read_mapping
+from cellscribe.model.manifest import MANIFEST
 from cellscribe.model.model import Model
+
+if TYPE_CHECKING:
+    from cellscribe.foreign import Prediction
+    from cellscribe.model.foreign import ForeignModel
 
 FAR = 0.99
 
@@ -166,8 +171,12 @@ def annotate_cells(
         "model_sha256": answer.model["sha256"],
         "pipeline_version": pipeline_version,
         "parameters": json.dumps(info["parameters"], sort_keys=True),
-        "gene_overlap": answer.mapping["gene_overlap"],
-        "genes_matched_by": answer.mapping["genes_matched_by"],
+        # Which genes a model made by others looks at, only its code knows; older readers know no null.
+        **{
+            key: answer.mapping[key]
+            for key in ("gene_overlap", "genes_matched_by")
+            if answer.mapping[key] is not None
+        },
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "obs_keys": list(table.columns),
         "obsm_keys": list(obsm),
@@ -269,10 +278,9 @@ def run_annotate(
     pipeline_version: str = "unknown",
 ) -> None:
     """Annotate a mapped sample: annotated.h5ad, predictions.tsv.gz and annotation.json (docs/outputs.md)."""
-    cells, mapping, model = open_counts(counts), read_mapping(mapping_path), Model(model_folder)
-    check_same(cells, mapping, model, mapping_path)
+    cells = open_counts(counts)
     annotation = annotate_cells(
-        answer_cells(mapping, model, classifier=classifier, model_url=model_url),
+        sample_answer(cells, mapping_path, model_folder, classifier=classifier, model_url=model_url),
         cells.obs.index,
         names,
         seed=seed,
@@ -289,21 +297,50 @@ def run_annotate(
     )
 
 
-def check_same(cells: CountsFile, mapping: Mapping, model: Model, path: Path) -> None:
+def sample_answer(
+    cells: CountsFile,
+    mapping_path: Path,
+    model_folder: Path,
+    *,
+    classifier: str = "default",
+    model_url: str = "",
+) -> Answer:
+    """What a model says of a sample's cells by their mapping, as MAP wrote it or, for a model made by others, PREDICT.
+
+    Raises InputError where the mapping is of other cells or of another model.
+    """
+    if (Path(model_folder) / MANIFEST).is_file():
+        mapping, model = read_mapping(mapping_path), Model(model_folder)
+        check_same(cells, mapping, model, mapping_path)
+        return answer_cells(mapping, model, classifier=classifier, model_url=model_url)
+    # Here, as models carry this file into environments that have no use for those.
+    from cellscribe.foreign import answer_prediction, read_prediction_mapping
+    from cellscribe.model.foreign import open_foreign
+
+    prediction = read_prediction_mapping(mapping_path)
+    check_same(cells, prediction, open_foreign(model_folder), mapping_path)
+    return answer_prediction(prediction, model_url)
+
+
+def check_same(
+    cells: CountsFile, mapping: Mapping | Prediction, model: Model | ForeignModel, path: Path
+) -> None:
     """Raises InputError where the mapping is of other cells or of another model."""
-    if len(mapping.n_model_counts) != cells.n_obs:
+    if mapping.n_obs != cells.n_obs:
         raise InputError(
-            f"the mapping has {len(mapping.n_model_counts):,} cells, the counts have {cells.n_obs:,}",
-            "Run map.py again on these counts.",
+            f"the mapping has {mapping.n_obs:,} cells, the counts have {cells.n_obs:,}",
+            "Run map.py, or predict.py for a model made by others, again on these counts.",
             file=path,
         )
     if mapping.barcodes is not None and list(mapping.barcodes) != list(cells.obs.index):
         raise InputError(
             "the mapping is of other cells than the counts, or in another order",
-            "Run map.py again on these counts.",
+            "Run map.py, or predict.py for a model made by others, again on these counts.",
             file=path,
         )
     if mapping.info["model_sha256"] != model.sha256:
         raise InputError(
-            f"the mapping was made with another model than '{model.name}'", "Run map.py again.", file=path
+            f"the mapping was made with another model than '{model.name}'",
+            "Run map.py, or predict.py for a model made by others, again.",
+            file=path,
         )

@@ -14,6 +14,11 @@ from cellscribe.model.model import Model
 from cellscribe.model.neighbours import place_on
 from cellscribe.model.ontology import Ontology, descendants, nearest_safe_ancestor
 
+NOT_CALIBRATED = (
+    "The uncertainty is {}'s own and was not calibrated: read it as an order of the cells, not as the chance of being "
+    "wrong."
+)
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -178,7 +183,4 @@ def calibration_warnings(model: Model, classifier: str) -> list[str]:
     if model.is_calibrated(classifier):
         return []
     program = model.manifest.get("source", {}).get("program", "another program")
-    return [
-        f"The uncertainty is {program}'s own and was not calibrated: read it as an order of the cells, not as the "
-        "chance of being wrong."
-    ]
+    return [NOT_CALIBRATED.format(program)]

@@ -55,6 +55,11 @@ class Mapping:
     info: dict[str, Any]
     barcodes: pd.Index | None = None
 
+    @property
+    def n_obs(self) -> int:
+        """Cells."""
+        return len(self.n_model_counts)
+
 
 def check_organism(model: Model, given: str, seen: str) -> None:
     """Raises ModelMismatchError where the sample is of another organism than the model.

@@ -17,8 +17,8 @@ from urllib.error import URLError
 from cellscribe.catalogue import NotInCatalogueError, find_entry, read_catalogue
 from cellscribe.cli import log
 from cellscribe.errors import InputError, ModelFetchError
-from cellscribe.model.manifest import MANIFEST, file_sha256, model_sha256, verify_model
-from cellscribe.model.store import fetch_model, note_archive
+from cellscribe.model.manifest import file_sha256
+from cellscribe.model.store import check_identity, fetch_model, note_archive
 from cellscribe.places import is_uri
 from cellscribe.progress import progress
 
@@ -29,28 +29,34 @@ _CHUNK = 2**20
 
 @contextmanager
 def obtained_model(
-    named: str, *, sha256: str = "", cache: Path = Path(".models_cache"), use_cache: bool = True
+    named: str,
+    *,
+    sha256: str = "",
+    cache: Path = Path(".models_cache"),
+    use_cache: bool = True,
+    trust_model_code: bool = False,
 ) -> Iterator[Path]:
     """Give the verified folder of the model `named`: a name of the catalogue, a folder, an archive or an address.
 
-    sha256: what the archive or the model's manifest.json must have. A folder is used where it lies; what an archive
+    sha256: what the archive or the model (`identify_model`) must have. trust_model_code: whether it may be one made by
+    others, whose code is run later. A folder is used where it lies; what an archive
     holds is kept at `cache`/<model's sha256>, and taken from there when it is asked for again; without `use_cache` it
     is kept nowhere. Raises ModelFetchError, and InputError for a name that is not in the catalogue.
     """
     source, wanted = _place(named, sha256)
     if not is_uri(source) and Path(source).is_dir():
-        _check_folder(Path(source), wanted)
+        check_identity(Path(source), wanted, trust_model_code=trust_model_code)
         yield Path(source)
         return
     with tempfile.TemporaryDirectory() as scratch:
         store = cache if use_cache else Path(scratch) / "models"
         # An archive of this disk is read again each time, as only what it holds tells which model it is.
         known = wanted if is_uri(source) else wanted or _sha256_of(Path(source))
-        model = _kept(store, known)
+        model = _kept(store, known, trust_model_code)
         if model is None:
             archive = _download(source, Path(scratch)) if is_uri(source) else Path(source)
             log(f"Unpacking and verifying {archive.name}")
-            model = fetch_model(archive, store, wanted)
+            model = fetch_model(archive, store, wanted, trust_model_code=trust_model_code)
             note_archive(archive, model, store)
             if is_uri(source) and not wanted and use_cache:
                 log(f"Nothing is downloaded again with --model-sha256 {model.name}")
@@ -73,31 +79,21 @@ def _place(named: str, sha256: str) -> tuple[str, str]:
     return entry.source, (sha256 or entry.sha256).lower()
 
 
-def _check_folder(folder: Path, wanted: str) -> None:
-    verify_model(folder)
-    if wanted and wanted != (seen := model_sha256(folder)):
-        raise ModelFetchError(
-            f"expected sha256 {wanted}, but its {MANIFEST} has {seen}",
-            "If this is the model you mean, give its sha256; else fetch the right one.",
-            file=folder,
-        )
-
-
 def _sha256_of(path: Path) -> str:
     return file_sha256(path) if path.is_file() else ""
 
 
-def _kept(store: Path, sha256: str) -> Path | None:
+def _kept(store: Path, sha256: str, trust_model_code: bool) -> Path | None:
     """The whole model in `store` that has this sha256, or that came from the archive that has it."""
     note = store / f"{sha256}.archive"
     folder = store / (note.read_text().strip() if sha256 and note.is_file() else sha256)
-    if not sha256 or not (folder / MANIFEST).is_file():
+    if not sha256 or not folder.is_dir():
         return None
     try:
-        verify_model(folder)
-    except ModelFetchError:
+        check_identity(folder, folder.name, trust_model_code=trust_model_code)
+    except (ModelFetchError, InputError):
         return None
-    return folder if model_sha256(folder) == folder.name else None
+    return folder
 
 
 def _download(url: str, folder: Path) -> Path:

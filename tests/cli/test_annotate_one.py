@@ -10,11 +10,13 @@ import anndata
 import click
 import pytest
 from click.testing import CliRunner
+from foreign_model import make_foreign_model
 from small_model import simulate, small_model
 
 from cellscribe import annotation as annotate
 from cellscribe.errors import ModelFetchError
 from cellscribe.model.archive import pack_model
+from cellscribe.model.foreign import content_sha256
 from cellscribe.model.manifest import model_sha256, verify_model, write_manifest
 from cellscribe.obtain import obtained_model
 
@@ -33,6 +35,7 @@ THEIRS = {
     "classifier": (("--classifier",), "default"),
     "organism": (("--organism",), "Homo sapiens"),
     "model_cache_dir": (("--model-cache-dir",), ".models_cache"),
+    "mlflow_env_manager": (("--mlflow-env-manager",), "virtualenv"),
 }
 
 
@@ -150,3 +153,28 @@ def test_a_model_of_known_content_is_downloaded_once(tmp_path, monkeypatch):
     (tmp_path / "cache" / known / "genes.tsv").write_text("")
     with pytest.raises(ModelFetchError, match="could not be downloaded"):
         sha256_of(place, sha256=known)
+
+
+def test_a_model_made_by_others_names_the_cells_only_where_it_is_trusted(command, query, tmp_path):
+    trace = tmp_path / "trace"
+    pack = shutil.make_archive("theirs", "zip", make_foreign_model(tmp_path / "m", trace=trace))
+    asked = (query, "-m", pack, "-o", "out.h5ad", "--mlflow-env-manager", "local", "-n", "day1")
+    refused = run(command, *asked)
+    assert refused.exit_code == 6 and "--trust_model_code" in refused.output
+    assert not trace.exists() and not Path("out.h5ad").exists()
+
+    result = run(command, *asked, "--trust-model-code")
+    assert result.exit_code == 0, result.output
+    assert trace.exists()
+    before, after = anndata.read_h5ad(query), anndata.read_h5ad("out.h5ad")
+    assert (before.X != after.X).nnz == 0 and list(before.var_names) == list(after.var_names)
+    key = "cxg_cell_type_day1"
+    right = after.obs[f"{key}_predicted"].astype(str) == before.obs["cell_type"].astype(str)
+    assert right.mean() > 0.9
+    assert {key, f"{key}_umap", f"X_{key}_umap"} <= set(after.obsm)
+    assert after.uns[f"{key}_predictions"]["model_url"] == pack
+
+    # What is kept is kept by what it holds, and is not trusted another time.
+    kept = [folder for folder in Path(".models_cache").iterdir() if folder.is_dir()]
+    assert [folder.name for folder in kept] == [content_sha256(kept[0])]
+    assert run(command, *asked, "--overwrite").exit_code == 6

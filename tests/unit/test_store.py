@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import pickle
 import re
 import struct
+import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import pytest
 from model_maker import make_model
 
 from cellscribe.errors import InputError, ModelFetchError
+from cellscribe.model.foreign import content_sha256
 from cellscribe.model.manifest import MANIFEST, file_sha256, model_sha256, verify_model
 from cellscribe.model.store import Limits, fetch_model
 
@@ -337,7 +340,118 @@ def test_an_mlflow_model_by_others_is_told_apart(tmp_path: Path, store: Path, pa
     for name in ("MLmodel", "conda.yaml", "python_model.pkl"):
         (other / name).write_text(name)
     source = pack_tar(other, tmp_path / "m.tgz", "other") if packed else other
-    refused(source, store, "made by others")
+    refused(source, store, "made by others.*run its code")
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """A model made by others, whose pickle leaves a trace where it is read."""
+    folder = tmp_path / "theirs"
+    (folder / "artifacts").mkdir(parents=True)
+    (folder / "MLmodel").write_text("flavors:\n  python_function: {python_model: python_model.pkl}\n")
+    (folder / "artifacts" / "model.pt").write_bytes(b"weights")
+    (folder / "python_model.pkl").write_bytes(pickle.dumps(Trace(str(tmp_path / "evil"))))
+    return folder
+
+
+class Trace:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_a_trusted_model_by_others_is_kept_by_what_it_holds_whatever_way_it_comes(
+    tmp_path: Path, theirs: Path, store: Path, pack: Callable[[Path, Path], Path]
+) -> None:
+    kept = fetch_model(pack(theirs, tmp_path), store, trust_model_code=True)
+    assert kept == store / content_sha256(theirs)
+    assert sorted(p.relative_to(kept).as_posix() for p in kept.rglob("*") if p.is_file()) == [
+        "MLmodel",
+        "artifacts/model.pt",
+        "python_model.pkl",
+    ]
+    assert not (tmp_path / "evil").exists()
+
+
+def test_what_names_a_model_by_others_can_be_counted_with_sha256sum(theirs: Path) -> None:
+    counted = subprocess.run(
+        "find * -type f | LC_ALL=C sort | xargs sha256sum | sha256sum",
+        shell=True,
+        cwd=theirs,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert counted.stdout.split()[0] == content_sha256(theirs)
+
+
+def test_other_content_under_the_same_name_is_another_model(
+    tmp_path: Path, theirs: Path, store: Path
+) -> None:
+    first = fetch_model(pack_zip(theirs, tmp_path / "m.zip"), store, trust_model_code=True)
+    (theirs / "artifacts" / "model.pt").write_bytes(b"others")
+    second = fetch_model(pack_zip(theirs, tmp_path / "m.zip"), store, trust_model_code=True)
+    assert first != second
+    assert (second / "artifacts" / "model.pt").read_bytes() == b"others"
+
+
+def test_a_model_by_others_is_held_to_a_given_sha256(tmp_path: Path, theirs: Path, store: Path) -> None:
+    archive = pack_zip(theirs, tmp_path / "m.zip")
+    for sha256 in (file_sha256(archive), content_sha256(theirs)):
+        assert fetch_model(archive, store, sha256, trust_model_code=True).is_dir()
+    with pytest.raises(ModelFetchError, match="all that it holds has"):
+        fetch_model(archive, store, "0" * 64, trust_model_code=True)
+
+
+def test_a_model_by_others_that_was_trusted_once_is_refused_without_it(theirs: Path, store: Path) -> None:
+    kept = fetch_model(theirs, store, trust_model_code=True)
+    with pytest.raises(ModelFetchError, match="run its code") as caught:
+        fetch_model(kept, store)
+    assert "--trust_model_code" in caught.value.todo
+
+
+def test_a_damaged_copy_of_a_model_by_others_is_replaced(theirs: Path, store: Path, capsys) -> None:
+    kept = fetch_model(theirs, store, trust_model_code=True)
+    (kept / "artifacts" / "model.pt").write_bytes(b"damaged")
+    assert fetch_model(theirs, store, trust_model_code=True) == kept
+    assert (kept / "artifacts" / "model.pt").read_bytes() == b"weights"
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_a_trusted_archive_gets_no_file_out_of_its_folder_and_no_link(
+    tmp_path: Path, theirs: Path, store: Path
+) -> None:
+    outside = zip_with(theirs, tmp_path / "m.zip", ("../evil", b"x"))
+    refused(outside, store, "leads out of the model", trust_model_code=True)
+    linked = tar_with(theirs, tmp_path / "m.tgz", tar_member("tiny/link", tarfile.SYMTYPE, "/etc/passwd"))
+    refused(linked, store, "is a link", trust_model_code=True)
+    (theirs / "out").symlink_to("/etc/passwd")
+    refused(theirs, store, "a link to '/etc/passwd'", trust_model_code=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("flavors: {sklearn: {}}", "no python_function flavour .*sklearn"),
+        ("- a list", "no python_function flavour .*none"),
+        ("flavors: [", "no YAML"),
+        ("flavors: !!python/object/apply:os.system ['touch evil']", "no YAML"),
+        ("x" * 2**21, "MLmodel has 2,097,152 bytes"),
+    ],
+)
+def test_what_mlflow_could_not_predict_with_is_told(
+    theirs: Path, store: Path, text: str, pattern: str
+) -> None:
+    (theirs / "MLmodel").write_text(text)
+    refused(theirs, store, pattern, trust_model_code=True)
+
+
+def test_a_model_of_ours_that_is_trusted_is_verified_all_the_same(model: Path, store: Path) -> None:
+    (model / "genes.tsv").write_text("changed!!")
+    refused(model, store, "was changed", trust_model_code=True)
 
 
 def test_two_models_in_one_archive_are_named(tmp_path: Path, model: Path, store: Path) -> None:

@@ -85,6 +85,13 @@ def build_ontology(cl_ids: Sequence[str]) -> Ontology:
     return Ontology(terms, frozenset(curated & wanted))
 
 
+def is_term(cl_id: str) -> bool:
+    """Whether the Cell Ontology has a term of this id."""
+    from cellxgene_ontology_guide.ontology_parser import OntologyParser
+
+    return bool(cl_id) and OntologyParser().is_valid_term_id(cl_id)
+
+
 def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -> dict[str, str]:
     """The Cell Ontology id of each label: as given, else by name or exact synonym, else "".
 

@@ -21,11 +21,13 @@ from typing import IO, Any
 
 from cellscribe.cli import warn
 from cellscribe.errors import InputError, ModelFetchError
+from cellscribe.model.foreign import MLMODEL, content_sha256, is_foreign, read_mlmodel
 from cellscribe.model.manifest import (
     MANIFEST,
     file_sha256,
     list_files,
     model_sha256,
+    plain_files,
     read_manifest,
     verify_model,
 )
@@ -95,12 +97,18 @@ class _Budget:
 
 
 def fetch_model(
-    source: Path, destination: Path, sha256: str | None = None, *, limits: Limits | None = None
+    source: Path,
+    destination: Path,
+    sha256: str | None = None,
+    *,
+    trust_model_code: bool = False,
+    limits: Limits | None = None,
 ) -> Path:
     """Put the model `source` at `destination`/<model sha256>/, verified; return that folder.
 
     source: a folder or an archive (zip, tar.gz, tar) on the local disk. sha256: if given, what the archive or
-    the model's manifest.json must have. Nothing is left in `destination` unless all is well, and a folder
+    the model (`identify_model`) must have. trust_model_code: whether an MLflow model made by others, whose code is run
+    later, may be fetched too. Nothing is left in `destination` unless all is well, and a folder
     that is there already is kept if it is whole. Raises ModelFetchError (InputError for a wrong `sha256`).
     """
     source, destination = Path(source), Path(destination)
@@ -110,20 +118,16 @@ def fetch_model(
         with _workspace(destination) as work:
             if source.is_dir():
                 model, seen = work / "model", {}
-                _copy_folder(source, model)
+                _copy_folder(source, model, trust_model_code)
             else:
-                model = _unpack(source, work, limits or Limits())
+                model = _unpack(source, work, limits or Limits(), trust_model_code)
                 seen = {"the archive": file_sha256(source)}
-            seen[f"its {MANIFEST}"] = identity = model_sha256(model)
+            what, identity = _told_by(model)
+            seen[what] = identity
             if wanted and wanted not in seen.values():
-                raise ModelFetchError(
-                    f"expected sha256 {wanted}, but "
-                    + ", ".join(f"{what} has {value}" for what, value in seen.items()),
-                    "If this is the model you mean, give its sha256; else fetch the right one.",
-                    file=source,
-                )
+                raise _other_sha256(wanted, seen, source)
             try:
-                verify_model(model)
+                _verify(model)
             except ModelFetchError as error:
                 # The temporary name would tell a user nothing.
                 if isinstance(error.file, Path) and error.file.is_relative_to(model):
@@ -132,6 +136,46 @@ def fetch_model(
             return _keep(model, destination / identity)
     except PermissionError as error:
         raise ModelFetchError(f"no permission: {error}", "Make it readable.", file=source) from None
+
+
+def identify_model(folder: Path) -> str:
+    """The sha256 that a model is known by, once it is verified: of its manifest.json or, of a model made by others,
+    of all that it holds (`content_sha256`). Raises ModelFetchError where it is not whole.
+    """
+    _verify(folder)
+    return _told_by(folder)[1]
+
+
+def check_identity(folder: Path, sha256: str | None, *, trust_model_code: bool = False) -> None:
+    """Check a model where it lies. Raises ModelFetchError as `fetch_model` does."""
+    wanted = _parse_sha256(sha256)
+    if is_foreign(folder) and not trust_model_code:
+        raise _no_manifest(folder, folder)
+    identity = identify_model(folder)
+    if wanted and wanted != identity:
+        raise _other_sha256(wanted, {_told_by(folder)[0]: identity}, folder)
+
+
+def _verify(folder: Path) -> None:
+    if is_foreign(folder):
+        read_mlmodel(folder)
+    else:
+        verify_model(folder)
+
+
+def _told_by(folder: Path) -> tuple[str, str]:
+    """What a model's sha256 is that of, in words, and the sha256 itself."""
+    if is_foreign(folder):
+        return "all that it holds", content_sha256(folder)
+    return f"its {MANIFEST}", model_sha256(folder)
+
+
+def _other_sha256(wanted: str, seen: dict[str, str], source: Path) -> ModelFetchError:
+    return ModelFetchError(
+        f"expected sha256 {wanted}, but " + ", ".join(f"{what} has {value}" for what, value in seen.items()),
+        "If this is the model you mean, give its sha256; else fetch the right one.",
+        file=source,
+    )
 
 
 def note_archive(source: Path, kept: Path, folder: Path) -> None:
@@ -166,7 +210,7 @@ def _keep(model: Path, target: Path) -> Path:
     """Rename a verified model to `target`; keep what another run put there first, if that is whole."""
     if target.exists():
         try:
-            verify_model(target)
+            check_identity(target, target.name, trust_model_code=is_foreign(model))
             return target
         except ModelFetchError as error:
             warn(f"the model kept at '{target}' was damaged and is replaced: {error.seen}")
@@ -177,23 +221,26 @@ def _keep(model: Path, target: Path) -> Path:
         if not target.exists():
             raise
         # Another run was faster; what it put there must be whole too.
-        verify_model(target)
+        check_identity(target, target.name, trust_model_code=is_foreign(model))
     return target
 
 
-def _copy_folder(source: Path, target: Path) -> None:
+def _copy_folder(source: Path, target: Path, trust_model_code: bool) -> None:
     """Copy a model folder's own files, links within it followed."""
-    if not (source / MANIFEST).is_file():
+    if is_foreign(source) and trust_model_code:
+        names = plain_files(source)
+    elif not (source / MANIFEST).is_file():
         raise _no_manifest(source, source)
-    names = list_files(source)
-    read_manifest(source)
-    for name in (MANIFEST, *names):
+    else:
+        names = [MANIFEST, *list_files(source)]
+        read_manifest(source)
+    for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target / name)
 
 
-def _unpack(archive: Path, work: Path, limits: Limits) -> Path:
-    """Unpack an archive below `work`; return the one folder that holds a manifest."""
+def _unpack(archive: Path, work: Path, limits: Limits, trust_model_code: bool) -> Path:
+    """Unpack an archive below `work`; return the one folder that holds a model."""
     unpacked = work / "unpacked"
     unpacked.mkdir()
     kind = _archive_kind(archive)
@@ -214,7 +261,7 @@ def _unpack(archive: Path, work: Path, limits: Limits) -> Path:
         raise ModelFetchError(
             f"the archive is truncated or damaged ({type(error).__name__}: {error})", _AGAIN, file=archive
         ) from None
-    return _model_root(unpacked, archive)
+    return _model_root(unpacked, archive, trust_model_code)
 
 
 def _archive_kind(path: Path) -> str:
@@ -349,11 +396,14 @@ def _write_member(stream: IO[bytes], name: str, target: Path, budget: _Budget) -
         raise _refused(budget.archive, name, "is both a file and a folder") from None
 
 
-def _model_root(unpacked: Path, archive: Path) -> Path:
-    if (unpacked / MANIFEST).is_file():
+def _model_root(unpacked: Path, archive: Path, trust_model_code: bool) -> Path:
+    def is_model(folder: Path) -> bool:
+        return (folder / MANIFEST).is_file() or (trust_model_code and is_foreign(folder))
+
+    if is_model(unpacked):
         return unpacked
     entries = sorted(unpacked.iterdir())
-    models = [entry for entry in entries if (entry / MANIFEST).is_file()]
+    models = [entry for entry in entries if is_model(entry)]
     if len(models) > 1:
         raise ModelFetchError(
             f"the archive holds {len(models)} models: {', '.join(entry.name for entry in models[:10])}",
@@ -373,11 +423,12 @@ def _model_root(unpacked: Path, archive: Path) -> Path:
 def _no_manifest(folder: Path, shown: Path) -> ModelFetchError:
     """Say what a folder without a manifest seems to be."""
     names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else [folder.name]
-    if "MLmodel" in names:
+    if MLMODEL in names:
         return ModelFetchError(
-            f"this is an MLflow model made by others (it holds MLmodel, but no {MANIFEST} of cellscribe): "
-            "to use it means to run its code, which this version does not do",
-            "Use a model that cellscribe trained, or train one from labelled cells with --mode train.",
+            f"this is an MLflow model made by others (it holds {MLMODEL}, but no {MANIFEST} of cellscribe): "
+            "to use it means to run its code with your rights, on your data",
+            "If you trust whoever made it, say so with --trust_model_code (docs/models.md); else use a model that "
+            "cellscribe trained, or train one from labelled cells with --mode train.",
             file=shown,
         )
     held = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -1,0 +1,176 @@
+"""Running the code of a model made by others: `mlflow models predict` in a process of its own.
+
+The user has said that the code is trusted. It is kept from what it has no need of all the same: it runs in a folder of
+its own, and gets none of the variables that hold keys. Nothing else holds it: it has the rights of whoever runs it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from cellscribe.cli import log
+from cellscribe.errors import ModelFetchError, ModelMismatchError
+
+LOCAL = "local"
+
+# What passes: all that a program needs to run. Not a list of what is kept back, which would never be whole.
+_PASSED = re.compile(
+    r"PATH|LANG|LANGUAGE|LC_\w+|TZ|LD_LIBRARY_PATH|DYLD_\w+|PYTHONNOUSERSITE|PYTHONDONTWRITEBYTECODE"
+    r"|(OMP|OPENBLAS|MKL|NUMBA|POLARS|NUMEXPR|VECLIB)_\w+|(CUDA|NVIDIA|ROCR|HIP)_\w+"
+)
+# What making an environment needs besides: where tools and environments lie, and the way to the package index.
+_PASSED_TO_MAKE = re.compile(
+    r"HOME|USER|LOGNAME|(PYENV|CONDA|MAMBA|PIP)_\w+|MLFLOW_(ENV_ROOT|CONDA_\w+)|(?i:(https?|no|all|ftp)_proxy)"
+    r"|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
+)
+_KEYS = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|(ACCESS|API)_?KEY", re.I)
+_LINES_SHOWN = 15
+_LONGEST_LINE = 300
+
+
+def passed_on(environ: Mapping[str, str], env_manager: str) -> dict[str, str]:
+    """The variables that a model's code gets; AWS_*, tokens, passwords and the like are none of them."""
+
+    def passes(name: str) -> bool:
+        makes = env_manager != LOCAL and _PASSED_TO_MAKE.fullmatch(name)
+        return bool(_PASSED.fullmatch(name) or makes) and not _KEYS.search(name)
+
+    return {name: value for name, value in environ.items() if passes(name)}
+
+
+def predict_by_mlflow(model: Path, request: str, folder: Path, *, env_manager: str = LOCAL) -> list[str]:
+    """Give a model one request, as CELLxGENE Annotate does: a CSV of one row and one column.
+
+    folder: a fresh one of the model's own, where it runs. env_manager: local, virtualenv or conda. Returns the last
+    lines that it said. Raises ModelFetchError where MLflow is not there or cannot make the model's environment, and
+    ModelMismatchError where the code fails.
+    """
+    program = _program()
+    environ = passed_on(os.environ, env_manager) | {
+        "TMPDIR": str(folder),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "PATH": f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    }
+    if env_manager == LOCAL:
+        environ["HOME"] = str(folder)
+    chosen = ["--model-uri", str(model.resolve()), "--env-manager", env_manager]
+    if env_manager != LOCAL:
+        log(f"Making the environment that the model names, by {env_manager}, where it is not there yet")
+        with _one_at_a_time(environ):
+            code, said = _run([program, "models", "prepare-env", *chosen], folder, environ)
+        if code:
+            raise ModelFetchError(
+                f"MLflow could not make the environment that the model names, by {env_manager} "
+                f"(exit code {code}). Its last lines:\n{shown_lines(said)}",
+                _what_is_needed(env_manager),
+                file=model,
+            )
+    asked = folder / "request.csv"
+    asked.write_text('0\n"' + request.replace('"', '""') + '"\n')
+    log("Running the model's code")
+    code, said = _run(
+        [
+            *(program, "models", "predict", *chosen, "--content-type", "csv"),
+            *("--input-path", str(asked), "--output-path", str(folder / "answer.json")),
+        ],
+        folder,
+        environ,
+    )
+    if code:
+        raise _failed(code, said, model, env_manager)
+    return said
+
+
+def shown_lines(said: list[str]) -> str:
+    """Lines of another program as part of a message of ours: none of them is taken for the message's own."""
+    return "\n".join(f"  | {line}" for line in said) or "  | (it said nothing)"
+
+
+def _program() -> str:
+    """The `mlflow` beside our Python, else the PATH's: the environment in which `local` runs a model."""
+    beside = Path(sys.executable).parent / "mlflow"
+    found = str(beside) if beside.is_file() else shutil.which("mlflow")
+    if not found:
+        raise ModelFetchError(
+            "there is no mlflow beside Python or on the PATH, and a model made by others is run by it",
+            "`make setup` brings it; in containers the image of --container_cpu has it.",
+        )
+    return found
+
+
+def _run(command: list[str], folder: Path, environ: dict[str, str]) -> tuple[int, list[str]]:
+    """Run to the end, repeating each line as it comes; the exit code and the last lines."""
+    last: deque[str] = deque(maxlen=_LINES_SHOWN)
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            plain = _plain(line)
+            if plain and not plain.startswith("Downloading artifacts:"):
+                last.append(plain)
+                log(f"  | {plain}")
+    return process.returncode, list(last)
+
+
+def _plain(line: str) -> str:
+    """A line without the colours and control characters that a terminal would act on."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line.rstrip())
+    return "".join(c if c.isprintable() else " " for c in text)[:_LONGEST_LINE].rstrip()
+
+
+def _failed(code: int, said: list[str], model: Path, env_manager: str) -> ModelMismatchError:
+    todo = "Ask whoever made the model; the lines are its code's own."
+    if env_manager == LOCAL and any("ModuleNotFoundError" in line or "ImportError" in line for line in said):
+        todo = (
+            "Its code needs packages that are not here (its requirements.txt names them): use --mlflow_env_manager "
+            "virtualenv or conda, or a container image that has them (docs/models.md)."
+        )
+    ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    error = ModelMismatchError(
+        f"the model's code {ended}. Its last lines:\n{shown_lines(said)}", todo, file=model
+    )
+    if code < 0:
+        # As a shell says it, so that Nextflow tries again with more memory what was killed for want of it.
+        error.exit_code = 128 - code
+    return error
+
+
+def _what_is_needed(env_manager: str) -> str:
+    if env_manager == "conda":
+        return "It needs conda on the PATH, and the network."
+    return "It needs pyenv on the PATH, which brings the Python that the model names, and the network."
+
+
+@contextmanager
+def _one_at_a_time(environ: Mapping[str, str]) -> Iterator[None]:
+    """Let samples that run side by side make an environment once: MLflow would take a half-made one for whole."""
+    root = Path(
+        environ.get("MLFLOW_ENV_ROOT") or Path(environ.get("HOME", "~")).expanduser() / ".mlflow" / "envs"
+    )
+    with ExitStack() as stack:
+        # Where nothing can be written none can be made either: MLflow says so better.
+        with suppress(OSError):
+            root.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context((root / ".cellscribe.lock").open("w")), fcntl.LOCK_EX)
+        yield
