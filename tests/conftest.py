@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# benchmarks/accuracy is tested too
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
 
 def shared_data_folder() -> Path | None:

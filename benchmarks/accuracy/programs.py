@@ -1,0 +1,111 @@
+"""The methods: which program runs them, and in which environment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+OURS = "ours"
+DEFAULT_METHOD = "cellscribe_consensus"
+# What a model of ours is made by, and what names cells with it.
+TRAINING_CODE = ("training", "model", "genes.py", "gene_sets", "h5ad_input.py", "counts.py")
+NAMING_CODE = (*TRAINING_CODE, "align.py", "mapping.py", "annotation.py")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that runs one or several methods. environment: "" is that of run.py itself, the project's .venv."""
+
+    name: str
+    script: str
+    gives: tuple[str, ...]
+    environment: str = ""
+    options: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The program's file."""
+        return HERE / "methods" / self.script
+
+    def interpreter(self, environments: Path) -> Path:
+        """The Python that runs it."""
+        return (
+            environments / self.environment / "bin" / "python" if self.environment else Path(sys.executable)
+        )
+
+    def code_hash(self) -> str:
+        """Of everything that can change its result, the inputs and the seed left out."""
+        files = [self.path, HERE / "methods" / "exchange.py"]
+        if self.environment:
+            files.append(HERE / "environments" / f"{self.environment}.txt")
+        if self.name in ("scvi", "scanvi"):
+            files.append(HERE / "methods" / "scvi_reference.py")
+        code = library_hash(NAMING_CODE) if self.name == OURS else ""
+        return hash_of([*(path.read_bytes() for path in files), " ".join(self.options), code])
+
+
+PROGRAMS = (
+    Program(OURS, "run_ours.py", (DEFAULT_METHOD, "cellscribe_scvi", "cellscribe_logistic")),
+    Program(
+        "celltypist_sgd",
+        "run_celltypist.py",
+        ("celltypist_sgd", "celltypist_sgd_voting"),
+        "celltypist",
+        ("--trainer", "sgd"),
+    ),
+    Program("singler", "run_singler.py", ("singler",), "singler"),
+    Program("symphony", "run_symphony.py", ("symphony",), "symphony"),
+    Program(
+        "celltypist",
+        "run_celltypist.py",
+        ("celltypist", "celltypist_voting"),
+        "celltypist",
+        ("--trainer", "lbfgs"),
+    ),
+    Program("scvi", "run_scvi.py", ("scvi_xgboost", "scvi_neighbours")),
+    Program("scanvi", "run_scanvi.py", ("scanvi_surgery",)),
+    Program("popv", "run_popv.py", ("popv",), "popv"),
+)
+
+
+def chosen(wanted: str) -> list[Program]:
+    """Programs by comma-separated names, theirs or their methods'. Raises KeyError for an unknown one."""
+    result = []
+    for name in filter(None, (part.strip() for part in wanted.split(","))):
+        found = [program for program in PROGRAMS if name == program.name or name in program.gives]
+        if not found:
+            raise KeyError(name)
+        result += [program for program in found if program not in result]
+    return result if wanted else list(PROGRAMS)
+
+
+def library_hash(parts: tuple[str, ...]) -> str:
+    """Of files and folders of bin/cellscribe."""
+    library = ROOT / "bin" / "cellscribe"
+    files = sorted(
+        file
+        for part in parts
+        for file in ([library / part] if (library / part).is_file() else (library / part).rglob("*"))
+        if file.is_file() and "__pycache__" not in file.parts
+    )
+    return hash_of([file.read_bytes() for file in files])
+
+
+def hash_of(parts: list[bytes | str]) -> str:
+    """Sixteen digits of the sha256 of the parts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]
+
+
+def thread_limits(cpus: int) -> dict[str, str]:
+    """The environment of a program that may use so many cores."""
+    names = ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM")
+    return {**os.environ, **{f"{name}_NUM_THREADS": str(cpus) for name in names}}
