@@ -14,7 +14,7 @@ OURS = "ours"
 DEFAULT_METHOD = "cellscribe_consensus"
 # What a model of ours is made by, and what names cells with it.
 TRAINING_CODE = ("training", "model", "genes.py", "gene_sets", "h5ad_input.py", "counts.py")
-NAMING_CODE = (*TRAINING_CODE, "align.py", "mapping.py", "annotation.py")
+NAMING_CODE = (*TRAINING_CODE, "align.py", "mapping.py", "answer.py")
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def train(exchange, folder):
 
 def main():
     """Train or take the model, then name the query's cells by each classifier."""
-    from cellscribe.annotation import decide
+    from cellscribe.answer import answer_cells
     from cellscribe.h5ad_input import read_h5ad
     from cellscribe.mapping import map_cells
     from cellscribe.model.model import Model
@@ -62,23 +62,16 @@ def main():
         read = read_h5ad(exchange.options.query)
         # The pipeline asks for half of the model's genes; here a query with fewer is named all the same.
         mapping = map_cells(CountsInMemory(read.matrix, read.var), model, min_gene_overlap=0.0)
-        members = model.member_probabilities(
-            latent=mapping.latent,
-            distances=mapping.distances,
-            indices=mapping.indices,
-            logistic_scores=mapping.logistic_scores,
-        )
-        quantile = model.reference.quantile(mapping.distances.mean(axis=1))
         labels = np.array(model.labels)
         for classifier in ("consensus", "scvi", "logistic"):
-            probabilities = model.pooled(members, classifier)
+            answer = answer_cells(mapping, model, classifier=classifier)
             exchange.write(
                 f"cellscribe_{classifier}",
                 labels,
-                labels[probabilities.argmax(axis=1)],
-                probabilities=probabilities,
-                novelty=quantile,
-                final=decide(model, probabilities, quantile, mapping).final,
+                labels[answer.predicted],
+                probabilities=answer.probabilities,
+                novelty=answer.distance_quantile,
+                final=answer.decision.final,
             )
     exchange.finish(
         seconds_before=seconds, peak_kib_before=peak, gene_overlap=float(mapping.info["gene_overlap"])
