@@ -1,7 +1,6 @@
 """SingleR (Aran et al. 2019, Nature Immunology) by its Python binding: correlation with the reference's cells.
 
-Markers by the area under the curve, as SingleR's book advises for single-cell references; fine-tuning as by default.
-It gives scores, no probabilities; its delta (how far the best label is ahead) serves as its own sign of doubt.
+Markers and fine-tuning as by default. It gives scores, no probabilities; its delta (how far the best label is ahead) serves as its own sign of doubt.
 """
 
 import numpy as np
@@ -16,7 +15,6 @@ with exchange.timed("train"):
         ref_labels=reference.obs["label"].astype(str).tolist(),
         ref_features=reference.var_names.tolist(),
         test_features=query.var_names.tolist(),
-        marker_method="auc",
         num_threads=exchange.cpus,
     )
 with exchange.timed("predict"):
