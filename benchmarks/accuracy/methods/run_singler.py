@@ -1,6 +1,7 @@
 """SingleR (Aran et al. 2019, Nature Immunology) by its Python binding: correlation with the reference's cells.
 
-Markers and fine-tuning as by default. It gives scores, no probabilities; its delta (how far the best label is ahead) serves as its own sign of doubt.
+Markers and fine-tuning as by default. It gives scores, no probabilities; its delta (how far the best label is ahead)
+serves as its own sign of doubt.
 """
 
 import numpy as np
