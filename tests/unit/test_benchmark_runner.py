@@ -153,20 +153,16 @@ def test_methods_are_chosen_by_program_or_method() -> None:
 
 
 @pytest.mark.train
-def test_quick_runs_ours_on_the_small_pairs(tmp_path: Path, sets: Sets) -> None:
-    command = [
-        sys.executable,
-        ROOT / "benchmarks" / "accuracy" / "run.py",
-        "--quick",
-        "--data",
-        sets.folder,
-        "--out",
-        tmp_path / "out",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+def test_quick_runs_ours_from_reference_to_figures(tmp_path: Path, sets: Sets) -> None:
+    quick = [pair.name for pair in all_pairs().values() if pair.quick]
+    command = [sys.executable, ROOT / "benchmarks" / "accuracy" / "run.py", "--quick", "--pairs", quick[-1]]
+    done = subprocess.run(
+        [*command, "--data", sets.folder, "--out", tmp_path / "out"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     scores = pd.read_csv(tmp_path / "out" / "scores.csv")
-    assert set(scores["pair"]) == {pair.name for pair in all_pairs().values() if pair.quick}, done.stderr
+    assert len(quick) > 1
+    assert set(scores["pair"]) == {quick[-1]}, done.stderr
     assert set(scores["method"]) == set(programs.PROGRAMS[0].gives)
     assert scores["macro_f1"].min() > 0.8, "the simulated types are far apart"
-    assert {path.name for path in (tmp_path / "out").glob("*.png")} >= {"macro_f1.png", "reliability.png"}
+    assert (tmp_path / "out" / "macro_f1.png").is_file()
