@@ -59,7 +59,7 @@ def score_runs(runs: Iterable[tuple[dict[str, Any], Inputs]], out: Path) -> tupl
             scores = score(prediction, inputs.truth, set(inputs.reference_labels), kinship)
             cost = {
                 "seconds": result["seconds"] + result.get("seconds_before", 0.0),
-                "cpu_seconds": result["cpu_seconds"],
+                "cpu_seconds": result["cpu_seconds"] + result.get("cpu_seconds_before", 0.0),
                 "predict_seconds": result["times"].get("predict"),
                 "peak_mib": max(result["peak_kib"], result.get("peak_kib_before", 0)) / 1024,
             }
