@@ -107,7 +107,8 @@ def run_one(program: Program, pair: Pair, seed: int, inputs: Inputs, settings: S
     A run that failed or took too long is kept as such too, and repeated with `retry`.
     """
     folder = result_folder(settings.out, program.name, pair.name, seed)
-    path, key = folder / "result.json", hash_of([program.code_hash(), inputs.key, str(seed)])
+    code = program.code_hash()
+    path, key = folder / "result.json", hash_of([code, inputs.key, str(seed)])
     if path.is_file():
         before: dict[str, Any] = read_json(path)
         if before["key"] == key and (before["status"] == "ok" or not settings.retry):
@@ -133,7 +134,7 @@ def run_one(program: Program, pair: Pair, seed: int, inputs: Inputs, settings: S
         measured = type(measured)("failed", *list(asdict(measured).values())[1:4], f"it gave no {lacking[0]}")
     result = {
         "key": key,
-        "code": program.code_hash(),
+        "code": code,
         "program": program.name,
         "pair": pair.name,
         "family": pair.family,
