@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, path_out
+from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, path_in, path_out
 
 
 def import_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -83,6 +83,31 @@ def celltypist(model: Path, cpus: int, **options: Any) -> None:
 
     test = test_cells(options)
     run_import_celltypist(CellTypistOptions(model=model, test=test, **options))
+
+
+@main.command(context_settings=SETTINGS)
+@click.argument("model", type=path_in)
+@click.option(
+    "--reference",
+    type=file_in,
+    multiple=True,
+    help="Labelled cells with raw counts (h5ad); by default those that the model was saved with.",
+)
+@click.option("--counts-layer", help="The layer of raw counts; by default the first that holds counts.")
+@click.option(
+    "--gene-column-name",
+    help="The var column that names the genes as the model does; by default it is found.",
+)
+@click.option("--seed", type=int, default=0, help="Seed of all that is random.")
+@import_options
+@common_options
+@exit_codes
+def scvi(model: Path, **options: Any) -> None:
+    """Import a SCVI or SCANVI model: the folder that its save() wrote, and labelled cells."""
+    from cellscribe.importing.scvi import ScviOptions, run_import_scvi
+
+    test = test_cells(options)
+    run_import_scvi(ScviOptions(model=model, test=test, **options))
 
 
 if __name__ == "__main__":

@@ -178,9 +178,16 @@ def answer_cells(
     )
 
 
+SEEN_BY_ENCODER = (
+    "The uncertainty was calibrated on reference cells that the model's encoder may have been trained on: cells of new "
+    "donors are less certain than it says."
+)
+
+
 def calibration_warnings(model: Model, classifier: str) -> list[str]:
     """What a reader must know of probabilities that were never held against the truth."""
     if model.is_calibrated(classifier):
-        return []
+        seen = model.manifest["calibration"][classifier].get("seen_by") == "encoder"
+        return [SEEN_BY_ENCODER] if seen else []
     program = model.manifest.get("source", {}).get("program", "another program")
     return [NOT_CALIBRATED.format(program)]

@@ -32,3 +32,14 @@ def celltypist(tmp_path_factory: pytest.TempPathFactory) -> Path:
         python_3_11(),
         *("celltypist==1.7.1", "scikit-learn<1.7", "pandas<3", "anndata<0.12"),
     )
+
+
+@pytest.fixture(scope="session")
+def old_scvi_tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with scvi-tools 1.0.4, and libraries of its time where it asks for no newer than they were."""
+    return environment(
+        tmp_path_factory.mktemp("scvi_tools") / "env",
+        python_3_11(),
+        *("scvi-tools==1.0.4", "jax==0.4.23", "jaxlib==0.4.23", "scipy<1.13", "numpy<2"),
+        *("anndata<0.11", "pandas<2.2", "setuptools<80"),
+    )

@@ -75,12 +75,8 @@ class PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}, which no such model needs")
 
 
-def read_pickle(path: Path, *, program: str, trusted: bool) -> tuple[Any, str]:
-    """What a pickle holds, classes as stand-ins, and the file's sha256.
-
-    trusted: the user said so. Raises ModelFetchError where not, and for what is no pickle, needs other classes, or is
-    of a newer protocol than this Python reads.
-    """
+def check_trusted(path: Path, program: str, *, trusted: bool) -> None:
+    """Raises ModelFetchError unless the user said that the pickle is to be read."""
     if not trusted:
         raise ModelFetchError(
             f"a model of {program} is a pickle, a format that can run code when it is read",
@@ -88,6 +84,15 @@ def read_pickle(path: Path, *, program: str, trusted: bool) -> tuple[Any, str]:
             "taken from it; the model written holds no pickle.",
             file=path,
         )
+
+
+def read_pickle(path: Path, *, program: str, trusted: bool) -> tuple[Any, str]:
+    """What a pickle holds, classes as stand-ins, and the file's sha256.
+
+    trusted: the user said so. Raises ModelFetchError where not, and for what is no pickle, needs other classes, or is
+    of a newer protocol than this Python reads.
+    """
+    check_trusted(path, program, trusted=trusted)
     data = path.read_bytes()
     try:
         value = PlainUnpickler(io.BytesIO(data)).load()

@@ -27,6 +27,7 @@ class LabelledCells:
 
     counts: CSR float32 (n_obs, n_genes). genes: columns `gene_id`, `symbol`. labels, batches: text (n_obs,).
     levels: for each coarser level, label -> coarse label. left_out: label -> cells, for labels too rare to learn.
+    covariates: one row a cell, the further obs columns that were asked for and are there.
     """
 
     counts: sp.csr_matrix
@@ -38,6 +39,7 @@ class LabelledCells:
     levels: dict[str, dict[str, str]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     n_unlabelled: int = 0
+    covariates: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def names(self) -> list[str]:
@@ -48,6 +50,16 @@ class LabelledCells:
     def codes(self) -> np.ndarray:
         """Each cell's position in `names`, int (n_obs,)."""
         return np.searchsorted(np.array(self.names, dtype=object).astype(str), self.labels.astype(str))
+
+    def only(self, rows: np.ndarray) -> LabelledCells:
+        """Some of the cells. rows: bool (n_obs,)."""
+        return replace(
+            self,
+            counts=self.counts[np.flatnonzero(rows)],
+            labels=self.labels[rows],
+            batches=self.batches[rows],
+            covariates=self.covariates[rows],
+        )
 
 
 def read_reference(
@@ -60,17 +72,31 @@ def read_reference(
     organism: str = "auto",
     counts_layer: str | None = None,
     gene_column: str | None = None,
+    covariates: Sequence[str] = (),
+    no_label: str | None = None,
 ) -> LabelledCells:
     """Read labelled h5ad files and join them on the genes that all of them have.
 
-    label_csv: tables whose columns go before those of obs, one for each path or one for all of them.
+    label_csv: tables whose columns go before those of obs, one for each path or one for all of them. covariates: obs
+    columns to keep where they are there. no_label: one more word for no label.
     Cells without a label (empty, "unknown", "unlabelled", ...) and labels with fewer than five cells are left out.
     Without `batch_key` each file is one batch. Raises InputError where a column is missing, where raw counts
     are not found, where a fine label has two coarse ones, where a table labels cells that are not there, or where fewer
     than two labels remain.
     """
     parts = [
-        _read_one(path, table, label_key, batch_key, levels, organism, counts_layer, gene_column)
+        _read_one(
+            path,
+            table,
+            label_key,
+            batch_key,
+            levels,
+            organism,
+            counts_layer,
+            gene_column,
+            covariates,
+            no_label,
+        )
         for path, table in zip(paths, read_label_csvs(paths, label_csv), strict=True)
     ]
     organisms = {part.organism for part in parts} - {"unknown"}
@@ -84,20 +110,32 @@ def read_reference(
         )
     whole.levels = _merge_levels(parts)
     whole.sources += [path.name for path in label_csv]
-    names, numbers = np.unique(whole.labels.astype(str), return_counts=True)
-    whole.left_out = {str(n): int(k) for n, k in zip(names, numbers, strict=True) if k < FEWEST_CELLS}
-    keep = ~np.isin(whole.labels.astype(str), list(whole.left_out))
-    for label, number in whole.left_out.items():
+    keep, whole.left_out = common_labels(whole.labels, label_key, paths[0])
+    return whole.only(keep)
+
+
+def is_labelled(labels: np.ndarray, no_label: str | None = None) -> np.ndarray:
+    """Which cells have a label: bool (n_obs,). no_label: one more word for none."""
+    return np.array([label.strip().lower() not in NO_LABEL and label != no_label for label in labels])
+
+
+def common_labels(labels: np.ndarray, label_key: str, file: Path) -> tuple[np.ndarray, dict[str, int]]:
+    """Which cells have a label that enough cells have, bool (n_obs,), and the other labels with their cells.
+
+    Raises InputError, naming `file`, where fewer than two labels remain.
+    """
+    names, numbers = np.unique(labels.astype(str), return_counts=True)
+    rare = {str(n): int(k) for n, k in zip(names, numbers, strict=True) if k < FEWEST_CELLS}
+    for label, number in rare.items():
         log(f"label '{label}' is left out: {number} cells are too few to learn it")
-    whole.counts, whole.labels, whole.batches = whole.counts[keep], whole.labels[keep], whole.batches[keep]
-    if len(whole.names) < 2:
+    if len(names) - len(rare) < 2:
         raise InputError(
-            f"column '{label_key}' holds {len(whole.names)} label(s) with at least {FEWEST_CELLS} cells; "
+            f"column '{label_key}' holds {len(names) - len(rare)} label(s) with at least {FEWEST_CELLS} cells; "
             "two are needed",
             "Name another column with --label_key.",
-            file=paths[0],
+            file=file,
         )
-    return whole
+    return ~np.isin(labels.astype(str), list(rare)), rare
 
 
 def read_label_csvs(paths: Sequence[Path], label_csv: Sequence[Path]) -> list[pd.DataFrame | None]:
@@ -129,6 +167,8 @@ def _read_one(
     organism: str,
     counts_layer: str | None,
     gene_column: str | None,
+    covariates: Sequence[str],
+    no_label: str | None,
 ) -> LabelledCells:
     read = read_h5ad(path, counts_layer)
     if table is not None:
@@ -146,7 +186,7 @@ def _read_one(
         gene_names.read_organism(organism), identity.gene_ids, identity.gene_symbols
     )
     labels = gene_names.as_text(read.obs[label_key])
-    labelled = np.array([label.strip().lower() not in NO_LABEL for label in labels])
+    labelled = is_labelled(labels, no_label)
     rows = np.flatnonzero(labelled)
     batches = (
         gene_names.as_text(read.obs[batch_key])
@@ -166,6 +206,7 @@ def _read_one(
         sources=[path.name],
         levels=coarse,
         n_unlabelled=int((~labelled).sum()),
+        covariates=read.obs[[name for name in covariates if name in read.obs]].iloc[rows],
     )
 
 
@@ -234,4 +275,5 @@ def _join(parts: Sequence[LabelledCells]) -> LabelledCells:
         organism="unknown",
         sources=[source for part in parts for source in part.sources],
         n_unlabelled=sum(part.n_unlabelled for part in parts),
+        covariates=pd.concat([part.covariates for part in parts]),
     )

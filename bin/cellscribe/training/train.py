@@ -114,15 +114,21 @@ class Members:
     def probabilities(self, counts: sp.csr_matrix) -> dict[str, np.ndarray]:
         """Each member's label probabilities for raw counts on the model's genes."""
         result: dict[str, np.ndarray] = {}
-        if self.encoder is not None and self.latent is not None:
-            latent = self.encoder.encode(counts)
-            distances, indices = nearest(latent, self.latent, N_NEIGHBOURS)
-            weights = rarity_weights(np.bincount(self.codes, minlength=self.n_labels))
-            result[NEIGHBOURS] = vote(distances, indices, self.codes, self.n_labels, weights)
-            result[TREES] = tree_probabilities(self.trees, latent)
+        if self.encoder is not None:
+            result |= self.latent_probabilities(self.encoder.encode(counts))
         if self.logistic is not None:
             result[LOGISTIC] = softmax(self.logistic.scores(counts))
         return result
+
+    def latent_probabilities(self, latent: np.ndarray) -> dict[str, np.ndarray]:
+        """Those of the members that see the latent alone. latent: (n_cells, n_latent)."""
+        assert self.latent is not None
+        distances, indices = nearest(latent, self.latent, N_NEIGHBOURS)
+        weights = rarity_weights(np.bincount(self.codes, minlength=self.n_labels))
+        return {
+            NEIGHBOURS: vote(distances, indices, self.codes, self.n_labels, weights),
+            TREES: tree_probabilities(self.trees, latent),
+        }
 
 
 def train_members(
@@ -189,6 +195,18 @@ class HeldOut:
     unexpected: np.ndarray
 
 
+def check_fold(codes: np.ndarray, batches: np.ndarray, inside: np.ndarray, names: Sequence[str]) -> None:
+    """Raises InputError where the cells that a fold trains on have one label only. inside: bool (n_cells,)."""
+    if len(np.unique(codes[inside])) > 1:
+        return
+    away = ", ".join(sorted(set(batches[~inside].astype(str))))
+    raise InputError(
+        f"with the batches {away} held out for the test, '{names[codes[inside][0]]}' is the only label left: label and "
+        "batch are the same thing, so that a model would learn the batches",
+        "Give references in which at least two labels share a batch, or another --batch_key.",
+    )
+
+
 def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
     """Train without each fold in turn and predict it, as it is and thinned or gene-poor.
 
@@ -201,14 +219,7 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
     for fold in range(folds.max() + 1):
         inside = folds != fold
         held = np.flatnonzero(~inside)
-        if len(np.unique(codes[inside])) < 2:
-            only = cells.names[codes[inside][0]]
-            away = ", ".join(sorted(set(cells.batches[held].astype(str))))
-            raise InputError(
-                f"with the batches {away} held out for the test, '{only}' is the only label left: label and batch are "
-                "the same thing, so that a model would learn the batches",
-                "Give references in which at least two labels share a batch, or another --batch_key.",
-            )
+        check_fold(codes, cells.batches, inside, cells.names)
         log(
             f"held-out test {fold + 1} of {folds.max() + 1}: "
             f"training on {inside.sum():,} cells, testing on {len(held):,}"

@@ -1,0 +1,586 @@
+"""A saved scvi-tools model made into one of ours.
+
+Lopez et al. 2018, Nature Methods 15:1053; Xu et al. 2021, Molecular Systems Biology 17:e9620. The encoder is taken
+over as it is; trees and neighbours are trained on labelled reference cells in its latent space; SCANVI's own classifier
+is kept beside them. Neither torch nor scvi-tools is needed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from cellscribe import genes as gene_names
+from cellscribe.align import GeneMatch, check_overlap, match_genes
+from cellscribe.cli import log, warn
+from cellscribe.errors import InputError, ModelFetchError
+from cellscribe.importing.calibrate import TestCells, calibrate
+from cellscribe.importing.torch_file import read_torch
+from cellscribe.io import write_json
+from cellscribe.model.calibration import UNCALIBRATED
+from cellscribe.model.encoder import Encoder
+from cellscribe.model.model import NEIGHBOURS, SCANVI, TREES
+from cellscribe.model.neighbours import N_NEIGHBOURS
+from cellscribe.model.scvi_model import SCANVI as SCANVI_CLASS
+from cellscribe.model.scvi_model import SCVI, ScviModel, plain
+from cellscribe.training.evaluate import Evaluation, evaluate
+from cellscribe.training.folder import (
+    check_names,
+    finish_model,
+    gene_entry,
+    label_entries,
+    lineage_levels,
+    new_model,
+    place_labels,
+)
+from cellscribe.training.genes import silent_genes
+from cellscribe.training.members import train_trees
+from cellscribe.training.reference import LabelledCells, common_labels, is_labelled, read_reference
+from cellscribe.training.robust import thinned_copy, with_copies
+from cellscribe.training.train import (
+    CLASSIFIERS,
+    KNOWN_ACCEPTED,
+    REJECTION,
+    HeldOut,
+    Members,
+    check_fold,
+    fit_calibration,
+    folds_of,
+    gene_table,
+    markers_of,
+    pooled,
+    reference_of,
+    silent_table,
+)
+
+PROGRAM = "scvi-tools"
+WHAT_TO_GIVE = (
+    f"Give the folder (or its model.pt) that a SCVI or SCANVI model of {PROGRAM} 1.0 or later saved."
+)
+SEEN_BY_ENCODER = (
+    "Trees, neighbours and their calibration were tested on whole batches that they had not seen, but the encoder may "
+    "have been trained on these cells: on new donors expect lower scores and less certain labels. Cells new to "
+    "the model, given with --test, would say by how much."
+)
+
+
+def read_scvi(path: Path, *, trusted: bool) -> tuple[ScviModel, Path, str]:
+    """Read a model that scvi-tools saved: the model, its file, the file's sha256.
+
+    path: the folder, or the model.pt in it. Raises ModelFetchError for what is none, for other classes of models, and
+    for SCVI models of which no encoder can be made.
+    """
+    file = _model_file(path)
+    value, sha256 = read_torch(file, program=PROGRAM, trusted=trusted)
+    try:
+        attributes, registry = value["attr_dict"], value["attr_dict"]["registry_"]
+        kind, weights, genes = registry["model_name"], value["model_state_dict"], value["var_names"]
+        registry["field_registries"]["X"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelFetchError(
+            f"this file is no model that {PROGRAM} saved (there is no {error} in it)", WHAT_TO_GIVE, file=file
+        ) from None
+    if kind not in (SCVI, SCANVI_CLASS):
+        raise ModelFetchError(
+            f"this is a model of the class {kind}; only {SCVI} and {SCANVI_CLASS} can be imported",
+            "Train one of these on the same cells, or train here with --mode train.",
+            file=file,
+        )
+    arrays = {name: array for name, array in weights.items() if isinstance(array, np.ndarray)}
+    model = ScviModel(
+        kind, arrays, registry, attributes.get("init_params_", {}), [str(name) for name in genes]
+    )
+    _check_options(model, file)
+    try:
+        model.encoder(np.zeros(model.n_covariates)).encode(
+            sp.csr_matrix((1, len(model.genes)), dtype=np.float32)
+        )
+        if model.labels:
+            model.classifier(model.labels)
+    except (KeyError, ValueError, IndexError) as error:
+        raise ModelFetchError(
+            f"the weights do not fit what the model says of itself ({error})", "Save it again.", file=file
+        ) from None
+    return model, file, sha256
+
+
+def _model_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    found = sorted(path.glob("*model.pt"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(file.name for file in found)
+        raise ModelFetchError(
+            f"the folder holds several models: {names}", "Give one of these files.", file=path
+        )
+    if any(path.glob("*attr.pkl")):
+        raise ModelFetchError(
+            f"this model was saved by a {PROGRAM} older than 0.15",
+            "Convert it with scvi.model.SCVI.convert_legacy_save, then load and save it with a current one.",
+            file=path,
+        )
+    held = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+    raise ModelFetchError(f"the folder holds no model.pt (it holds {held})", WHAT_TO_GIVE, file=path)
+
+
+def _check_options(model: ScviModel, file: Path) -> None:
+    """Raises ModelFetchError for options under which the latent is not what an `Encoder` gives."""
+    options = model.options
+    wrong = ""
+    if options.get("latent_distribution", "normal") != "normal":
+        wrong = f"latent_distribution={options['latent_distribution']!r}, whose latent is drawn at random"
+    for name in ("extra_encoder_kwargs", "classifier_parameters"):
+        if isinstance(options.get(name), Mapping) and "activation_fn" in options[name]:
+            wrong = f"an activation function of its own ({name})"
+    if wrong:
+        raise ModelFetchError(f"the model has {wrong}: it cannot be imported", "Train it without.", file=file)
+
+
+@dataclass(frozen=True)
+class ScviOptions:
+    """Options of `import_model.py scvi`; see its --help."""
+
+    model: Path
+    output: Path
+    reference: tuple[Path, ...] = ()
+    counts_layer: str | None = None
+    gene_column_name: str | None = None
+    name: str | None = None
+    version: str = "1.0"
+    organism: str = "auto"
+    cl_map: Path | None = None
+    description: str = ""
+    licence: str = ""
+    citation: str = ""
+    seed: int = 0
+    test: TestCells = field(default_factory=TestCells)
+    trust_model_code: bool = False
+    cpus: int = 1
+    pipeline_version: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The reference in the model's latent space.
+
+    cells: its labels and batches; its counts are on the reference's own genes, or on none where the file holds the
+    latent alone. counts: CSR on the model's genes, None where there are none. latent: (n_rows, n_latent) of the cells
+    and their altered copies, each encoded with its own covariates; source: (n_rows,), each row's cell. asked, altered:
+    (n_cells, n_latent), the cells as a query's would lie, as they are and thinned; altered is None without counts.
+    """
+
+    cells: LabelledCells
+    encoder: Encoder
+    latent: np.ndarray
+    source: np.ndarray
+    asked: np.ndarray
+    genes: pd.DataFrame
+    altered: np.ndarray | None = None
+    counts: sp.csr_matrix | None = None
+    notes: tuple[str, ...] = ()
+
+
+def place_reference(model: ScviModel, options: ScviOptions, name: str, label_key: str, file: Path) -> Placed:
+    """Read the labelled cells and encode them.
+
+    Without `options.reference` they are those that the model was saved with. Raises InputError where they cannot be
+    read, ModelMismatchError where their genes are not the model's.
+    """
+    given = options.reference
+    if not given:
+        saved = file.with_name(file.name.removesuffix("model.pt") + "adata.h5ad")
+        if not saved.is_file():
+            raise InputError(
+                "no labelled cells were given, and the model was saved without its own (adata.h5ad)",
+                "Give cells that it was trained on with --reference, and their labels with --label-key.",
+                file=file,
+            )
+        placed = _minified(model, saved, options, label_key)
+        if placed is not None:
+            return placed
+        given = (saved,)
+    cells = read_reference(
+        given,
+        label_key,
+        batch_key=_batch_key(model, options, given),
+        organism=options.organism,
+        counts_layer=options.counts_layer,
+        gene_column=options.gene_column_name,
+        covariates=[column for column in _columns(model) if column],
+        no_label=model.unlabelled,
+    )
+    genes, match = _genes(model, cells, options, name)
+    counts = (cells.counts @ match.selector).tocsr()
+    notes = []
+    if model.encodes_covariates:
+        absent = [column for column in _columns(model) if column not in cells.covariates]
+        numbers = [column for column in model.continuous if column in absent]
+        if numbers:
+            raise InputError(
+                f"the encoder takes the continuous covariate '{numbers[0]}', and the cells have no such obs column",
+                f"Add obs['{numbers[0]}'] as the model was trained with it.",
+                file=given[0],
+            )
+        notes += [
+            f"The reference cells have no obs column '{column}', which the encoder takes: they were encoded as the "
+            "average of its categories."
+            for column in absent
+        ]
+        if model.continuous or model.categorical:
+            also = ", ".join([*model.categorical, *model.continuous])
+            notes.append(f"A query is encoded with the reference's average of batch, {also}.")
+        else:
+            notes.append(
+                "A query is encoded with the reference's average of batches, or fine-tuned (--surgery)."
+            )
+    own = model.covariates(cells.covariates)
+    encoder = model.encoder(own.mean(axis=0))
+    copies, source = with_copies(counts, 1, np.random.default_rng(options.seed))
+    thinned = thinned_copy(counts, np.random.default_rng(options.seed + 1), drop_genes=True)
+    return Placed(
+        cells=cells,
+        encoder=encoder,
+        latent=_half(encoder.encode(copies, own[source] if model.encodes_covariates else None)),
+        source=source,
+        asked=encoder.encode(counts),
+        altered=encoder.encode(thinned),
+        counts=counts,
+        genes=genes,
+        notes=tuple(notes),
+    )
+
+
+def _columns(model: ScviModel) -> list[str]:
+    """The obs columns that the model's covariates come from."""
+    batch = model.column("batch")
+    return [*([batch] if batch else []), *model.categorical, *model.continuous]
+
+
+def _batch_key(model: ScviModel, options: ScviOptions, files: tuple[Path, ...]) -> str | None:
+    """The obs column of batches: that which was asked for, or the model's own where all files have it."""
+    if options.test.batch_key or not (own := model.column("batch")):
+        return options.test.batch_key
+    return own if all(own in _obs_columns(file) for file in files) else None
+
+
+def _obs_columns(path: Path) -> set[str]:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return set(file["obs"])
+    except (OSError, KeyError):
+        return set()  # read_reference says what is wrong
+
+
+def _genes(
+    model: ScviModel, cells: LabelledCells, options: ScviOptions, name: str
+) -> tuple[pd.DataFrame, GeneMatch]:
+    """The model's genes by id and symbol, where the reference has both, and which reference gene is which."""
+    genes = _own_genes(model)
+    var = pd.DataFrame(
+        {"gene_ids": cells.genes["gene_id"].to_numpy(), "gene_symbols": cells.genes["symbol"].to_numpy()}
+    )
+    match = match_genes(var.set_axis(cells.genes["symbol"].astype(str), axis=0), genes)
+    for warning in check_overlap(
+        match,
+        pd.Series(model.genes) if not match.found.any() else cells.genes["symbol"],
+        model=name,
+        organism=cells.organism,
+        minimum=options.test.min_gene_overlap,
+        warn_below=0.8,
+    ):
+        warn(warning)
+    log(f"{int(match.found.sum()):,} of the model's {len(genes):,} genes are in the reference")
+    there, which = match.selector.tocoo().row, match.selector.tocoo().col
+    for column in ("gene_id", "symbol"):
+        theirs = pd.Series("", index=np.arange(len(genes)), dtype=object)
+        theirs.iloc[which] = cells.genes[column].to_numpy()[there]
+        twice = theirs.duplicated(keep=False)
+        genes[column] = np.where((genes[column] == "") & ~twice, theirs, genes[column])
+    return genes, match
+
+
+def _own_genes(model: ScviModel) -> pd.DataFrame:
+    names = np.array(model.genes, dtype=object)
+    ids = gene_names.ensembl_ids(names)
+    return pd.DataFrame({"gene_id": ids, "symbol": np.where(ids == "", names, "").astype(object)})
+
+
+def _minified(model: ScviModel, file: Path, options: ScviOptions, label_key: str) -> Placed | None:
+    """The cells of a minified model, of which there is no more than the latent; None where the file has counts."""
+    import anndata
+
+    adata = anndata.read_h5ad(file, backed="r")
+    try:
+        stored = [
+            model.registry["field_registries"].get("latent_qzm", {}).get("data_registry", {}).get("attr_key")
+        ]
+        stored += [f"{model.kind.lower()}_latent_qzm", f"_{model.kind.lower()}_latent_qzm", "X_latent_qzm"]
+        key = next((key for key in stored if key and key in adata.obsm), None)
+        if key is None or adata.X[:100].sum():
+            return None
+        obs, latent = adata.obs, np.asarray(adata.obsm[key], dtype=np.float32)
+    finally:
+        adata.file.close()
+    batch_key = options.test.batch_key or model.column("batch")
+    for column in filter(None, (label_key, options.test.batch_key)):
+        if column not in obs:
+            raise InputError(
+                f"there is no obs column '{column}'; there are: {', '.join(map(str, obs.columns))}",
+                "Name one of these, or give labelled cells with --reference.",
+                file=file,
+            )
+    labels = gene_names.as_text(obs[label_key])
+    labelled = is_labelled(labels, model.unlabelled)
+    common, left_out = common_labels(labels[labelled], label_key, file)
+    rows = np.flatnonzero(labelled)[common]
+    genes = _own_genes(model)
+    organism, _ = gene_names.check_organism(
+        gene_names.read_organism(options.organism), genes["gene_id"].to_numpy(), genes["symbol"].to_numpy()
+    )
+    if organism == "unknown":
+        raise InputError(
+            f"the organism cannot be told from the model's genes ({', '.join(model.genes[:3])}, ...)",
+            "Give --organism human or --organism mouse.",
+            file=file,
+        )
+    batches = (
+        gene_names.as_text(obs[batch_key]) if batch_key in obs else np.full(len(obs), "all", dtype=object)
+    )
+    cells = LabelledCells(
+        counts=sp.csr_matrix((len(rows), 0), dtype=np.float32),
+        genes=genes.iloc[:0],
+        labels=labels[rows],
+        batches=batches[rows],
+        organism=organism,
+        sources=[file.name],
+        left_out=left_out,
+        n_unlabelled=int((~labelled).sum()),
+        covariates=obs.iloc[rows],
+    )
+    notes = [
+        "The model was saved without counts (minified): it has no marker genes, no genes that its types lack, and no "
+        "copies of thinned cells."
+    ]
+    default = None
+    if model.encodes_covariates:
+        default = model.covariates(cells.covariates).mean(axis=0)
+        notes.append(
+            "Its encoder takes covariates: the test cells lie where their own batch puts them, while a query is "
+            "encoded with the reference's average, or fine-tuned (--surgery)."
+        )
+    return Placed(
+        cells=cells,
+        encoder=model.encoder(default),
+        latent=_half(latent[rows]),
+        source=np.arange(len(rows)),
+        asked=latent[rows],
+        genes=genes,
+        notes=tuple(notes),
+    )
+
+
+def _half(latent: np.ndarray) -> np.ndarray:
+    """As it will be stored."""
+    return latent.astype(np.float16).astype(np.float32)
+
+
+def members_of(
+    placed: Placed, codes: np.ndarray, n_labels: int, rows: np.ndarray, options: ScviOptions
+) -> Members:
+    """Trees and neighbours of some of the cells. codes: (n_cells,); rows: bool (n_cells,)."""
+    inside = rows[placed.source]
+    source = placed.source[inside]
+    latent = placed.latent[inside]
+    trees = train_trees(latent, codes[source], n_labels, cpus=options.cpus, seed=options.seed)
+    return Members(placed.encoder, trees, None, latent, source, codes[source], n_labels)
+
+
+def hold_out(placed: Placed, codes: np.ndarray, names: list[str], options: ScviOptions) -> HeldOut:
+    """Train trees and neighbours without each fold of batches in turn, and name its cells as a query's."""
+    cells = placed.cells
+    folds = folds_of(cells.batches, codes, seed=options.seed)
+    parts: list[tuple[dict[str, np.ndarray], np.ndarray, bool]] = []
+    unexpected = []
+    for fold in range(folds.max() + 1):
+        inside, held = folds != fold, np.flatnonzero(folds == fold)
+        check_fold(codes, cells.batches, inside, names)
+        members = members_of(placed, codes, len(names), inside, options)
+        parts.append((members.latent_probabilities(placed.asked[held]), held, False))
+        if placed.altered is not None:
+            parts.append((members.latent_probabilities(placed.altered[held]), held, True))
+        silent = silent_genes(cells.counts[np.flatnonzero(inside)], codes[inside], len(names))
+        totals = np.asarray(cells.counts[held].sum(axis=1)).ravel()
+        unexpected.append((cells.counts[held] @ silent.astype(np.float32)) / np.maximum(totals, 1))
+    return HeldOut(
+        {name: np.concatenate([part[0][name] for part in parts]) for name in (NEIGHBOURS, TREES)},
+        np.concatenate([part[1] for part in parts]),
+        np.concatenate([np.full(len(part[1]), part[2]) for part in parts]),
+        np.concatenate(unexpected),
+    )
+
+
+def test_members(
+    placed: Placed, held: HeldOut, codes: np.ndarray, names: list[str]
+) -> tuple[dict[str, Any], Evaluation]:
+    """The calibration by held-out batches, marked as seen by the encoder, and what it scores."""
+    calibration = fit_calibration(held, codes)
+    evaluation = evaluate(
+        {name: pooled(held, calibration, name) for name in calibration},
+        codes[held.rows],
+        placed.cells.batches[held.rows],
+        held.altered,
+        names,
+        next(name for name in CLASSIFIERS if name in calibration),
+    )
+    evaluation.headline["split"] += ", from trees and neighbours though not from the encoder"
+    return {name: fitted | {"seen_by": "encoder"} for name, fitted in calibration.items()}, evaluation
+
+
+def run_import_scvi(options: ScviOptions) -> Path:
+    """Write a model folder from a saved SCVI or SCANVI model; returns it.
+
+    Raises ModelFetchError for what is no such model, InputError for cells and options that cannot be used,
+    ModelMismatchError where the cells' genes are not the model's.
+    """
+    own_name = (options.model.parent if options.model.is_file() else options.model).resolve().name
+    name = options.name or own_name
+    check_names(name, options.version, options.output)
+    model, file, sha256 = read_scvi(options.model, trusted=options.trust_model_code)
+    label_key = options.test.label_key or model.column("labels")
+    if not label_key:
+        raise InputError(
+            "the model was trained without labels, so that the column of labels must be named",
+            "Give --label-key, an obs column of the reference.",
+            file=file,
+        )
+    placed = place_reference(model, options, name, label_key, file)
+    cells, notes = placed.cells, list(placed.notes)
+    names = cells.names
+    own = set(model.labels)
+    keeps_scanvi = bool(own) and set(names) <= own
+    if keeps_scanvi:
+        names = sorted(own)
+    elif own:
+        other = ", ".join(sorted(set(names) - own)[:5])
+        notes.append(f"{SCANVI_CLASS}'s own classifier was left out: it does not know the labels {other}.")
+        log(notes[-1])
+    codes = np.array([names.index(label) for label in cells.labels])
+    cl_ids, ontology = place_labels(names, options.cl_map)
+    log(
+        f"reference: {len(codes):,} cells, {len(names)} labels, {len(np.unique(cells.batches.astype(str)))} batches"
+    )
+    held = hold_out(placed, codes, names, options)
+    calibration, evaluation = test_members(placed, held, codes, names)
+    members = members_of(placed, codes, len(names), np.ones(len(codes), dtype=bool), options)
+    if not options.test.files:
+        notes.insert(0, SEEN_BY_ENCODER)
+    entries: list[dict[str, Any]] = [
+        {"name": NEIGHBOURS, "parameters": {"k": N_NEIGHBOURS}},
+        {"name": TREES, "parameters": {}},
+    ]
+    if keeps_scanvi:
+        entries.append({"name": SCANVI, "parameters": {}})
+        calibration[SCANVI] = {"method": UNCALIBRATED, "weights": {SCANVI: 1.0}}
+    genes = _gene_table(placed, members)
+    fields = {
+        "name": name,
+        "version": options.version,
+        "kind": "scvi",
+        "organism": cells.organism,
+        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "description": options.description,
+        "licence": options.licence,
+        "citation": options.citation,
+        "label_key": label_key,
+        "labels": label_entries(
+            names,
+            cl_ids,
+            ontology,
+            np.bincount(codes, minlength=len(names)),
+            {n: len(np.unique(cells.batches[codes == c].astype(str))) for c, n in enumerate(names)},
+        ),
+        "levels": lineage_levels(ontology, names, cl_ids),
+        "genes": gene_entry(genes),
+        "members": entries,
+        "calibration": calibration,
+        "rejection": REJECTION
+        | {
+            "unexpected_share": float(np.quantile(held.unexpected, KNOWN_ACCEPTED))
+            if placed.counts is not None
+            else 1.0
+        },
+        "training": {
+            "n_cells": len(codes),
+            "n_genes": len(genes),
+            "sources": cells.sources,
+            "batch_key": options.test.batch_key or model.column("batch"),
+            "n_batches": len(np.unique(cells.batches.astype(str))),
+            "parameters": plain(model.options),
+            "seed": options.seed,
+        },
+        "source": {
+            "program": PROGRAM,
+            "version": model.version,
+            "file": f"{own_name}/{file.name}",
+            "sha256": sha256,
+            "details": {"Class": model.kind, "Batches in training": str(len(model.batches))},
+            "notes": notes,
+        },
+        "evaluation": evaluation.headline,
+        "does_not_know": [
+            f"{label} ({number} cells: too few to learn)"
+            for label, number in cells.left_out.items()
+            if label not in names
+        ],
+        "libraries": {
+            package: importlib.metadata.version(package)
+            for package in ("numpy", "scipy", "scikit-learn", "xgboost")
+        },
+        "pipeline_version": options.pipeline_version,
+    }
+    with new_model(options.output) as folder:
+        genes.to_csv(folder / "genes.tsv", sep="\t", index=False, lineterminator="\n")
+        silent_table(cells.genes, silent_genes(cells.counts, codes, len(names))).to_csv(
+            folder / "silent_genes.tsv", sep="\t", index=False, lineterminator="\n"
+        )
+        placed.encoder.save(folder / "encoder.safetensors")
+        members.trees.save_model(folder / "trees.ubj")
+        reference_of(members, cells.batches, options.seed).save(folder / "reference.safetensors")
+        if keeps_scanvi:
+            model.classifier(names).save(folder / "scanvi.safetensors")
+        if model.encodes_covariates:
+            model.save(folder)
+        if placed.counts is not None:
+            present = [label for label in names if label in set(cells.labels)]
+            own_codes = np.array([present.index(label) for label in cells.labels])
+            markers = markers_of(placed.counts, placed.genes, own_codes, cells.batches, present)
+            write_json({label: markers.get(label, []) for label in names}, folder / "markers.json")
+        test = replace(options.test, label_key=label_key)
+        fields, tested = calibrate(folder, fields, test, options.seed)
+        sha256 = finish_model(folder, fields, ontology, tested or evaluation)
+    log(
+        f"model '{name} {options.version}' written to {options.output}: {len(names)} labels, {len(genes):,} genes, "
+        + ("calibrated on test cells" if tested else "calibrated on cells that the encoder may have seen")
+        + f" (sha256 {sha256[:12]})"
+    )
+    return options.output
+
+
+def _gene_table(placed: Placed, members: Members) -> pd.DataFrame:
+    """genes.tsv; without counts the genes' weights alone say how much each matters."""
+    if placed.counts is not None:
+        return gene_table(placed.genes, placed.counts, members)
+    weight = np.abs(placed.encoder.weights[0]).sum(axis=1)
+    return placed.genes.assign(mean=0.0, importance=(weight / max(weight.sum(), 1e-12)).round(7))
