@@ -26,10 +26,12 @@ workflow {
     // A file, not a command line: nothing in it has been checked yet.
     def launch = channel
         .of(groovy.json.JsonOutput.toJson([
-            params     : params,
-            launch_dir : "${workflow.launchDir}",
-            project_dir: here,
-            sees_paths : workflow.containerEngine == null,
+            params      : params,
+            launch_dir  : "${workflow.launchDir}",
+            project_dir : here,
+            sees_paths  : workflow.containerEngine == null,
+            // A password in it goes no further; CHECK_INPUT says so.
+            tracking_uri: "${System.getenv('MLFLOW_TRACKING_URI') ?: ''}".replaceFirst('//[^/@]*@', '//***@'),
         ]))
         .collectFile(name: 'launch.json')
     def is_sheet = params.input && "${params.input}".trim() ==~ /(?i).*\.(csv|tsv|yaml|yml)/

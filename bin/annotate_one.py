@@ -19,7 +19,8 @@ share = click.FloatRange(0, 1)
     "-m",
     "--model-url",
     required=True,
-    help="A model's name in the catalogue (pbmc), its folder, its archive, or an https address of one.",
+    help="A model's name in the catalogue (pbmc) or an MLflow registry (models:/lung/1), its folder, its archive, or "
+    "an https address of one.",
 )
 @click.option(
     "-o",
@@ -65,6 +66,12 @@ share = click.FloatRange(0, 1)
     type=click.Choice(ENV_MANAGERS),
     default="virtualenv",
     help="Where the code of a model made by others runs: in an environment that MLflow makes for it, or in this one.",
+)
+@click.option(
+    "--mlflow-tracking-uri",
+    envvar="MLFLOW_TRACKING_URI",
+    default="",
+    help="The server of models:/ names; else the variable MLFLOW_TRACKING_URI.",
 )
 @click.option("--min-gene-overlap", type=share, default=0.5, help="Stop where fewer of its genes are there.")
 @click.option("--warn-gene-overlap", type=share, default=0.8, help="Warn where fewer of its genes are there.")

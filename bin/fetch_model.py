@@ -7,13 +7,16 @@ from pathlib import Path
 
 import click
 
-from cellscribe.cli import SETTINGS, common_options, exit_codes, log, path_in, path_out, trust_option
+from cellscribe.cli import SETTINGS, common_options, exit_codes, log, path_out, trust_option
 
 
 @click.command(context_settings=SETTINGS)
 @click.option(
-    "--model", type=path_in, required=True, help="A model's folder, or a zip, tar.gz or tar of one."
+    "--model",
+    required=True,
+    help="A model's folder, a zip, tar.gz or tar of one, or models:/name/version of an MLflow registry.",
 )
+@click.option("--tracking-uri", default="", help="The server of a models:/ name.")
 @click.option(
     "--output-folder", type=path_out, default="models", help="The model is put below it, named by its sha256."
 )
@@ -27,7 +30,8 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, log, path_in, p
 @common_options
 @exit_codes
 def main(
-    model: Path,
+    model: str,
+    tracking_uri: str,
     output_folder: Path,
     archives_folder: Path | None,
     sha256: str,
@@ -37,10 +41,16 @@ def main(
 ) -> None:
     """Check that a model is whole and holds no code that is not trusted, and keep it by its sha256."""
     from cellscribe.model.store import fetch_model, note_archive
+    from cellscribe.places import is_registered
+    from cellscribe.registry import downloaded, parse_name, resolve
 
-    kept = fetch_model(model, output_folder, sha256, trust_model_code=trust_model_code)
-    if archives_folder is not None:
-        note_archive(model, kept, archives_folder)
+    if is_registered(model):
+        with downloaded(resolve(parse_name(model), tracking_uri)) as folder:
+            kept = fetch_model(folder, output_folder, sha256, trust_model_code=trust_model_code)
+    else:
+        kept = fetch_model(Path(model), output_folder, sha256, trust_model_code=trust_model_code)
+        if archives_folder is not None:
+            note_archive(Path(model), kept, archives_folder)
     log(f"the model is whole: {kept}")
 
 

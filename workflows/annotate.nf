@@ -1,12 +1,14 @@
-include { CONVERT     } from '../modules/convert'
-include { QC          } from '../modules/qc'
-include { FETCH_MODEL } from '../modules/fetch_model'
-include { MAP         } from '../modules/map'
-include { ANNOTATE    } from '../modules/annotate'
-include { REPORT      } from '../modules/report'
-include { SUMMARY     } from '../modules/summary'
-include { MULTIQC     } from '../modules/multiqc'
-include { missingPaths ; modelSource ; readJson ; readSamples } from './inputs'
+include { CONVERT       } from '../modules/convert'
+include { QC            } from '../modules/qc'
+include { RESOLVE_MODEL } from '../modules/resolve_model'
+include { FETCH_MODEL   } from '../modules/fetch_model'
+include { FETCH_MODEL as FETCH_REGISTERED } from '../modules/fetch_model'
+include { MAP           } from '../modules/map'
+include { ANNOTATE      } from '../modules/annotate'
+include { REPORT        } from '../modules/report'
+include { SUMMARY       } from '../modules/summary'
+include { MULTIQC       } from '../modules/multiqc'
+include { missingPaths ; modelSource ; readJson ; readSamples ; withResolved } from './inputs'
 
 // Names the cells of every sample. A sample that fails at a step is absent from the next: the joins drop it.
 workflow ANNOTATION {
@@ -25,10 +27,22 @@ workflow ANNOTATION {
         }
         read
     }
-    def run     = settings.map { json -> readJson(json) }.first()
+    def given   = settings.map { json -> readJson(json) }.branch { run_settings ->
+        registered: run_settings.model.tracking_uri
+        placed: true
+    }
 
-    FETCH_MODEL(run.map { run_settings -> modelSource(run_settings) })
-    def model = FETCH_MODEL.out.model
+    RESOLVE_MODEL(given.registered.map { run_settings -> tuple(run_settings.model.url, run_settings.model.tracking_uri) })
+    def found = given.registered.combine(RESOLVE_MODEL.out.resolved).map { run_settings, json -> withResolved(run_settings, json) }
+    def run   = given.placed.mix(found).first()
+
+    def source = run.map { run_settings -> modelSource(run_settings) }.branch { _file, registered, _sha256, _keep ->
+        registered: registered
+        placed: true
+    }
+    FETCH_REGISTERED(source.registered)
+    FETCH_MODEL(source.placed)
+    def model = FETCH_MODEL.out.model.mix(FETCH_REGISTERED.out.model).first()
 
     // Each step gets its own options and no others, so that -resume repeats only what a changed option touches.
     CONVERT(samples.map { sample -> tuple(sample.meta, sample.data, sample.convert) })

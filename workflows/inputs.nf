@@ -21,15 +21,26 @@ def missingPaths(samples) {
     return missing ? "${counted}\n${lines.join('\n')}" : ''
 }
 
-// What FETCH_MODEL takes: the model, its sha256, and whether to keep it. A model in the cache is not fetched again.
+// What FETCH_MODEL takes: the model or where it is registered, its sha256, and whether to keep it. A model in the cache
+// is not fetched again.
 def modelSource(settings) {
     def model = settings.model
     def cache = settings.params.use_model_cache
     def kept  = cache && model.sha256 ? keptModel("${settings.params.model_cache_dir}", model.sha256) : null
     if (kept) {
-        return tuple(kept, kept.name, false)
+        return tuple(kept, [:], kept.name, false)
     }
-    return tuple(file(model.source, glob: false, checkIfExists: true), model.sha256, cache && model.remote)
+    if (model.tracking_uri) {
+        return tuple([], [url: model.url, tracking_uri: model.tracking_uri], model.sha256, cache)
+    }
+    return tuple(file(model.source, glob: false, checkIfExists: true), [:], model.sha256, cache && model.remote)
+}
+
+// The settings with the version that a registry's name means, from resolved.json.
+def withResolved(settings, json) {
+    def found = readJson(json)
+    def model = settings.model + [url: found.url, sha256: settings.model.sha256 ?: found.sha256]
+    return settings + [model: model, annotate: settings.annotate + [model_url: found.url]]
 }
 
 // The model of the cache that has this sha256, or came from an archive that has it; null where none is there.

@@ -39,6 +39,7 @@ class OneOptions:
     use_model_cache: bool = True
     model_cache_dir: Path = Path(".models_cache")
     model_sha256: str = ""
+    mlflow_tracking_uri: str = ""
     use_gpu: bool = True
     trust_model_code: bool = False
     mlflow_env_manager: str = "virtualenv"
@@ -62,6 +63,7 @@ def annotate_one(options: OneOptions) -> dict[str, Any]:
         cache=options.model_cache_dir,
         use_cache=options.use_model_cache,
         trust_model_code=options.trust_model_code,
+        tracking_uri=options.mlflow_tracking_uri,
     ) as model:
         if is_foreign(model):
             return _annotate_by_others(options, model, names)

@@ -20,7 +20,8 @@ from cellscribe.cli import warn
 from cellscribe.differential import parse_comparisons
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
-from cellscribe.places import absolute, folder_of, is_uri
+from cellscribe.places import absolute, folder_of, is_registered, is_uri
+from cellscribe.registry import address_problem, parse_name
 from cellscribe.schema import coerce, nearest, parameters, problem, required, shown
 
 NEEDED = ("sample", "path")
@@ -108,19 +109,27 @@ TRAIN = {
 class Launch:
     """What Nextflow knows and a task does not.
 
-    `sees_paths`: whether a task sees the launch folder's files, as it does not in a container.
+    `sees_paths`: whether a task sees the launch folder's files, as it does not in a container. `tracking_uri`: what
+    MLFLOW_TRACKING_URI says there.
     """
 
     params: dict[str, Any]
     launch_dir: str
     project_dir: str
     sees_paths: bool
+    tracking_uri: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Launch:
         """From the JSON that main.nf writes."""
         value = read_json(path)
-        return cls(value["params"], value["launch_dir"], value["project_dir"], bool(value["sees_paths"]))
+        return cls(
+            value["params"],
+            value["launch_dir"],
+            value["project_dir"],
+            bool(value["sees_paths"]),
+            value.get("tracking_uri") or "",
+        )
 
     def visible(self) -> bool:
         """Whether a path that is not here is nowhere."""
@@ -271,33 +280,62 @@ def _options(names: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, A
 def find_model(
     params: Mapping[str, Any], catalogues: Catalogues, launch: Launch, problems: Problems
 ) -> dict[str, Any]:
-    """Where the model is: `{source, sha256, url, remote}`.
+    """Where the model is: `{source, sha256, url, remote, tracking_uri}`.
 
-    A word without a slash is a name in the catalogue; anything else is a path or a URL. `url` is what the output
-    names, `source` what Nextflow stages.
+    A word without a slash is a name in the catalogue; anything else is a path, a URL or a name in an MLflow registry.
+    `url` is what the output names, `source` what Nextflow stages; `tracking_uri` is the registry's server, "" for
+    other models.
     """
     named, sha256 = str(params["model"]), params["model_sha256"] or ""
+    if is_registered(named):
+        return _registered(named, sha256, params, launch, problems)
     if is_uri(named) or "/" in named or named.lower().endswith((".zip", ".gz", ".tgz", ".tar")):
         source = absolute(named, launch.launch_dir)
         if not is_uri(source) and launch.visible() and not Path(source).exists():
             problems.add(f"--model: {shown(source)} does not exist")
-        return {"source": source, "sha256": sha256.lower(), "url": named, "remote": is_uri(source)}
+        return _model(source, sha256, named)
     entries = _read_catalogues(catalogues, params["catalogue"], launch, problems)
     try:
         entry = find_entry(named, entries)
     except NotInCatalogueError as error:
         problems.add(f"--model: {error} (a folder of your own is written ./{named})")
-        return {"source": "", "sha256": sha256.lower(), "url": named, "remote": False}
+        return _model("", sha256, named)
+    if is_registered(entry.source):
+        return _registered(entry.source, sha256 or entry.sha256, params, launch, problems)
     if not is_uri(entry.source) and launch.visible() and not Path(entry.source).exists():
         problems.add(
             f"--model: the catalogue says that '{entry.name}' is at {shown(entry.source)}: nothing is there"
         )
+    return _model(entry.source, sha256 or entry.sha256, entry.url)
+
+
+def _model(source: str, sha256: str, url: str, *, tracking_uri: str = "") -> dict[str, Any]:
     return {
-        "source": entry.source,
-        "sha256": (sha256 or entry.sha256).lower(),
-        "url": entry.url,
-        "remote": is_uri(entry.source),
+        "source": source,
+        "sha256": sha256.lower(),
+        "url": url,
+        "remote": is_uri(source) or bool(tracking_uri),
+        "tracking_uri": tracking_uri,
     }
+
+
+def _registered(
+    named: str, sha256: str, params: Mapping[str, Any], launch: Launch, problems: Problems
+) -> dict[str, Any]:
+    """A model of an MLflow registry, which no path leads to."""
+    try:
+        named = str(parse_name(named))
+    except InputError as error:
+        problems.add(f"--model: {error.seen}; {error.todo[0].lower()}{error.todo[1:]}")
+    given = params["mlflow_tracking_uri"]
+    server = given or launch.tracking_uri
+    wrong = address_problem(server)
+    told = given is None and launch.params.get("mlflow_tracking_uri")
+    if wrong and not told:
+        problems.add(
+            f"--mlflow_tracking_uri: {wrong}" if given or not server else f"MLFLOW_TRACKING_URI: {wrong}"
+        )
+    return _model(named, sha256, named, tracking_uri=server)
 
 
 def _read_catalogues(

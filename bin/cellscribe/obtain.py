@@ -1,4 +1,5 @@
-"""A model for one command, without Nextflow: by its name in the catalogue, from a path, or from an address.
+"""A model for one command, without Nextflow: by its name in the catalogue or an MLflow registry, from a path, or from
+an address.
 
 A model is known by the sha256 of what it holds, never by the name of its file: a new version behind an old name is a
 new model.
@@ -19,8 +20,9 @@ from cellscribe.cli import log
 from cellscribe.errors import InputError, ModelFetchError
 from cellscribe.model.manifest import file_sha256
 from cellscribe.model.store import check_identity, fetch_model, note_archive
-from cellscribe.places import is_uri
+from cellscribe.places import is_registered, is_uri
 from cellscribe.progress import progress
+from cellscribe.registry import downloaded, parse_name, resolve
 
 CATALOGUE = Path(__file__).resolve().parents[2] / "assets" / "models.csv"
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar")
@@ -35,13 +37,16 @@ def obtained_model(
     cache: Path = Path(".models_cache"),
     use_cache: bool = True,
     trust_model_code: bool = False,
+    tracking_uri: str = "",
 ) -> Iterator[Path]:
-    """Give the verified folder of the model `named`: a name of the catalogue, a folder, an archive or an address.
+    """Give the verified folder of the model `named`: a name of the catalogue or of an MLflow registry (`models:/...`),
+    a folder, an archive or an address.
 
     sha256: what the archive or the model (`identify_model`) must have. trust_model_code: whether it may be one made by
-    others, whose code is run later. A folder is used where it lies; what an archive
-    holds is kept at `cache`/<model's sha256>, and taken from there when it is asked for again; without `use_cache` it
-    is kept nowhere. Raises ModelFetchError, and InputError for a name that is not in the catalogue.
+    others, whose code is run later. tracking_uri: the registry's server. A folder is used where it lies; what an
+    archive or a registry holds is kept at `cache`/<model's sha256>, and taken from there when it is asked for again;
+    without `use_cache` it is kept nowhere. Raises ModelFetchError, and InputError for a name that is not in the
+    catalogue.
     """
     source, wanted = _place(named, sha256)
     if not is_uri(source) and Path(source).is_dir():
@@ -50,6 +55,9 @@ def obtained_model(
         return
     with tempfile.TemporaryDirectory() as scratch:
         store = cache if use_cache else Path(scratch) / "models"
+        if is_registered(source):
+            yield _registered(source, tracking_uri, wanted, store, trust_model_code)
+            return
         # An archive of this disk is read again each time, as only what it holds tells which model it is.
         known = wanted if is_uri(source) else wanted or _sha256_of(Path(source))
         model = _kept(store, known, trust_model_code)
@@ -63,6 +71,17 @@ def obtained_model(
         else:
             log(f"Using the model kept at {model}")
         yield model
+
+
+def _registered(source: str, tracking_uri: str, wanted: str, store: Path, trust_model_code: bool) -> Path:
+    """A model of an MLflow registry, in `store`; a version that says what it holds is not downloaded twice."""
+    version = resolve(parse_name(source), tracking_uri)
+    model = _kept(store, wanted or version.sha256, trust_model_code)
+    if model is not None:
+        log(f"Using the model kept at {model}, which is {version.url}")
+        return model
+    with downloaded(version) as folder:
+        return fetch_model(folder, store, wanted or version.sha256, trust_model_code=trust_model_code)
 
 
 def _place(named: str, sha256: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ first. Every problem is reported, not the first alone.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -95,8 +96,9 @@ def _wanted(rule: Any, value: Any, schema: Mapping[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: on one line, cut where it is long."""
+    """A value as a message shows it: on one line, cut where it is long, without an address's user and password."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = re.sub(r"//[^/@\s]*@", "//***@", text)
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return f"'{text[:77]}...'" if len(text) > 80 else f"'{text}'"
 

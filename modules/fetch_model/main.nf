@@ -2,15 +2,18 @@ process FETCH_MODEL {
     label 'process_single'
 
     input:
-    tuple path(source), val(sha256), val(keep)      // keep: whether the model goes to --model_cache_dir
+    // registered: its url and tracking_uri where it is in an MLflow registry, and source is []; else empty
+    // keep: whether the model goes to --model_cache_dir
+    tuple path(source), val(registered), val(sha256), val(keep)
 
     output:
     path('models/*')  , emit: model
     path('archives/*'), emit: archive, optional: true   // <sha256 of the archive>.archive: the model's own
 
     script:
+    def place = registered ? "--model '${registered.url}' --tracking-uri '${registered.tracking_uri}'" : "--model ${source}"
     """
-    fetch_model.py --model ${source} ${sha256 ? "--sha256 ${sha256}" : ''} \\
+    fetch_model.py ${place} ${sha256 ? "--sha256 ${sha256}" : ''} \\
         --output-folder models --archives-folder archives \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
     """

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -43,3 +53,77 @@ def old_scvi_tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("scvi-tools==1.0.4", "jax==0.4.23", "jaxlib==0.4.23", "scipy<1.13", "numpy<2"),
         *("anndata<0.11", "pandas<2.2", "setuptools<80"),
     )
+
+
+@dataclass(frozen=True)
+class MlflowServer:
+    """A real MLflow server on SQLite, which hands artifacts out itself, from the folder `artifacts`."""
+
+    url: str
+    artifacts: Path
+
+
+@contextmanager
+def mlflow_server(folder: Path, *packages: str) -> Iterator[MlflowServer]:
+    """Start the server of `packages` on a free port; stop it, and what it started, after the block."""
+    interpreter = environment(folder / "env", sys.executable, *packages)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = MlflowServer(f"http://127.0.0.1:{port}", folder / "artifacts")
+    command = [
+        *(
+            interpreter,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ),
+        *(
+            "--backend-store-uri",
+            f"sqlite:///{folder}/registry.db",
+            "--artifacts-destination",
+            server.artifacts,
+        ),
+    ]
+    said = folder / "server.log"
+    # It starts programs of its own, by their names.
+    path = f"{interpreter.parent}:{os.environ['PATH']}"
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": path}
+    with said.open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=os.environ | quiet, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        for _ in range(600):
+            assert process.poll() is None, said.read_text()
+            with suppress(OSError), urllib.request.urlopen(f"{server.url}/health", timeout=5):
+                break
+            time.sleep(0.2)
+        else:
+            pytest.fail(f"the server did not start: {said.read_text()}")
+        yield server
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def mlflow_now(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow3"), "mlflow==3.17.2") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mlflow_2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    old = ("mlflow==2.22.5", "sqlalchemy<2.1", "setuptools<80")
+    with mlflow_server(tmp_path_factory.mktemp("mlflow2"), *old) as server:
+        yield server

@@ -427,7 +427,28 @@ def test_a_model_may_be_an_address(folder: Folder) -> None:
         "url": "https://host.org/m.zip",
         "sha256": "ab" * 32,
         "remote": True,
+        "tracking_uri": "",
     }
+
+
+@pytest.mark.parametrize("name", ["models:/lung/3", "models:/lung@champion", "models:/lung/latest"])
+def test_a_model_may_be_a_name_in_an_mlflow_registry(folder: Folder, name: str) -> None:
+    server = "https://mlflow.example.org/team"
+    model = folder.check(input="a.h5ad", model=name, mlflow_tracking_uri=server)[1]["model"]
+    assert model == {"source": name, "url": name, "sha256": "", "remote": True, "tracking_uri": server}
+
+
+def test_a_name_that_no_registry_knows_is_told_and_so_is_a_missing_server(folder: Folder) -> None:
+    form, server = folder.problems(input="a.h5ad", model="models:/lung/Production")
+    assert form.startswith("--model: 'models:/lung/Production'") and "models:/name@alias" in form
+    assert server.startswith("--mlflow_tracking_uri: needed")
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated(folder: Folder) -> None:
+    (line,) = folder.problems(
+        input="a.h5ad", model="models:/lung/3", mlflow_tracking_uri="https://me:secret@mlflow.example.org"
+    )
+    assert "MLFLOW_TRACKING_PASSWORD" in line and "secret" not in line
 
 
 def test_a_model_that_is_nowhere_is_told(folder: Folder) -> None:

@@ -125,6 +125,20 @@ def test_awsbatch_sets_queues_retries_transfer_and_encryption() -> None:
     assert found["process.resourceLimits"] == "[cpus:16, memory:'120.GB', time:'24.h']"
 
 
+@pytest.mark.parametrize("profiles", ["test,docker", "test,podman", "slurm,singularity", "test,apptainer"])
+def test_mlflows_credentials_reach_containers_by_name(profiles: str) -> None:
+    engine = profiles.split(",")[1]
+    assert settings(profiles)[f"{engine}.envWhitelist"].strip("'").split(",") == [
+        f"MLFLOW_TRACKING_{word}" for word in ("USERNAME", "PASSWORD", "TOKEN")
+    ]
+
+
+@pytest.mark.parametrize("profiles", ["test,docker", "awsbatch", "slurm,singularity,gpu"])
+def test_what_speaks_to_a_registry_has_the_image_with_mlflows_client(profiles: str) -> None:
+    found = under(profiles, "process.withName:RESOLVE_MODEL|FETCH_REGISTERED.")
+    assert found == {"container": settings(profiles)["params.container_cpu"]}
+
+
 def test_awsbatch_counts_as_containers_so_that_local_paths_are_not_looked_for_in_tasks() -> None:
     assert settings("awsbatch")["docker.enabled"] == "true"
 

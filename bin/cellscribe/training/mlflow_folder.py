@@ -66,6 +66,7 @@ NOT_FOR_INFERENCE = (
         "foreign.py",
         "mlflow_run.py",
         "archive.py",
+        "registry.py",
         "report.py",
         "schema.py",
         "store.py",

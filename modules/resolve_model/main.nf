@@ -1,0 +1,21 @@
+process RESOLVE_MODEL {
+    label 'process_single'
+    cache false     // an alias moves
+
+    input:
+    tuple val(name), val(tracking_uri)      // a model's name in an MLflow registry, and the server
+
+    output:
+    path('resolved.json'), emit: resolved
+
+    script:
+    """
+    resolve_model.py --model '${name}' --tracking-uri '${tracking_uri}' --output resolved.json \\
+        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+    """
+
+    stub:
+    """
+    echo '{"url": "${name}", "sha256": ""}' > resolved.json
+    """
+}
