@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import click
 
@@ -13,6 +15,10 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, path_o
 
 def _names(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _about(context: click.Context, parameter: click.Parameter, value: str) -> dict[str, str]:
+    return json.loads(unquote(value)) if value else {}
 
 
 @click.command(context_settings=SETTINGS)
@@ -49,6 +55,12 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--description", default="", help="A sentence for the model card.")
 @click.option("--licence", default="", help="The licence of the model.")
 @click.option("--citation", default="", help="What to cite.")
+@click.option(
+    "--about",
+    default="",
+    callback=_about,
+    help="The three above as JSON with %-escapes, as the pipeline passes free text.",
+)
 @click.option("--n-top-genes", type=click.IntRange(min=50), default=1500, help="Most variable genes to use.")
 @click.option("--n-latent", type=click.IntRange(min=2), default=30, help="Dimensions of the embedding.")
 @click.option(
@@ -59,11 +71,13 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--output", type=path_out, required=True, help="The model folder to write.")
 @common_options
 @exit_codes
-def main(reference: tuple[Path, ...], label_csv: tuple[Path, ...], **options: Any) -> None:
+def main(
+    reference: tuple[Path, ...], label_csv: tuple[Path, ...], about: dict[str, str], **options: Any
+) -> None:
     """Train a model on labelled cells, test it on donors it has not seen, and write it with its card."""
     from cellscribe.training.train import TrainOptions, run_train
 
-    run_train(TrainOptions(reference=reference, label_csv=label_csv, **options))
+    run_train(TrainOptions(reference=reference, label_csv=label_csv, **(options | about)))
 
 
 if __name__ == "__main__":

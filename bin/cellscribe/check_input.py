@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 from cellscribe.catalogue import Entry, NotInCatalogueError, find_entry, read_catalogue
 from cellscribe.cli import warn
@@ -103,6 +105,8 @@ TRAIN = {
     "seed": "seed",
     "use_gpu": "use_gpu",
 }
+# Free text, which no command line may carry as it is: `about` holds it.
+ABOUT = {"description": "model_description", "licence": "model_licence", "citation": "model_citation"}
 
 
 @dataclass(frozen=True)
@@ -376,8 +380,14 @@ def _training(params: Mapping[str, Any], launch: Launch, problems: Problems) -> 
         "references": references,
         "label_csvs": label_csvs,
         "cl_map": cl_maps[0] if cl_maps else None,
-        "options": _options(TRAIN, params),
+        "options": _options(TRAIN, params) | _about(params),
     }
+
+
+def _about(params: Mapping[str, Any]) -> dict[str, str]:
+    """Free text as one option of letters, digits and % alone: JSON with %-escapes."""
+    given = _options(ABOUT, params)
+    return {"about": quote(json.dumps(given, sort_keys=True), safe="")} if given else {}
 
 
 def _existing(name: str, given: Iterable[str], launch: Launch, problems: Problems) -> list[str]:

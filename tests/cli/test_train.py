@@ -1,6 +1,8 @@
 """train.py."""
 
+import json
 import runpy
+from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner
@@ -47,6 +49,19 @@ def test_two_references_make_one_verified_model(command, arguments, tmp_path):
     assert [level["name"] for level in manifest["levels"]] == ["broad"]
     assert manifest["licence"] == "CC0" and manifest["genes"]["has_ids"]
     assert str(tmp_path) not in (tmp_path / "model" / "manifest.json").read_text()
+
+
+def test_free_text_comes_escaped_or_as_it_is(command, arguments, tmp_path):
+    text = 'O\'Neill & "others" 2024; 100 % – $(touch x)'
+    about = quote(json.dumps({"citation": text, "licence": "CC BY 4.0"}), safe="")
+    result = run(command, arguments, "--about", about, "--description", "Simulated cells.")
+    assert result.exit_code == 0, result.output
+    manifest = verify_model(tmp_path / "model")
+    assert [manifest[key] for key in ("citation", "licence", "description")] == [
+        text,
+        "CC BY 4.0",
+        "Simulated cells.",
+    ]
 
 
 def test_a_missing_label_column_ends_with_code_3_and_lists_the_columns(command, arguments):

@@ -19,6 +19,11 @@ from cellscribe.model.manifest import MANIFEST, list_files, model_sha256, verify
 from cellscribe.registry import downloaded, parse_name, resolve
 
 
+@pytest.fixture(autouse=True)
+def keep_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellscribe.cli.set_threads", lambda cpus: None)
+
+
 def command(root: Path, name: str, *arguments: object, **variables: str) -> Result:
     """A command of bin/, with MLflow's environment variables."""
     main = runpy.run_path(str(root / "bin" / name))["main"]

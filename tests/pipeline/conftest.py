@@ -40,12 +40,17 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     return Demo(launch, launch.run("-profile", "test"))
 
 
+# What a shell would give a meaning.
+CITATION = 'O\'Neill & "others" (2024); $(touch x) 100 %'
+
+
 @dataclass
 class Trained:
     """A model made by --mode train with labels from a table, then one good and one bad sample named with it."""
 
     train: Run
     annotate: Run
+    citation: str
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +72,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         "--levels broad"
     )
     small = "--model_kind logistic --cl_map cl.csv --n_top_genes 100 --model_name small"
-    train = launch.run(*f"{arguments} {small}".split())
+    train = launch.run(*f"{arguments} {small}".split(), "--model_citation", CITATION)
     query = "--input sheet.csv --model results/models/small --run_name day1 --doublets off"
     annotate = launch.run(*query.split())
-    return Trained(train, annotate)
+    return Trained(train, annotate, CITATION)

@@ -118,6 +118,7 @@ def test_training_leaves_a_model_with_its_card(trained: Any) -> None:
     model = trained.train.results / "models" / "small"
     manifest = json.loads((model / "manifest.json").read_text())
     assert (manifest["name"], manifest["label_key"]) == ("small", "edited")
+    assert manifest["citation"] == trained.citation
     assert manifest["training"]["sources"] == ["reference.h5ad", "labels.csv"]
     assert {"MLmodel", "card.md", "card.html", "evaluation.json"} <= {path.name for path in model.iterdir()}
 

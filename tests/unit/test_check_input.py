@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -476,6 +478,21 @@ def test_training_takes_several_references_and_names_the_model(folder: Folder) -
     assert samples == [] and train["name"] == "a"
     assert train["references"] == [str(folder.path / "a.h5ad"), str(folder.path / "b.h5ad")]
     assert train["options"]["levels"] == "broad,fine" and "max_epochs" not in train["options"]
+
+
+def test_free_text_reaches_training_with_every_character_escaped(folder: Folder) -> None:
+    text = 'O\'Neill & "others" (2024); $(touch x) `touch y` \\ 100 % – see https://doi.org/10.1/x'
+    options = folder.check(
+        mode="train", reference="https://host/r.h5ad", label_key="type", model_citation=text
+    )[1]["train"]["options"]
+    assert re.fullmatch(r"[A-Za-z0-9%._~-]+", options["about"])
+    assert json.loads(unquote(options["about"])) == {"citation": text}
+    assert (
+        "about"
+        not in folder.check(mode="train", reference="https://host/r.h5ad", label_key="type")[1]["train"][
+            "options"
+        ]
+    )
 
 
 def test_labels_of_their_own_come_one_for_all_references_or_one_for_each(folder: Folder) -> None:

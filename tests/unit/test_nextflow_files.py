@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cellscribe.check_input import ABOUT
 from cellscribe.errors import EXIT_CODES
 from cellscribe.schema import coerce, parameters, problem
 
@@ -146,6 +147,9 @@ def test_a_parameter_is_described_and_its_default_passes_its_own_rule(name: str)
 def test_no_text_reaches_a_command_line_unheld(part: tuple[str, dict[str, Any]]) -> None:
     name, rule = part
     if name == "help" or rule["type"] != "string":
+        return
+    if name in ABOUT.values():
+        assert problem("a\nb", rule)
         return
     for hostile in ("a'b", 'a"b', "$(touch x)", "`touch x`", "a\nb", "a;b", "-x", "a\\b"):
         assert problem(hostile, rule), f"{name} lets {hostile!r} pass"
