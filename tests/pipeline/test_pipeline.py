@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from model_maker import FIELDS, make_model
 from nextflow_runner import DEMO, Launch, Run
 
 from cellscribe.contract import OutputNames
+from cellscribe.model.archive import pack_model
+from cellscribe.model.manifest import model_sha256, write_manifest
 
 SAMPLE_FILES = [
     "annotated.h5ad",
@@ -235,6 +242,35 @@ def test_where_every_sample_fails_the_run_still_sums_up(launch: Launch) -> None:
     (failure,) = run.table("summary/failures.tsv")
     assert (failure["sample"], failure["step"], failure["exit_code"]) == ("demo", "CONVERT", "5")
     assert failure["meaning"] == "nothing left after quality control"
+
+
+@pytest.fixture
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address of a server that hands out what lies in it."""
+    folder = tmp_path_factory.mktemp("served")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_another_model_behind_the_same_address_is_never_taken_for_the_first(
+    launch: Launch, served: tuple[Path, str]
+) -> None:
+    folder, address = served
+    launch.write("bad.h5ad", "no cells, as the model alone matters here")
+    seen = []
+    for name in ("first", "later"):
+        model = make_model(launch.folder / name)
+        write_manifest(model, FIELDS | {"description": name})
+        pack_model(model, folder / "model.zip")
+        run = launch.run("--input", "bad.h5ad", "--model", f"{address}/model.zip", "-resume")
+        assert "FETCH_MODEL" in " ".join(run.tasks("Submitted")), run.output
+        seen.append(model_sha256(model))
+        kept = {path.name for path in (launch.folder / ".models_cache").iterdir() if path.is_dir()}
+        assert kept == set(seen)
+    assert seen[0] != seen[1]
 
 
 def test_a_model_in_the_cache_is_not_fetched_again(launch: Launch) -> None:
