@@ -29,6 +29,10 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
 @click.option(
     "--compare", default="", help="Groups of cells to compare: 'B cell vs NK cell', see docs/usage.md."
 )
+@click.option("--truth", type=path_out, required=True, help="The table of agreement with known labels (TSV).")
+@click.option("--truth-summary", type=path_out, required=True, help="The same in short (JSON).")
+@click.option("--truth-key", default="", help="The obs column, or that of --truth-csv, with known labels.")
+@click.option("--truth-csv", type=file_in, help="Known labels, as CELLxGENE Explorer saves them (CSV).")
 @common_options
 @exit_codes
 def main(cpus: int, **options: Any) -> None:

@@ -268,4 +268,6 @@ def write_sample(
         "markers": folder / f"{sample}.markers.tsv",
         "differential": folder / f"{sample}.de.tsv.gz",
         "clusters": folder / f"{sample}.clusters.tsv",
+        "truth": folder / f"{sample}.truth.tsv",
+        "truth_summary": folder / f"{sample}.truth.json",
     }

@@ -55,13 +55,13 @@ workflow ANNOTATION {
             .join(QC.out.metrics)
             .join(ANNOTATE.out.summary)
             .join(QC.out.figures)
-            .combine(run.map { run_settings -> run_settings.report }),
+            .join(samples.map { sample -> tuple(sample.meta, sample.truth, sample.report) }),
         model,
     )
 
     // Sorted, as the order in which samples end would else decide whether -resume knows them again.
     def metrics = CONVERT.out.metrics
-        .mix(QC.out.metrics, ANNOTATE.out.summary)
+        .mix(QC.out.metrics, ANNOTATE.out.summary, REPORT.out.truth_summary)
         .map { _meta, json -> json }
         .toSortedList { a, b -> a.name <=> b.name }
     SUMMARY(checked, metrics)

@@ -4,19 +4,25 @@ def readJson(json) {
     return new groovy.json.JsonSlurperClassic().parseText(json.text)
 }
 
-// One map a sample, its data a file; null where it is nowhere.
+// One map a sample, its data and its known labels files; null where they are nowhere, [] where none were given.
 def readSamples(json) {
     return readJson(json).collect { sample ->
-        def places = sample.paths.collect { path -> file(path, glob: false) }
-        sample + [meta: [id: sample.id], data: places.find { place -> place.exists() }]
+        def truth = sample.truth_csvs ? firstThere(sample.truth_csvs) : []
+        sample + [meta: [id: sample.id], data: firstThere(sample.paths), truth: truth]
     }
+}
+
+def firstThere(paths) {
+    return paths.collect { path -> file(path, glob: false) }.find { place -> place.exists() }
 }
 
 // What to say of samples that are nowhere, all at once; '' where none is. A task may not see the paths (a container,
 // a bucket), so that CHECK_INPUT cannot tell.
 def missingPaths(samples) {
-    def missing = samples.findAll { sample -> !sample.data }
-    def lines = missing.collect { sample -> "  - sample '${sample.id}': ${sample.paths.join(', nor ')}" }
+    def missing = samples.findAll { sample -> !sample.data || sample.truth == null }
+    def lines = missing.collect { sample ->
+        "  - sample '${sample.id}': ${(sample.data ? sample.truth_csvs : sample.paths).join(', nor ')}"
+    }
     def counted = "${missing.size()} of ${samples.size()} samples have a path that does not exist:"
     return missing ? "${counted}\n${lines.join('\n')}" : ''
 }

@@ -25,6 +25,7 @@ from cellscribe.clusters import (
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.counts_file import CountsFile, open_counts
 from cellscribe.errors import InputError
+from cellscribe.explorer import explorer_warnings
 from cellscribe.io import atomic_path, plain_columns, write_json, write_table
 from cellscribe.mapping import Mapping, read_mapping
 from cellscribe.model.manifest import MANIFEST
@@ -211,10 +212,11 @@ def _used(labels: np.ndarray, codes: np.ndarray) -> list[str]:
     return [str(label) for i, label in enumerate(labels) if (codes == i).any()]
 
 
-def write_annotated(counts: Path, annotation: Annotation, output: Path) -> None:
+def write_annotated(counts: Path, annotation: Annotation, output: Path) -> list[str]:
     """Copy the filtered counts file and add the annotation to the copy; the matrix is never read.
 
-    What an earlier annotation of the same name added goes, so that nothing of another model stays beside it.
+    What an earlier annotation of the same name added goes, so that nothing of another model stays beside it. Returns
+    in sentences what CELLxGENE Explorer will not show of the file.
     """
     import anndata
     import h5py
@@ -242,6 +244,7 @@ def write_annotated(counts: Path, annotation: Annotation, output: Path) -> None:
             for key, array in annotation.obsm.items():
                 _replace(file["obsm"], key, array, write_elem)
             _replace(file["uns"], annotation.names.predictions, annotation.uns, write_elem)
+            return explorer_warnings(obs, file["obsm"])
 
 
 def _earlier(file: Any, names: OutputNames, read_elem: Any) -> dict[str, list[str]]:
@@ -286,9 +289,9 @@ def run_annotate(
         seed=seed,
         pipeline_version=pipeline_version,
     )
+    annotation.info["warnings"] += write_annotated(counts, annotation, output)
     for warning in annotation.info["warnings"]:
         warn(warning)
-    write_annotated(counts, annotation, output)
     write_table(annotation.predictions.round(6), predictions)
     write_json({"sample": sample, **annotation.info}, summary)
     log(

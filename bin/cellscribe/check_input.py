@@ -89,6 +89,7 @@ ANNOTATE = {
 }
 REPORT = {
     "compare": "compare",
+    "truth_key": "truth_key",
 }
 TRAIN = {
     "label_key": "label_key",
@@ -201,7 +202,6 @@ def run_check(
         settings["model"] = find_model(params, catalogues, launch, problems)
         url = settings["model"]["url"]
         settings["annotate"] = _options(ANNOTATE, params) | {"model_url": url}
-        settings["report"] = _options(REPORT, params)
         row_schema = read_json(input_schema_file)["items"]
         rows = _rows(sheet, params, row_schema["properties"], launch.launch_dir, problems)
         samples = check_samples(rows, params, row_schema, launch, problems)
@@ -445,10 +445,7 @@ def check_samples(
             _check_twice(row.where, name, seen, problems)
         if not name or not path:
             continue
-        paths = [absolute(path, folder) for folder in folders]
-        if launch.visible() and not any(is_uri(place) or Path(place).exists() for place in paths):
-            looked = "" if len(paths) == 1 else f" (looked in {' and in '.join(folders)})"
-            problems.add(f"{row.where}, path: {shown(path)} does not exist{looked}")
+        paths = _places(path, folders, f"{row.where}, path", launch, problems)
         if path in used:
             warn(f"{row.where}: sample '{name}' is read from the same path as sample '{used[path]}'")
         used.setdefault(path, name)
@@ -456,13 +453,44 @@ def check_samples(
             {
                 "id": name,
                 "path": path,
-                "paths": list(dict.fromkeys(paths)),
+                "paths": paths,
                 "convert": _options(CONVERT, resolved) | {"batch": resolved.get("batch") or name},
                 "qc": _options(QC, resolved),
                 "map": _options(MAP, resolved),
+                "report": _options(REPORT, resolved),
+                "truth_csvs": _truth_csvs(row, values, resolved, folders, launch, problems),
             }
         )
     return samples
+
+
+def _places(path: str, folders: Iterable[str], where: str, launch: Launch, problems: Problems) -> list[str]:
+    """Where a path of a sheet may lie; one that is in none of these is noted."""
+    folders = list(folders)
+    paths = [absolute(path, folder) for folder in folders]
+    if launch.visible() and not any(is_uri(place) or Path(place).exists() for place in paths):
+        looked = "" if len(paths) == 1 else f" (looked in {' and in '.join(folders)})"
+        problems.add(f"{where}: {shown(path)} does not exist{looked}")
+    return list(dict.fromkeys(paths))
+
+
+def _truth_csvs(
+    row: Row,
+    values: Mapping[str, Any],
+    resolved: Mapping[str, Any],
+    folders: Iterable[str],
+    launch: Launch,
+    problems: Problems,
+) -> list[str]:
+    """Where a sample's table of known labels may lie: that of its row, else that of the run; empty for none."""
+    given = resolved["truth_csv"]
+    if given is None:
+        return []
+    own = "truth_csv" in values
+    where = f"{row.where}, truth_csv" if own else "--truth_csv"
+    if resolved["truth_key"] is None:
+        problems.add(f"{where}: needs truth_key: the column of it that holds the labels")
+    return _places(given, folders if own else [launch.launch_dir], where, launch, problems)
 
 
 def _resolve(values: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:

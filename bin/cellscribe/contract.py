@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from cellscribe.errors import InputError
 
 UNASSIGNED = "unassigned"
+# A cell's name in a file of several samples: `sample:barcode`. No sample's name holds it.
+MERGED_BY = ":"
 
 REASONS = {
     "": "assigned",

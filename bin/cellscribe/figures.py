@@ -173,10 +173,12 @@ def umap_by_category(
     width: float = 7.2,
     height: float = 5.8,
     background: np.ndarray | None = None,
+    named: bool = True,
 ) -> bytes:
     """Draw cells coloured by a category, its names at their cells' medians; `unassigned` below, in grey.
 
-    coordinates: (n_obs, 2). values: (n_obs,) text. background: (n, 2) of reference cells, drawn lowest.
+    coordinates: (n_obs, 2). values: (n_obs,) text. background: (n, 2) of reference cells, drawn lowest. named: whether
+    to write names on the map, which says nothing of categories that lie everywhere.
     """
     with _figure(width, height) as figure:
         axes = figure.add_subplot()
@@ -205,10 +207,11 @@ def umap_by_category(
             )
         _bare(axes, everything)
         names, counts = np.unique(values.astype(str), return_counts=True)
-        named = [name for name in names[np.argsort(-counts)] if name != UNASSIGNED][: len(PALETTE)]
-        font = (8.5 if len(named) <= 14 else 7.5) if width > 5 else (7.5 if len(named) <= 10 else 6.5)
+        written = [name for name in names[np.argsort(-counts)] if name != UNASSIGNED][: len(PALETTE)]
+        written = written if named else []
+        font = (8.5 if len(written) <= 14 else 7.5) if width > 5 else (7.5 if len(written) <= 10 else 6.5)
         texts = []
-        for name in named:
+        for name in written:
             members = coordinates[values == name]
             x, y = _densest(members)
             # A name would hide a handful of cells: it goes above them.
@@ -433,6 +436,57 @@ def dot_plot(
             title="cells expressing",
             title_fontsize=8,
         )
+        return _png(figure)
+
+
+def confusion_plot(shares: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> bytes:
+    """Draw a table of shares from 0 to 1 by colour, each with its percentage; the last column stands apart.
+
+    shares: (n_rows, n_columns + 1). rows: known labels. columns: predicted labels; the last column of shares is of
+    cells left unassigned.
+    """
+    n_rows, n_columns = len(rows), len(columns)
+    widest = max(len(printable(name)) for name in rows)
+    with _figure(max(0.42 * (n_columns + 2) + 0.085 * widest + 0.6, 4.5), 0.3 * n_rows + 2.1) as figure:
+        axes = figure.add_subplot()
+        gap = 0.5
+        edges = np.arange(n_columns + 1) - 0.5
+        for part, x in ((shares[:, :-1], edges), (shares[:, -1:], edges[-1] + gap + np.arange(2))):
+            axes.pcolormesh(
+                x,
+                np.arange(n_rows + 1) - 0.5,
+                part,
+                cmap=_expressed(),
+                vmin=0,
+                vmax=1,
+                linewidth=0.5,
+                edgecolor="white",
+            )
+        places = [*range(n_columns), n_columns + gap]
+        for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
+            axes.text(
+                places[column],
+                row,
+                f"{100 * shares[row, column]:.0f}",
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                color="white" if shares[row, column] > 0.45 else INK,
+            )
+        axes.set(xlim=(-0.5, n_columns + gap + 0.5), ylim=(n_rows - 0.5, -0.5))
+        axes.set_xticks(
+            places,
+            [printable(name, 26) for name in (*columns, UNASSIGNED)],
+            rotation=40,
+            ha="left",
+            rotation_mode="anchor",
+            fontsize=8.5,
+            color=INK,
+        )
+        axes.xaxis.tick_top()
+        axes.set_yticks(range(n_rows), [printable(name) for name in rows], fontsize=8.5, color=INK)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
         return _png(figure)
 
 

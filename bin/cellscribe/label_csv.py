@@ -8,12 +8,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cellscribe.contract import MERGED_BY
 from cellscribe.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NAMED = 5
+NO_LABEL = frozenset(("", "nan", "none", "na", "unlabelled", "unlabeled", "unassigned", "unknown", "doublet"))
+
+
+def is_labelled(labels: np.ndarray, no_label: str | None = None) -> np.ndarray:
+    """Which labels say something: bool (n,), false for "", "unknown", "unassigned" and the like.
+
+    no_label: one more word for none, as it is written.
+    """
+    return np.array(
+        [label.strip().lower() not in NO_LABEL and label != no_label for label in labels], dtype=bool
+    )
 
 
 def read_label_csv(path: Path) -> pd.DataFrame:
@@ -72,6 +84,15 @@ def some(names: pd.Index | np.ndarray | list[str]) -> str:
     """The first few names, as a message shows them."""
     shown = ", ".join(f"'{name}'" for name in list(names)[:NAMED])
     return shown + (", ..." if len(names) > NAMED else "")
+
+
+def of_sample(table: pd.DataFrame, sample: str) -> pd.DataFrame:
+    """The rows of one sample under its cells' own names, where cells are named as in a merged file (`sample:barcode`);
+    else all rows.
+    """
+    prefix = f"{sample}{MERGED_BY}"
+    own = table.index.str.startswith(prefix)
+    return table[own].set_axis(table.index[own].str.removeprefix(prefix), axis=0) if own.any() else table
 
 
 def check_cells(table: pd.DataFrame, path: Path, references: Mapping[str, pd.Index]) -> None:

@@ -102,7 +102,8 @@ def annotate_file(
     for warning in annotation.info["warnings"]:
         if warning not in mapping.info["warnings"]:
             warn(warning)
-    write_annotated(query, annotation, output)
+    for warning in write_annotated(query, annotation, output):
+        warn(warning)
     log(f"{len(counts.obs):,} cells named, {annotation.info['unassigned']:,} left unassigned: {output}")
     return annotation.info
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscribe import differential, figures, markers
+from cellscribe import differential, figures, markers, truth
 from cellscribe.cli import log, warn
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.errors import InputError
-from cellscribe.io import atomic_path, read_json, write_table
+from cellscribe.io import atomic_path, read_json, write_json, write_table
 
 if TYPE_CHECKING:
     import anndata
@@ -32,6 +32,7 @@ TOP_GENES = 8
 COMPARISONS_SHOWN = 12
 GENES_COMPARED = 12
 TYPES_BY_CLUSTER = 18
+KNOWN_LABELS_SHOWN = 40
 FIGURES = (
     "labels",
     "uncertainty",
@@ -113,7 +114,11 @@ class ReportInputs:
     markers: Path
     differential: Path
     clusters: Path
+    truth: Path
+    truth_summary: Path
     compare: str = ""
+    truth_key: str = ""
+    truth_csv: Path | None = None
     pipeline_version: str = "unknown"
 
 
@@ -141,6 +146,8 @@ class Cells:
 def write_report(inputs: ReportInputs) -> None:
     """Write the page, and the tables of markers, of differential expression and of types by cluster.
 
+    With a `truth_key` also the table of agreement with these labels, where the sample has them, and its JSON.
+
     Raises InputError where the annotated file lacks the labels that annotation.json names. X is read a block
     of cells at a time, so that memory holds no more of it than the tests' 20,000 cells, and 40,000 for comparisons.
     """
@@ -162,6 +169,7 @@ def write_report(inputs: ReportInputs) -> None:
         write_table(evidence.table, inputs.markers)
         write_table(printed(evidence.differential), inputs.differential)
         write_table(types_by_cluster(cells), inputs.clusters)
+        agreement, truth_notes = hold_against_truth(adata.obs, cells, manifest, inputs)
         page = render(
             build_page(
                 inputs,
@@ -171,7 +179,8 @@ def write_report(inputs: ReportInputs) -> None:
                 manifest,
                 cells,
                 evidence,
-                notes,
+                agreement,
+                [("comparisons", notes), ("known labels", truth_notes)],
                 _plain_uns(adata, annotation),
                 {"obs": list(adata.obs.keys()), "obsm": list(adata.obsm), "uns": list(adata.uns)},
             )
@@ -805,6 +814,94 @@ def comparison_parts(evidence: MarkerEvidence) -> list[dict[str, Any]]:
     return parts
 
 
+def hold_against_truth(
+    obs: pd.DataFrame, cells: Cells, manifest: dict[str, Any], inputs: ReportInputs
+) -> tuple[truth.Agreement | None, list[str]]:
+    """Compare with the labels that were asked for, if any, and write what came of it; None where there are none.
+
+    The second value says in sentences what a reader must know.
+    """
+    if not inputs.truth_key:
+        return None, []
+    labels, notes = truth.read_truth(obs, inputs.sample, inputs.truth_key, inputs.truth_csv)
+    agreement = None
+    if labels is not None:
+        trained = {str(one["label"]): str(one.get("cl_id") or "") for one in manifest.get("labels") or []}
+        predicted = dict.fromkeys(cells.predicted.tolist(), "")
+        agreement = truth.compare(
+            labels,
+            cells.predicted,
+            cells.final,
+            cells.uncertainty,
+            {**dict.fromkeys(cells.final.tolist(), ""), **predicted, **trained, **cells.cl_ids},
+            list(trained or predicted),
+            key=inputs.truth_key,
+            source=inputs.truth_csv.name if inputs.truth_csv else "obs",
+        )
+        write_table(agreement.table, inputs.truth)
+    for note in notes:
+        warn(f"sample '{inputs.sample}': {note}")
+    headline = {} if agreement is None else agreement.headline
+    write_json({"sample": inputs.sample, **headline, "warnings": notes}, inputs.truth_summary)
+    return agreement, notes
+
+
+def truth_part(agreement: truth.Agreement) -> dict[str, Any]:
+    """What the page shows of the comparison with known labels."""
+    head, shown = agreement.headline, agreement.table.head(KNOWN_LABELS_SHOWN)
+    counts = agreement.confusion.to_numpy()[: len(shown), :KNOWN_LABELS_SHOWN]
+    left = agreement.left[: len(shown)]
+    sizes = shown["n_cells"].to_numpy()[:, np.newaxis]
+    unknown = head["unknown_labels"]
+    return {
+        **{key: head[key] for key in ("column", "source")},
+        "n_cells": count(head["n_cells"]),
+        "n_unlabelled": count(head["n_unlabelled"]),
+        "n_known": count(head["n_known"]),
+        "key_figures": [
+            (percent(head[name]) if head[name] is not None else "–", words)
+            for name, words in (
+                ("accuracy", "of the predicted labels are right"),
+                ("accuracy_assigned", "of those that were not left unassigned"),
+            )
+        ]
+        + [
+            (f"{head[name]:.3f}" if head[name] is not None else "–", words)
+            for name, words in (("macro_f1", "macro-F1"), ("calibration_error", "expected calibration error"))
+        ],
+        "became": [
+            (name, percent(head[f"share_{name}"]), 100 * head[f"share_{name}"])
+            for name in ("same", "compatible", "unassigned", "different")
+        ],
+        "unknown": [(name, count(n)) for name, n in list(unknown.items())[:KNOWN_LABELS_SHOWN]],
+        "n_unknown": count(sum(unknown.values())),
+        "rows": [
+            {
+                "label": row.truth,
+                "cl_id": row.cl_id,
+                "n": count(row.n_cells),
+                **{
+                    name: "–" if np.isnan(getattr(row, name)) else f"{getattr(row, name):.3f}"
+                    for name in ("recall", "precision", "f1")
+                },
+                "agree": percent(row.share_same_or_compatible),
+                "unassigned": percent(row.share_unassigned),
+                "most": row.most_common,
+                "most_share": percent(row.most_common_share, 0),
+            }
+            for row in shown.itertuples()
+        ],
+        "hidden": len(agreement.table) - len(shown),
+        "figure": figures.data_uri(
+            figures.confusion_plot(
+                np.column_stack([counts, left]) / sizes,
+                [f"{row.truth} ({row.n_cells:,})" for row in shown.itertuples()],
+                [str(name) for name in agreement.confusion.columns[:KNOWN_LABELS_SHOWN]],
+            )
+        ),
+    }
+
+
 def printed(table: pd.DataFrame) -> pd.DataFrame:
     """A table of differential expression as it is written: p values with four digits."""
     return table.assign(**{name: table[name].map("{:.3e}".format) for name in ("p", "adjusted_p")})
@@ -917,7 +1014,8 @@ def build_page(
     manifest: dict[str, Any],
     cells: Cells,
     evidence: MarkerEvidence,
-    comparison_notes: Sequence[str],
+    agreement: truth.Agreement | None,
+    own_notes: Sequence[tuple[str, Sequence[str]]],
     provenance: dict[str, Any],
     present: dict[str, Sequence[str]],
 ) -> dict[str, Any]:
@@ -950,7 +1048,7 @@ def build_page(
             ("quality control", qc.get("warnings") or []),
             ("annotation", annotation.get("warnings") or []),
             ("markers", contradicted),
-            ("comparisons", comparison_notes),
+            *own_notes,
         ),
         "notes": [str(note) for note in convert.get("notes") or []],
         "key_figures": [
@@ -991,6 +1089,8 @@ def build_page(
         "dot_plots": [figures.data_uri(png) for png in evidence.dot_plots],
         "top_plots": [figures.data_uri(png) for png in evidence.top_plots],
         "cluster_grid": cluster_grid(cells),
+        "truth": {} if agreement is None else truth_part(agreement),
+        "truth_file": inputs.truth.name,
         "comparisons": comparison_parts(evidence),
         "n_comparisons": len(evidence.contrasts),
         "differential_file": inputs.differential.name,
@@ -1024,8 +1124,8 @@ def build_page(
     }
 
 
-def render(page: dict[str, Any]) -> str:
-    """Fill the template. Every value is escaped; the only unescaped text is our own style sheet."""
+def render(page: dict[str, Any], template: str = "report.html.j2") -> str:
+    """Fill a template. Every value is escaped; the only unescaped text is our own style sheet."""
     import jinja2
     from markupsafe import Markup
 
@@ -1038,4 +1138,4 @@ def render(page: dict[str, Any]) -> str:
     )
     environment.filters["percent"] = percent
     style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
-    return environment.get_template("report.html.j2").render(**page, style=style)
+    return environment.get_template(template).render(**page, style=style)

@@ -22,7 +22,7 @@ from cellscribe.io import atomic_path, read_json
 
 # In the order of the pipeline: the file that is left, and the steps that failed where it is missing.
 STEPS = {"convert": "CONVERT", "qc": "QC", "annotation": "MAP or ANNOTATE"}
-WARNED_BY = {**STEPS, "annotation": "ANNOTATE"}
+WARNED_BY = {**STEPS, "annotation": "ANNOTATE", "truth": "REPORT"}
 
 MAX_LABELS_DRAWN = 25
 OTHER_LABELS = "other labels"
@@ -67,6 +67,7 @@ class Sample:
     convert: dict[str, Any] | None
     qc: dict[str, Any] | None
     annotation: dict[str, Any] | None
+    truth: dict[str, Any] | None = None
 
     @property
     def failed_step(self) -> str:
@@ -128,6 +129,14 @@ COLUMNS: dict[str, Callable[[Sample], Any]] = {
     "unassigned_share": lambda s: _share(s.get("annotation", "unassigned"), s.get("annotation", "n_cells")),
     "median_uncertainty": lambda s: s.get("annotation", "median_uncertainty"),
     "share_far_from_reference": lambda s: s.get("annotation", "reference_distance", "share_beyond_99"),
+    "truth_n_cells": lambda s: s.get("truth", "n_cells"),
+    "truth_n_known": lambda s: s.get("truth", "n_known"),
+    "truth_accuracy": lambda s: s.get("truth", "accuracy"),
+    "truth_macro_f1": lambda s: s.get("truth", "macro_f1"),
+    "truth_accuracy_assigned": lambda s: s.get("truth", "accuracy_assigned"),
+    "truth_calibration_error": lambda s: s.get("truth", "calibration_error"),
+    "truth_share_same": lambda s: s.get("truth", "share_same"),
+    "truth_share_compatible": lambda s: s.get("truth", "share_compatible"),
     "n_warnings": lambda s: len(s.warnings),
 }
 
@@ -155,7 +164,7 @@ def read_samples(samples_file: Path, inputs: Path) -> list[Sample]:
         raise InputError("the run has no samples", "Give at least one sample as --input.", file=samples_file)
     samples = []
     for row in listed:
-        files = {part: inputs / f"{row['id']}.{part}.json" for part in STEPS}
+        files = {part: inputs / f"{row['id']}.{part}.json" for part in (*STEPS, "truth")}
         parts = {part: _read(file, dict) if file.exists() else None for part, file in files.items()}
         samples.append(Sample(row["id"], str(row.get("path", "")), **parts))
     return samples
@@ -209,6 +218,7 @@ def sections(samples: list[Sample]) -> list[dict[str, Any]]:
         _composition(samples),
         _reasons(samples),
         _fit(samples),
+        _truth(samples),
         _warnings(samples),
     )
     return [section for section in made if section["data"]]
@@ -447,6 +457,42 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
             ),
         },
         "data": _rows([s for s in samples if s.annotation is not None], columns),
+    }
+
+
+def _truth(samples: list[Sample]) -> dict[str, Any]:
+    shares = ("truth_accuracy", "truth_accuracy_assigned", "truth_share_same", "truth_share_compatible")
+    columns: dict[str, Callable[[Sample], Any]] = {
+        name: _times_100(name) if name in shares else column
+        for name, column in COLUMNS.items()
+        if name.startswith("truth_")
+    }
+    return {
+        "id": "cellscribe_truth",
+        "section_name": "Held against known labels",
+        "description": "Accuracy, F1 and calibration are of the predicted labels, over the cells whose known label the "
+        "model can give; same and compatible are of the final labels, over all cells with a known label.",
+        "plot_type": "table",
+        "pconfig": {"id": "cellscribe_truth_table", "title": "Known labels", "namespace": "cellscribe"},
+        "headers": {
+            "truth_n_cells": _number("Cells", "Cells with a known label"),
+            "truth_n_known": _number("In the model", "Cells whose known label the model can give", "Greens"),
+            "truth_accuracy": _percent("Accuracy", "Predicted labels that are right", "RdYlGn"),
+            "truth_macro_f1": _number("Macro-F1", "Mean F1 of the known labels", "RdYlGn", "{:,.3f}", max=1),
+            "truth_accuracy_assigned": _percent(
+                "Assigned",
+                "Predicted labels that are right, of cells that were not left unassigned",
+                "RdYlGn",
+            ),
+            "truth_calibration_error": _number(
+                "Calibration error", "Expected calibration error", "OrRd", "{:,.3f}", max=1, ceiling=0.3
+            ),
+            "truth_share_same": _percent("Same", "Final label is the known one", "RdYlGn"),
+            "truth_share_compatible": _percent(
+                "Compatible", "Final and known label are one the other's ancestor", "Blues"
+            ),
+        },
+        "data": _rows([s for s in samples if s.get("truth", "n_cells")], columns),
     }
 
 

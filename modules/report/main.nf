@@ -6,7 +6,7 @@ process REPORT {
     label 'per_sample'
 
     input:
-    tuple val(meta), path(annotated), path(convert), path(qc), path(annotation), path(violin), path(knee), path(scatter), val(options)
+    tuple val(meta), path(annotated), path(convert), path(qc), path(annotation), path(violin), path(knee), path(scatter), path(truth_csv, stageAs: 'truth/*'), val(options)
     path(model)
 
     output:
@@ -14,13 +14,17 @@ process REPORT {
     tuple val(meta), path("${meta.id}.markers.tsv") , emit: markers
     tuple val(meta), path("${meta.id}.de.tsv.gz")   , emit: differential
     tuple val(meta), path("${meta.id}.clusters.tsv"), emit: clusters
+    tuple val(meta), path("${meta.id}.truth.tsv")   , emit: truth        , optional: true
+    tuple val(meta), path("${meta.id}.truth.json")  , emit: truth_summary, optional: true
 
     script:
     """
     report.py --sample '${meta.id}' --annotated ${annotated} --convert ${convert} --qc ${qc} \\
         --annotation ${annotation} --qc-violin ${violin} --qc-knee ${knee} --qc-scatter ${scatter} \\
         --model ${model} --output ${meta.id}.report.html --markers ${meta.id}.markers.tsv \\
-        --differential ${meta.id}.de.tsv.gz --clusters ${meta.id}.clusters.tsv ${flags(options)} \\
+        --differential ${meta.id}.de.tsv.gz --clusters ${meta.id}.clusters.tsv \\
+        ${truth_csv ? "--truth-csv ${truth_csv}" : ''} --truth ${meta.id}.truth.tsv --truth-summary ${meta.id}.truth.json \\
+        ${flags(options)} \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
     """
 

@@ -339,6 +339,15 @@ def test_another_run_name_adds_and_the_same_name_replaces(flat, tmp_path):
     assert set(again.obs) == set(anndata.read_h5ad(first).obs)
 
 
+def test_what_explorer_will_not_show_of_the_whole_file_is_a_warning_once(flat, tmp_path, monkeypatch, capsys):
+    # The sample's own column `published` has five labels, ours one value more.
+    monkeypatch.setattr("cellscribe.explorer.MOST_VALUES", 4)
+    _, info = run(tmp_path, OutputNames.of())
+    (told,) = [warning for warning in info["warnings"] if "CELLxGENE Explorer" in warning]
+    assert "'published' (5)" in told and "'cxg_cell_type_predicted' (5)" in told
+    assert capsys.readouterr().err.count(told) == 1
+
+
 def test_nothing_of_another_model_stays_under_the_same_name(flat, tmp_path):
     first = tmp_path / "first" / "a.h5ad"
     run(tmp_path / "first", OutputNames.of())

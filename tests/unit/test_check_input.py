@@ -542,8 +542,32 @@ def test_a_catalogue_that_is_nowhere_or_broken_is_told(folder: Folder) -> None:
 def test_a_comparison_reaches_the_report_and_a_wrong_one_is_told(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     sheet = folder.sheet("sample,path\na,a.h5ad\n")
-    _, settings = folder.check(sheet, compare="condition: stim vs ctrl within each")
-    assert settings["report"] == {"compare": "condition: stim vs ctrl within each"}
-    assert folder.check(sheet)[1]["report"] == {}
+    samples, _ = folder.check(sheet, compare="condition: stim vs ctrl within each")
+    assert samples[0]["report"] == {"compare": "condition: stim vs ctrl within each"}
+    assert folder.check(sheet)[0][0]["report"] == {}
     (problem,) = folder.problems(sheet, compare="stim, ctrl")
     assert problem.startswith("--compare: 'stim, ctrl' is no comparison; write it as")
+
+
+def test_known_labels_are_those_of_the_row_else_those_of_the_run(folder: Folder) -> None:
+    sheet = folder.sheet(
+        "sample,path,truth_csv,truth_key\na,../a.h5ad,own.csv,\nb,../b.h5ad,,author\n", "sheets/s.csv"
+    )
+    for name in ("sheets/own.csv", "all.csv"):
+        (folder.path / name).touch()
+    (a, b), _ = folder.check(sheet, truth_key="mine", truth_csv="all.csv")
+    assert (a["report"], b["report"]) == ({"truth_key": "mine"}, {"truth_key": "author"})
+    assert a["truth_csvs"] == [str(folder.path / "sheets" / "own.csv"), str(folder.path / "own.csv")]
+    assert b["truth_csvs"] == [str(folder.path / "all.csv")]
+    (a, b), _ = folder.check(folder.sheet("sample,path\na,a.h5ad\nb,b.h5ad\n"))
+    assert a["truth_csvs"] == [] and a["report"] == {}
+
+
+def test_known_labels_without_a_column_or_a_file_are_told(folder: Folder) -> None:
+    sheet = folder.sheet("sample,path,truth_csv\na,a.h5ad,none.csv\nb,b.h5ad,\n")
+    assert folder.problems(sheet, truth_csv="gone.csv") == [
+        "line 2, truth_csv: needs truth_key: the column of it that holds the labels",
+        "line 2, truth_csv: 'none.csv' does not exist",
+        "--truth_csv: needs truth_key: the column of it that holds the labels",
+        "--truth_csv: 'gone.csv' does not exist",
+    ]

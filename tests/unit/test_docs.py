@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cellscribe import differential
+from cellscribe import differential, truth
 from cellscribe.contract import REASONS, OutputNames
 from cellscribe.errors import EXIT_CODES
 from cellscribe.markers import MARKER_COLUMNS
@@ -78,6 +78,11 @@ def test_outputs_lists_the_columns_of_differential_expression_and_markers_in_the
 ) -> None:
     assert [row[0] for row in tables(section(outputs, "S.de.tsv.gz"))[0]] == list(differential.COLUMNS)
     assert [row[0] for row in tables(section(outputs, "S.markers.tsv"))[0]] == list(MARKER_COLUMNS)
+
+
+def test_outputs_lists_the_columns_of_the_table_of_agreement_in_their_order(outputs: str) -> None:
+    documented = [row[0] for row in tables(section(outputs, "S.truth.tsv"))[0]]
+    assert documented == [*truth.COLUMNS, f"{truth.PREDICTED}<label>"]
 
 
 def test_outputs_lists_the_columns_of_the_summary_in_their_order(outputs: str) -> None:

@@ -24,9 +24,10 @@ def quick_figures():
         yield
 
 
-def make(folder, adata=None, sample="blood", compare="", **options):
+def make(folder, adata=None, sample="blood", compare="", truth_key="", truth_csv=None, **options):
     files = write_sample(folder, simulated() if adata is None else adata, sample=sample, **options)
-    inputs = report.ReportInputs(sample=sample, compare=compare, pipeline_version="0.1.0", **files)
+    asked = {"compare": compare, "truth_key": truth_key, "truth_csv": truth_csv}
+    inputs = report.ReportInputs(sample=sample, pipeline_version="0.1.0", **asked, **files)
     report.write_report(inputs)
     return inputs
 
@@ -186,6 +187,39 @@ def test_the_groups_that_were_asked_for_are_compared_and_what_cannot_be_is_a_war
     assert {gene[0] for gene in compared["gene"].head(10)} == {"B"}
     assert {gene[0] for gene in compared["gene"].tail(10)} == {"T"}
     assert set(table.loc[table["column"] == "arm", "within"]) == set(TYPES)
+
+
+def test_known_labels_are_held_against_the_names_on_the_page_and_in_a_table(tmp_path):
+    adata = simulated()
+    adata.obs["author"] = adata.obs["cell_type"].replace({"T cell": "alpha-beta T cell"}).astype(str)
+    adata.obs.iloc[:6, adata.obs.columns.get_loc("author")] = "unknown"
+    inputs = make(tmp_path, adata, truth_key="author")
+    reader, text = read(inputs)
+    assert "114 cells have a label in column author; 6 have none and are left out." in text
+    assert "40 cells have labels that the model cannot give" in text and "alpha-beta T cell (40)" in text
+    assert "#truth" in [attrs.get("href") for tag, attrs in reader.tags if tag == "a"]
+    assert "Confusion matrix: known labels by predicted labels" in [
+        attrs.get("alt") for _, attrs in reader.tags
+    ]
+    table = pd.read_csv(inputs.truth, sep="\t", keep_default_na=False).set_index("truth")
+    assert table.loc["B cell", "predicted:B cell"] == 34
+    assert table.loc["alpha-beta T cell", ["cl_id", "known_to_model", "recall"]].tolist() == [
+        "CL:0000789",
+        "no",
+        "",
+    ]
+    summary = read_json(inputs.truth_summary)
+    assert (summary["sample"], summary["n_cells"], summary["accuracy"]) == ("blood", 114, 1.0)
+    assert summary["unknown_labels"] == {"alpha-beta T cell": 40}
+
+
+def test_a_sample_without_the_known_labels_says_so_and_is_otherwise_as_without(tmp_path, page):
+    _, text = read(make(tmp_path, truth_key="author"))
+    warning = "Nothing was compared with known labels: there is no column 'author' in obs."
+    assert f"{warning} (known labels)" in text
+    assert not (tmp_path / "blood.truth.tsv").exists()
+    assert read_json(tmp_path / "blood.truth.json") == {"sample": "blood", "warnings": [warning]}
+    assert not page.truth.exists() and not page.truth_summary.exists()
 
 
 def test_the_tables_beside_the_page_say_the_same_as_the_page(page):

@@ -42,6 +42,17 @@ ANNOTATION = {
     "reference_distance": {"median": 0.5, "share_beyond_99": 0.125},
     "warnings": ["Many cells lie far from the reference.", "Two."],
 }
+TRUTH = {
+    "n_cells": 700,
+    "n_known": 600,
+    "accuracy": 0.9,
+    "macro_f1": 0.8,
+    "accuracy_assigned": 0.95,
+    "calibration_error": 0.02,
+    "share_same": 0.75,
+    "share_compatible": 0.125,
+    "warnings": ["labels.csv names 700 of this sample's 800 cells."],
+}
 PARTS: dict[str, dict[str, Any]] = {"convert": CONVERT, "qc": QC, "annotation": ANNOTATION}
 
 
@@ -88,10 +99,32 @@ def test_a_whole_sample_has_every_column_filled(tmp_path: Path) -> None:
             "unassigned_share": "0.2",
             "median_uncertainty": "0.05",
             "share_far_from_reference": "0.125",
+            "truth_n_cells": "",
+            "truth_n_known": "",
+            "truth_accuracy": "",
+            "truth_macro_f1": "",
+            "truth_accuracy_assigned": "",
+            "truth_calibration_error": "",
+            "truth_share_same": "",
+            "truth_share_compatible": "",
             "n_warnings": "3",
         }
     ]
     assert list(rows[0]) == list(COLUMNS)
+
+
+def test_agreement_with_known_labels_stands_in_the_row_and_on_the_page(tmp_path: Path) -> None:
+    missing = {"sample": "b", "warnings": ["Nothing was compared with known labels."]}
+    run = write_run(tmp_path / "run", {"a": {**PARTS, "truth": TRUTH}, "b": {**PARTS, "truth": missing}})
+    rows, sections = summarise(run)
+    found = {name: value for name, value in rows[0].items() if name.startswith("truth_")}
+    assert found == {f"truth_{name}": cell(value) for name, value in TRUTH.items() if name != "warnings"}
+    assert [row["n_warnings"] for row in rows] == ["4", "4"]
+    assert rows[1]["truth_accuracy"] == "" and rows[1]["status"] == "done"
+    assert list(sections["truth"]["data"]) == ["a"]
+    assert sections["truth"]["data"]["a"]["truth_accuracy"] == 90
+    assert set(sections["truth"]["data"]["a"]) == set(sections["truth"]["headers"])
+    assert "Nothing was compared" in sections["warnings"]["data"]
 
 
 def test_a_sample_failed_at_the_first_step_that_left_nothing(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from cellscribe.errors import InputError, ModelFetchError
 from cellscribe.importing.calibrate import TestCells, calibrate
 from cellscribe.importing.torch_file import read_torch
 from cellscribe.io import write_json
+from cellscribe.label_csv import is_labelled
 from cellscribe.model.calibration import UNCALIBRATED
 from cellscribe.model.encoder import Encoder
 from cellscribe.model.model import NEIGHBOURS, SCANVI, TREES
@@ -43,7 +44,7 @@ from cellscribe.training.folder import (
 )
 from cellscribe.training.genes import silent_genes
 from cellscribe.training.members import train_trees
-from cellscribe.training.reference import LabelledCells, common_labels, is_labelled, read_reference
+from cellscribe.training.reference import LabelledCells, common_labels, read_reference
 from cellscribe.training.robust import thinned_copy, with_copies
 from cellscribe.training.train import (
     CLASSIFIERS,

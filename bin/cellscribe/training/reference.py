@@ -15,9 +15,8 @@ from cellscribe.cli import log
 from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import cell_names, read_h5ad
-from cellscribe.label_csv import check_cells, read_label_csv, with_labels
+from cellscribe.label_csv import check_cells, is_labelled, read_label_csv, with_labels
 
-NO_LABEL = frozenset(("", "nan", "none", "na", "unlabelled", "unlabeled", "unassigned", "unknown", "doublet"))
 FEWEST_CELLS = 5
 
 
@@ -112,11 +111,6 @@ def read_reference(
     whole.sources += [path.name for path in label_csv]
     keep, whole.left_out = common_labels(whole.labels, label_key, paths[0])
     return whole.only(keep)
-
-
-def is_labelled(labels: np.ndarray, no_label: str | None = None) -> np.ndarray:
-    """Which cells have a label: bool (n_obs,). no_label: one more word for none."""
-    return np.array([label.strip().lower() not in NO_LABEL and label != no_label for label in labels])
 
 
 def common_labels(labels: np.ndarray, label_key: str, file: Path) -> tuple[np.ndarray, dict[str, int]]:

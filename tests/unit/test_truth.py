@@ -1,0 +1,178 @@
+"""Labels that are known: how they are found, matched with the model's, and counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from cellscribe.contract import UNASSIGNED
+from cellscribe.errors import InputError
+from cellscribe.model.calibration import expected_calibration_error
+from cellscribe.truth import COLUMNS, Agreement, compare, read_truth, relate
+
+MODEL = {"B cell": "CL:0000236", "CD4 T cell": "CL:0000624", "NK cell": "CL:0000623", "blob": ""}
+
+
+@pytest.fixture
+def obs() -> pd.DataFrame:
+    labels = ["B cell", "unknown", "", "NK cell"]
+    return pd.DataFrame({"author": pd.Categorical(labels)}, index=[f"AAC{i}-1" for i in range(4)])
+
+
+def agreement(truth: list[str], predicted: list[str], final: list[str] | None = None) -> Agreement:
+    def text(values: list[str]) -> np.ndarray:
+        return np.array(values, dtype=object)
+
+    labels = {**dict.fromkeys([*predicted, *(final or [])], ""), "T cell": "CL:0000084", **MODEL}
+    return compare(
+        text(truth),
+        text(predicted),
+        text(final or predicted),
+        np.linspace(0, 1, len(truth)),
+        labels,
+        list(MODEL),
+        key="author",
+        source="obs",
+    )
+
+
+def related(truth: str) -> tuple[str, list[str], list[str]]:
+    found = relate([truth], MODEL)
+    names = np.array(list(MODEL))
+    return found.cl_ids[0], names[found.same[0]].tolist(), names[found.compatible[0]].tolist()
+
+
+@pytest.mark.parametrize(
+    ("truth", "expected"),
+    [
+        ("B cell", ("CL:0000236", ["B cell"], [])),
+        ("  b  CELL ", ("CL:0000236", ["B cell"], [])),
+        ("B-cells", ("CL:0000236", ["B cell"], [])),
+        ("CL:0000236", ("CL:0000236", ["B cell"], [])),
+        ("CD4-positive, alpha-beta T cell", ("CL:0000624", ["CD4 T cell"], [])),
+        ("T cell", ("CL:0000084", [], ["CD4 T cell"])),
+        ("naive B cell", ("CL:0000788", [], ["B cell"])),
+        ("lymphocyte", ("CL:0000542", [], ["B cell", "CD4 T cell", "NK cell"])),
+        ("BLOB", ("", ["blob"], [])),
+        ("CD4 T cells", ("CL:0000624", ["CD4 T cell"], [])),
+        ("CD4+ T cell", ("", [], [])),
+        ("cell", ("CL:0000000", [], [])),
+        ("CL:9999999", ("CL:9999999", [], [])),
+        ("cluster 7", ("", [], [])),
+    ],
+)
+def test_a_known_label_finds_its_like_and_its_kin_in_the_model(
+    truth: str, expected: tuple[str, list[str], list[str]]
+) -> None:
+    assert related(truth) == expected
+
+
+def test_labels_of_one_term_are_told_apart_where_the_truth_has_their_words() -> None:
+    found = relate(["naive B", "B cell"], {"naive B": "CL:0000236", "memory B": "CL:0000236"})
+    assert found.same.tolist() == [[True, False], [True, True]]
+
+
+def test_the_scores_are_those_of_scikit_learn_where_the_words_are_the_models() -> None:
+    generator = np.random.default_rng(0)
+    names = np.array(list(MODEL), dtype=object)
+    truth = names[generator.integers(0, 4, 500)]
+    predicted = np.where(generator.random(500) < 0.8, truth, names[generator.integers(0, 4, 500)])
+    head = agreement(truth.tolist(), predicted.tolist()).headline
+    assert head["accuracy"] == pytest.approx(accuracy_score(truth, predicted), abs=1e-4)
+    assert head["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"), abs=1e-4)
+    error = expected_calibration_error(1 - np.linspace(0, 1, 500), truth == predicted)
+    assert head["calibration_error"] == pytest.approx(error, abs=1e-4)
+
+
+def test_what_the_model_cannot_know_is_told_and_does_not_count_as_wrong() -> None:
+    found = agreement(
+        truth=["B cell", "B cell", "NK", "T cell", "T cell", "platelet", ""],
+        predicted=["B cell", "NK cell", "NK cell", "CD4 T cell", "B cell", "B cell", "B cell"],
+        final=["B cell", UNASSIGNED, "NK cell", "T cell", "B cell", UNASSIGNED, "B cell"],
+    )
+    head = found.headline
+    assert (head["n_cells"], head["n_unlabelled"], head["n_known"]) == (6, 1, 2)
+    # "NK" is no exact name of the ontology, and not the model's word.
+    assert head["unknown_labels"] == {"T cell": 2, "NK": 1, "platelet": 1}
+    assert (head["accuracy"], head["accuracy_assigned"]) == (0.5, 1.0)
+    # The T cell that was called T cell in the end, though the model has no such label.
+    shares = [head[f"share_{name}"] for name in ("same", "compatible", "unassigned", "different")]
+    assert shares == [round(n / 6, 4) for n in (2, 0, 2, 2)]
+
+
+def test_the_table_has_a_row_a_label_and_the_cells_by_prediction() -> None:
+    found = agreement(
+        truth=["NK cell"] * 4 + ["T cell"] * 6,
+        predicted=["NK cell"] * 3 + ["B cell"] + ["CD4 T cell"] * 5 + ["NK cell"],
+        final=["NK cell"] * 3 + [UNASSIGNED] + ["CD4 T cell"] * 5 + ["NK cell"],
+    )
+    table = found.table.set_index("truth")
+    predicted = ["predicted:NK cell", "predicted:CD4 T cell", "predicted:B cell"]
+    assert list(found.table) == [*COLUMNS, *predicted]
+    assert table.index.tolist() == ["NK cell", "T cell"]
+    assert table.loc["NK cell", predicted].tolist() == [3, 0, 1]
+    assert table.loc["T cell", predicted].tolist() == [1, 5, 0]
+    assert table["known_to_model"].tolist() == ["yes", "no"]
+    # Precision counts only cells whose label the model can give: the T cell is no mistake of NK cell here.
+    assert table.loc["NK cell", ["recall", "precision", "f1"]].tolist() == [0.75, 1.0, 0.8571]
+    assert table.loc["T cell", ["recall", "precision", "f1"]].isna().all()
+    assert table["share_unassigned"].tolist() == [0.25, 0]
+    assert table["share_same_or_compatible"].tolist() == [0.75, 0.8333]
+    assert table["most_common"].tolist() == ["NK cell", "CD4 T cell"]
+
+
+def test_no_label_that_the_model_knows_gives_no_score() -> None:
+    head = agreement(["cluster 1", "cluster 2"], ["B cell", "blob"]).headline
+    assert head["n_known"] == 0
+    assert [head[name] for name in ("accuracy", "macro_f1", "accuracy_assigned", "calibration_error")] == [
+        None
+    ] * 4
+    assert head["share_different"] == 1
+
+
+# --- where the labels come from ---
+
+
+def test_labels_of_obs_are_read_without_those_that_say_nothing(obs: pd.DataFrame) -> None:
+    labels, warnings = read_truth(obs, "s1", "author", None)
+    assert labels is not None and labels.tolist() == ["B cell", "", "", "NK cell"]
+    assert warnings == []
+
+
+def test_a_column_that_is_not_there_or_says_nothing_is_a_warning(obs: pd.DataFrame) -> None:
+    for key, words in (("authors", "did you mean 'author'"), ("empty", "no cell has one in column 'empty'")):
+        labels, (warning,) = read_truth(obs.assign(empty="unknown"), "s1", key, None)
+        assert labels is None and words in warning
+
+
+@pytest.mark.parametrize("prefix", ["", "s1:"])
+def test_labels_of_a_table_find_their_cells_by_name_and_by_sample(
+    obs: pd.DataFrame, tmp_path: Path, prefix: str
+) -> None:
+    other = "s2:AAC0-1,platelet\n" if prefix else ""
+    text = f"# cellxgene\nindex,mine\n{other}{prefix}AAC0-1,B cell\n{prefix}AAC2-1,NK cell\n"
+    (tmp_path / "labels.csv").write_text(text)
+    labels, warnings = read_truth(obs, "s1", "mine", tmp_path / "labels.csv")
+    assert labels is not None and labels.tolist() == ["B cell", "", "NK cell", ""]
+    assert warnings == []
+    # What the table lacks may still stand in obs.
+    labels, _ = read_truth(obs, "s1", "author", tmp_path / "labels.csv")
+    assert labels is not None and labels[3] == "NK cell"
+
+
+def test_a_table_of_other_cells_or_of_few_of_them_is_told(obs: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("index,mine\nGGG-1,B cell\n")
+    labels, (warning,) = read_truth(obs, "s1", "mine", tmp_path / "labels.csv")
+    assert labels is None and "'GGG-1'" in warning and "'AAC0-1'" in warning
+    (tmp_path / "labels.csv").write_text("index,mine\nAAC0-1,B cell\n")
+    labels, (warning,) = read_truth(obs, "s1", "mine", tmp_path / "labels.csv")
+    assert labels is not None and "names 1 of this sample's 4 cells" in warning
+    labels, (warning,) = read_truth(obs, "s1", "other", tmp_path / "labels.csv")
+    assert labels is None and "no column 'other' in labels.csv nor in obs" in warning
+    (tmp_path / "labels.csv").write_text("")
+    with pytest.raises(InputError):
+        read_truth(obs, "s1", "mine", tmp_path / "labels.csv")
