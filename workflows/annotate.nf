@@ -5,6 +5,7 @@ include { FETCH_MODEL   } from '../modules/fetch_model'
 include { FETCH_MODEL as FETCH_REGISTERED } from '../modules/fetch_model'
 include { MAP           } from '../modules/map'
 include { ANNOTATE      } from '../modules/annotate'
+include { MERGE         } from '../modules/merge'
 include { REPORT        } from '../modules/report'
 include { SUMMARY       } from '../modules/summary'
 include { MULTIQC       } from '../modules/multiqc'
@@ -58,6 +59,16 @@ workflow ANNOTATION {
             .join(samples.map { sample -> tuple(sample.meta, sample.truth, sample.report) }),
         model,
     )
+
+    // All samples that got so far, sorted for -resume; nothing where no file of all was asked for.
+    def annotated = ANNOTATE.out.annotated
+        .mix(ANNOTATE.out.summary)
+        .map { _meta, made -> made }
+        .toSortedList { a, b -> a.name <=> b.name }
+        .filter { files -> !files.isEmpty() }
+        .combine(run)
+        .filter { parts -> parts.last().merge != null }
+    MERGE(annotated.map { parts -> parts.dropRight(1) }, run.map { run_settings -> run_settings.merge ?: [:] })
 
     // Sorted, as the order in which samples end would else decide whether -resume knows them again.
     def metrics = CONVERT.out.metrics

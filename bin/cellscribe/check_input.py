@@ -91,6 +91,7 @@ REPORT = {
     "compare": "compare",
     "truth_key": "truth_key",
 }
+MERGE = {"seed": "seed"}
 TRAIN = {
     "label_key": "label_key",
     "batch_key": "batch_key",
@@ -202,6 +203,7 @@ def run_check(
         settings["model"] = find_model(params, catalogues, launch, problems)
         url = settings["model"]["url"]
         settings["annotate"] = _options(ANNOTATE, params) | {"model_url": url}
+        settings["merge"] = _options(MERGE, params) if params["merge"] else None
         row_schema = read_json(input_schema_file)["items"]
         rows = _rows(sheet, params, row_schema["properties"], launch.launch_dir, problems)
         samples = check_samples(rows, params, row_schema, launch, problems)

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import anndata
 from environments import environment
-from small_model import small_counts, small_mapping, small_model
+from explorer_server import annotated, fetch, launched
 
-from cellscribe.annotation import run_annotate
 from cellscribe.contract import OutputNames
+from cellscribe.explorer import MOST_EMBEDDINGS, MOST_VALUES
 from cellscribe.training.reference import read_reference
-
-
-def annotated(folder: Path) -> Path:
-    """A small sample, annotated."""
-    output = folder / "s1.annotated.h5ad"
-    run_annotate(
-        small_counts(),
-        small_mapping("consensus"),
-        small_model("consensus"),
-        sample="s1",
-        output=output,
-        predictions=folder / "s1.predictions.tsv.gz",
-        summary=folder / "s1.annotation.json",
-        names=OutputNames.of(),
-    )
-    return output
 
 
 def test_an_older_anndata_reads_the_output(tmp_path: Path):
@@ -67,22 +48,11 @@ def test_cellxgene_explorer_serves_the_output_and_its_labels_come_back(cellxgene
     final = anndata.read_h5ad(output, backed="r").obs[OutputNames.of().final].astype(str)
     edited = final.replace("NK cell", "NK cell, checked #1")
     edited.iloc[:3] = "unassigned"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [cellxgene / "cellxgene", "launch", output, "--host", "127.0.0.1", "--port", str(port)]
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(
-            [*command, "--annotations-file", labels_csv], stdout=log, stderr=log, cwd=tmp_path
-        )
-    api = f"http://127.0.0.1:{port}/api/v0.2/"
-    try:
-        schema = json.loads(fetch(f"{api}schema", server))["schema"]
+    with launched(cellxgene, output, tmp_path, "--annotations-file", labels_csv) as address:
+        api = f"{address}api/v0.2/"
+        schema = json.loads(fetch(f"{api}schema"))["schema"]
         sent = json.dumps(edited.tolist())
         subprocess.run([cellxgene / "python", "-W", "ignore", "-c", PUT, api, sent], check=True)
-    finally:
-        server.terminate()
-        server.wait(20)
     columns = {column["name"]: column for column in schema["annotations"]["obs"]["columns"]}
     assert columns["cxg_cell_type_final"]["type"] == "categorical"
     assert columns["cxg_cell_type_predicted_uncertainty"]["type"] == "float32"
@@ -93,15 +63,10 @@ def test_cellxgene_explorer_serves_the_output_and_its_labels_come_back(cellxgene
     assert reference.labels.tolist() == [label for label in edited if label != "unassigned"]
 
 
-def fetch(url: str, server: subprocess.Popen[bytes]) -> bytes:
-    """The answer of a server that may still be starting."""
-    deadline = time.monotonic() + 90
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                return answer.read()
-        except OSError:
-            assert server.poll() is None, "the server ended"
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
+def test_explorers_limits_are_those_that_we_warn_of(cellxgene: Path):
+    code = (
+        "from server.common.constants import MAX_LAYOUTS; from server.common.config.app_config import AppConfig;"
+        "print(MAX_LAYOUTS, AppConfig().dataset_config.presentation__max_categories)"
+    )
+    done = subprocess.run([cellxgene / "python", "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == [str(MOST_EMBEDDINGS), str(MOST_VALUES)], done.stderr

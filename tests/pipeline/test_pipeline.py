@@ -44,6 +44,7 @@ RUN_FILES = {
     "pipeline_info/versions.yml",
     "pipeline_info/params.json",
 }
+MERGED = {f"merged/{name}" for name in ("merged.annotated.h5ad", "composition.tsv", "merged.report.html")}
 ONCE = ["CHECK_INPUT", "FETCH_MODEL", "MULTIQC", "SUMMARY", "VERSIONS"]
 PER_SAMPLE = ["ANNOTATE", "CONVERT", "MAP", "QC", "REPORT"]
 
@@ -149,6 +150,29 @@ def test_one_bad_sample_leaves_the_others_alone_and_is_told(trained: Any) -> Non
     assert [row["status"] for row in run.table("summary/summary.tsv")] == ["done", "failed"]
 
 
+def test_the_labels_of_a_table_are_the_truth_that_the_new_ones_are_held_against(trained: Any) -> None:
+    table = pd.read_csv(trained.annotate.results / "samples/good/good.truth.tsv", sep="\t")
+    assert table["n_cells"].sum() == 50 and (table["known_to_model"] == "yes").all()
+    good, bad = trained.annotate.table("summary/summary.tsv")
+    assert good["truth_n_cells"] == "50" and float(good["truth_accuracy"]) > 0.9
+    assert bad["truth_accuracy"] == ""
+    assert (
+        "truth.csv names 50 of this sample"
+        in (trained.annotate.results / "samples/good/good.report.html").read_text()
+    )
+
+
+def test_the_samples_that_did_not_fail_are_in_one_file(trained: Any) -> None:
+    folder = trained.annotate.results / "merged"
+    one = anndata.read_h5ad(trained.annotate.results / "samples/good/good.annotated.h5ad")
+    whole = anndata.read_h5ad(folder / "merged.annotated.h5ad")
+    assert whole.obs_names.tolist() == [f"good:{barcode}" for barcode in one.obs_names]
+    assert (whole.X != one.X).nnz == 0
+    assert whole.obsm[OutputNames.of(run_name="day1").umap_explorer].shape == (one.n_obs, 2)
+    assert pd.read_csv(folder / "composition.tsv", sep="\t")["n_cells"].sum() == one.n_obs
+    assert "1 sample in one file" in (folder / "merged.report.html").read_text()
+
+
 # --- another study's cells, from their matrix ---
 
 
@@ -187,28 +211,30 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> tuple[Launch, Run]:
         "sheet.tsv",
         f"sample\tpath\na\tmy data (1)/{DEMO.name}\nb\tb/outs\nc.1\t{DEMO}\n".replace("\n", "\r\n"),
     )
-    return launch, launch.run("-stub-run", "--input", "sheet.tsv", "--model", "./model")
+    return launch, launch.run("-stub-run", "--input", "sheet.tsv", "--model", "./model", "--merge")
 
 
 def test_a_stub_run_makes_every_file(stub: tuple[Launch, Run]) -> None:
     _, run = stub
     assert run.returncode == 0, run.output
-    assert run.files() == RUN_FILES | sample_files("a", "b", "c.1")
-    assert run.tasks("Submitted") == every_task("a", "b", "c.1")
+    assert run.files() == RUN_FILES | MERGED | sample_files("a", "b", "c.1")
+    assert run.tasks("Submitted") == sorted([*every_task("a", "b", "c.1"), "MERGE"])
 
 
 @pytest.mark.parametrize(
     ("option", "again"),
     [
-        (("--run_name", "7"), {"ANNOTATE", "REPORT", "SUMMARY", "MULTIQC"}),
-        (("--min_genes", "10"), {"QC", "MAP", "ANNOTATE", "REPORT", "SUMMARY", "MULTIQC"}),
+        (("--run_name", "7"), {"ANNOTATE", "MERGE", "REPORT", "SUMMARY", "MULTIQC"}),
+        (("--min_genes", "10"), {"QC", "MAP", "ANNOTATE", "MERGE", "REPORT", "SUMMARY", "MULTIQC"}),
+        (("--truth_key", "author"), {"REPORT", "SUMMARY", "MULTIQC"}),
     ],
 )
 def test_a_changed_option_repeats_only_the_steps_that_it_touches(
     stub: tuple[Launch, Run], option: tuple[str, str], again: set[str]
 ) -> None:
     launch, _ = stub
-    run = launch.run("-stub-run", "--input", "sheet.tsv", "--model", "./model", "-resume", *option)
+    again_with = ("--input", "sheet.tsv", "--model", "./model", "--merge", "-resume")
+    run = launch.run("-stub-run", *again_with, *option)
     assert run.returncode == 0, run.output
     steps = {name.split(" ")[0] for name in run.tasks("Submitted")}
     # SUMMARY and MULTIQC follow only where a file that they read has changed.

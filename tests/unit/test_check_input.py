@@ -571,3 +571,10 @@ def test_known_labels_without_a_column_or_a_file_are_told(folder: Folder) -> Non
         "--truth_csv: needs truth_key: the column of it that holds the labels",
         "--truth_csv: 'gone.csv' does not exist",
     ]
+
+
+def test_samples_are_merged_only_where_that_was_asked_for(folder: Folder) -> None:
+    sheet = folder.sheet("sample,path\na,a.h5ad\n")
+    assert folder.check(sheet)[1]["merge"] is None
+    assert folder.check(sheet, merge="true", seed=7)[1]["merge"] == {"seed": 7}
+    assert folder.problems(sheet, merge="maybe")[0].startswith("--merge: 'maybe'")

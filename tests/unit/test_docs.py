@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cellscribe import differential, truth
 from cellscribe.contract import REASONS, OutputNames
 from cellscribe.errors import EXIT_CODES
 from cellscribe.markers import MARKER_COLUMNS
+from cellscribe.merge import composition_table
 from cellscribe.summary import COLUMNS
 
 NAMES = OutputNames.of()
@@ -87,6 +89,11 @@ def test_outputs_lists_the_columns_of_the_table_of_agreement_in_their_order(outp
 
 def test_outputs_lists_the_columns_of_the_summary_in_their_order(outputs: str) -> None:
     assert [row[0] for row in tables(section(outputs, "summary.tsv"))[0]] == list(COLUMNS)
+
+
+def test_outputs_lists_the_columns_of_the_composition_in_their_order(outputs: str) -> None:
+    made = composition_table(pd.Series(["a"]), pd.Series(["B cell"]))
+    assert [row[0] for row in tables(section(outputs, "composition.tsv"))[0]] == list(made)
 
 
 def test_outputs_lists_the_columns_of_the_failures_in_their_order(outputs: str) -> None:

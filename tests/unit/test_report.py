@@ -195,7 +195,7 @@ def test_known_labels_are_held_against_the_names_on_the_page_and_in_a_table(tmp_
     adata.obs.iloc[:6, adata.obs.columns.get_loc("author")] = "unknown"
     inputs = make(tmp_path, adata, truth_key="author")
     reader, text = read(inputs)
-    assert "114 cells have a label in column author; 6 have none and are left out." in text
+    assert "114 cells have a label in column author ; 6 have none and are left out." in text
     assert "40 cells have labels that the model cannot give" in text and "alpha-beta T cell (40)" in text
     assert "#truth" in [attrs.get("href") for tag, attrs in reader.tags if tag == "a"]
     assert "Confusion matrix: known labels by predicted labels" in [

@@ -1,0 +1,476 @@
+"""MERGE: all samples of a run in one file, with the embedding that they share, and one UMAP.
+
+What grows with cells alone (obs, embeddings) is held in memory; counts go from file to file a block of rows at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cellscribe.cli import log, warn
+from cellscribe.clusters import (
+    FEWEST_CELLS,
+    flat_layout,
+    leiden,
+    majority,
+    neighbour_graph,
+    umap_layout,
+)
+from cellscribe.contract import MERGED_BY, OutputNames
+from cellscribe.counts_file import open_counts
+from cellscribe.errors import InputError
+from cellscribe.explorer import explorer_warnings
+from cellscribe.genes import as_text, unique_names
+from cellscribe.io import atomic_path, read_json, write_h5ad, write_table
+
+if TYPE_CHECKING:
+    import anndata
+
+ANNOTATED, ANNOTATION = ".annotated.h5ad", ".annotation.json"
+BLOCK_ROWS = 2048
+PREDICTED, PREDICTIONS = "_predicted", "_predictions"
+
+
+@dataclass
+class SampleFile:
+    """One annotated sample without its counts. runs: keys of its annotations, as `cxg_cell_type`."""
+
+    sample: str
+    path: Path
+    info: dict[str, Any]
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    obsm: dict[str, np.ndarray]
+    uns: dict[str, Any]
+    n_counts: int
+
+    @property
+    def runs(self) -> list[str]:
+        """Keys of the annotations in this file, that of annotation.json first."""
+        own = str(self.info["names"]["predicted"]).removesuffix(PREDICTED)
+        found = [key.removesuffix(PREDICTIONS) for key in self.uns if key.endswith(PREDICTIONS)]
+        return list(dict.fromkeys([own, *(key for key in found if f"{key}{PREDICTED}" in self.obs)]))
+
+
+@dataclass
+class Merged:
+    """obs, var, obsm and uns of the merged file; `places`: each sample's genes' columns in it."""
+
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    obsm: dict[str, np.ndarray]
+    uns: dict[str, Any]
+    places: list[np.ndarray]
+    label_key: str
+    layout_key: str
+    cluster_key: str
+    warnings: list[str] = field(default_factory=list)
+
+
+def run_merge(
+    inputs: Path,
+    output: Path,
+    composition_out: Path,
+    page_out: Path,
+    *,
+    seed: int = 0,
+    pipeline_version: str = "unknown",
+) -> Merged:
+    """Write the samples of a folder as one h5ad, their composition as a table, and a page.
+
+    inputs: a folder of `<sample>.annotated.h5ad` and `<sample>.annotation.json`, as ANNOTATE writes them. Raises
+    InputError where there are none.
+    """
+    from cellscribe.merge_page import write_page
+
+    samples = read_samples(inputs)
+    merged = merge_samples(samples, seed=seed)
+    log(f"{len(samples):,} samples: {len(merged.obs):,} cells, {len(merged.var):,} genes")
+    merged.warnings += explorer_warnings(merged.obs, merged.obsm)
+    for warning in merged.warnings:
+        warn(warning)
+    write_merged(samples, merged, output)
+    composition = composition_table(merged.obs["sample"], merged.obs[merged.label_key])
+    write_table(composition, composition_out)
+    write_page(
+        merged, composition, samples[0].info, page_out, output.name, composition_out.name, pipeline_version
+    )
+    return merged
+
+
+def read_samples(inputs: Path) -> list[SampleFile]:
+    """All samples of a folder but for their counts, sorted by name. Raises InputError for none, and for half of one."""
+    paths = sorted(inputs.glob(f"*{ANNOTATED}"))
+    if not paths:
+        raise InputError("there is no annotated sample to merge", file=inputs)
+    return [_read_sample(path) for path in paths]
+
+
+def _read_sample(path: Path) -> SampleFile:
+    import h5py
+    from anndata.io import read_elem
+
+    sample = path.name.removesuffix(ANNOTATED)
+    summary = path.with_name(f"{sample}{ANNOTATION}")
+    if not summary.is_file():
+        raise InputError(
+            f"{summary.name} is not beside it", "Give both files of ANNOTATE.", sample=sample, file=path
+        )
+    counts = open_counts(path)
+    with h5py.File(path, "r") as file:
+        return SampleFile(
+            sample,
+            path,
+            read_json(summary),
+            counts.obs,
+            counts.var,
+            {key: read_elem(item) for key, item in file.get("obsm", {}).items()},
+            {key: read_elem(item) for key, item in file.get("uns", {}).items()},
+            file["X/data"].shape[0],
+        )
+
+
+# --- genes ---
+
+
+def join_genes(tables: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[np.ndarray]]:
+    """The union of the samples' genes, and each sample's genes' columns in it, int32 (n_genes,).
+
+    A gene is the same by its Ensembl id; where one of two has none, by its symbol, if that is one gene's alone in its
+    sample and in the union. Genes keep the order in which they are first seen. Columns: `gene_ids`, `gene_symbols`,
+    `n_samples`: in how many samples the gene was measured. The index is unique, as in a sample's file.
+    """
+    ids: list[str] = []
+    symbols: list[str] = []
+    by_id: dict[tuple[str, int], int] = {}
+    by_symbol: dict[str, list[int]] = {}
+    seen: dict[tuple[bytes, bytes], np.ndarray] = {}
+    places = []
+    for table in tables:
+        own_ids, own_symbols = _identity(table)
+        key = ("\n".join(own_ids).encode(), "\n".join(own_symbols).encode())
+        if key not in seen:
+            seen[key] = _place(own_ids, own_symbols, ids, symbols, by_id, by_symbol)
+        places.append(seen[key])
+    measured = np.zeros(len(ids), dtype=np.int32)
+    for place in places:
+        measured[place] += 1
+    id_array, symbol_array = np.array(ids, dtype=object), np.array(symbols, dtype=object)
+    names, _ = unique_names(symbol_array, id_array)
+    var = pd.DataFrame(
+        {"gene_ids": id_array, "gene_symbols": symbol_array, "n_samples": measured},
+        index=pd.Index(names, dtype=object),
+    )
+    return var, places
+
+
+def _identity(table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    names = as_text(table.index)
+    ids = as_text(table["gene_ids"]) if "gene_ids" in table else np.full(len(table), "", dtype=object)
+    symbols = as_text(table["gene_symbols"]) if "gene_symbols" in table else names
+    return ids.tolist(), np.where(symbols != "", symbols, names).tolist()
+
+
+def _place(
+    own_ids: Sequence[str],
+    own_symbols: Sequence[str],
+    ids: list[str],
+    symbols: list[str],
+    by_id: dict[tuple[str, int], int],
+    by_symbol: dict[str, list[int]],
+) -> np.ndarray:
+    """Find each gene's column in the union, adding those that are new; the union's tables grow in place."""
+    once = dict.fromkeys(own_symbols, 0)
+    for symbol in own_symbols:
+        once[symbol] += 1
+    times: dict[str, int] = {}
+    taken: set[int] = set()
+    place = np.empty(len(own_ids), dtype=np.int32)
+    # Genes with an id first: what has none takes what they leave.
+    for i in sorted(range(len(own_ids)), key=lambda i: own_ids[i] == ""):
+        gene_id, symbol = own_ids[i], own_symbols[i]
+        times[gene_id] = times.get(gene_id, 0) + 1
+        key = (gene_id, times[gene_id])
+        column = by_id.get(key) if gene_id else None
+        if column is None and once[symbol] == 1 and len(by_symbol.get(symbol, ())) == 1:
+            candidate = by_symbol[symbol][0]
+            if candidate not in taken and (not gene_id or not ids[candidate]):
+                column = candidate
+        if column is None and not gene_id and once[symbol] > 1:
+            # Genes of one symbol without an id: the first with the first, and so on.
+            column = next((c for c in by_symbol.get(symbol, ()) if c not in taken and not ids[c]), None)
+        if column is None:
+            column = len(ids)
+            ids.append(gene_id)
+            symbols.append(symbol)
+            by_symbol.setdefault(symbol, []).append(column)
+        if gene_id:
+            ids[column] = gene_id
+            by_id.setdefault(key, column)
+        taken.add(column)
+        place[i] = column
+    return place
+
+
+# --- cells ---
+
+
+def join_obs(samples: Sequence[SampleFile]) -> pd.DataFrame:
+    """obs of all samples: the union of their columns, cells named `sample:barcode`, `sample` a category.
+
+    What a sample lacks is NaN in a column of numbers and "" in any other; a column that holds numbers in one sample and
+    text in another becomes text, and so do booleans that a sample lacks.
+    """
+    sizes = [len(one.obs) for one in samples]
+    columns = dict.fromkeys(str(name) for one in samples for name in one.obs.columns)
+    joined: dict[str, Any] = {
+        "sample": pd.Categorical.from_codes(
+            np.repeat(np.arange(len(samples)), sizes), categories=[one.sample for one in samples]
+        )
+    }
+    for name in columns:
+        if name != "sample":
+            joined[name] = join_column([one.obs.get(name) for one in samples], sizes)
+    index = [f"{one.sample}{MERGED_BY}{barcode}" for one in samples for barcode in one.obs.index.astype(str)]
+    return pd.DataFrame(joined, index=pd.Index(index, dtype=object))
+
+
+def join_column(parts: Sequence[pd.Series | None], sizes: Sequence[int]) -> Any:
+    """One column of all samples, None where a sample lacks it: an array, or a Categorical."""
+    there = [part for part in parts if part is not None]
+    kinds = {part.dtype.kind if isinstance(part.dtype, np.dtype) else "O" for part in there}
+    if kinds == {"b"} and len(there) == len(parts):
+        return np.concatenate([part.to_numpy() for part in there])
+    if kinds <= {"i", "u", "f"}:
+        filled = [
+            np.full(size, np.nan, dtype=np.float32) if part is None else part.to_numpy()
+            for part, size in zip(parts, sizes, strict=True)
+        ]
+        return np.concatenate(filled)
+    if any(isinstance(part.dtype, pd.CategoricalDtype) for part in there):
+        position: dict[str, int] = {}
+        codes = [_codes(part, size, position) for part, size in zip(parts, sizes, strict=True)]
+        return pd.Categorical.from_codes(np.concatenate(codes), categories=list(position))
+    return np.concatenate(
+        [
+            np.full(size, "", dtype=object) if part is None else as_text(part)
+            for part, size in zip(parts, sizes, strict=True)
+        ]
+    )
+
+
+def _codes(part: pd.Series | None, size: int, position: dict[str, int]) -> np.ndarray:
+    """A sample's values as codes of the categories of all samples, which grow in place; only those in use."""
+    if part is None:
+        return np.full(size, position.setdefault("", len(position)), dtype=np.int32)
+    own = part if isinstance(part.dtype, pd.CategoricalDtype) else pd.Series(pd.Categorical(as_text(part)))
+    own = own.cat.remove_unused_categories()
+    values = own.cat.codes.to_numpy()
+    # The last is that of missing values, whose code is -1.
+    moved = [position.setdefault(str(name), len(position)) for name in own.cat.categories]
+    moved.append(position.setdefault("", len(position)) if (values < 0).any() else 0)
+    return np.array(moved, dtype=np.int32)[values]
+
+
+def merge_samples(samples: Sequence[SampleFile], *, seed: int = 0) -> Merged:
+    """Join genes, cells and embeddings, and find clusters and a UMAP of all cells for each annotation.
+
+    Clusters and UMAPs of single samples mean nothing side by side: they give way to those of all, or go.
+    """
+    var, places = join_genes([one.var for one in samples])
+    obs = join_obs(samples)
+    warnings = []
+    partly = int((var["n_samples"] < len(samples)).sum())
+    if partly:
+        warnings.append(
+            f"{partly:,} of {len(var):,} genes were not measured in every sample; where one was not, its counts are 0. "
+            "var['n_samples'] says in how many it was."
+        )
+    runs = list(dict.fromkeys(key for one in samples for key in one.runs))
+    obsm = shared_arrays(samples, runs)
+    for key in runs:
+        names = OutputNames(key)
+        obs = obs.drop(
+            columns=[c for c in (names.cluster, names.cluster_label, names.cluster_vote) if c in obs]
+        )
+        if names.embedding not in obsm:
+            warnings.append(
+                f"There is no UMAP and no cluster of all cells by '{key}': its embedding is not in every sample, or "
+                "not of one width."
+            )
+            continue
+        log(f"placing {len(obs):,} cells on one map by '{key}'")
+        clusters, layout = joint_layout(obsm[names.embedding], obsm.get(names.reference_umap), seed)
+        obsm[names.umap] = obsm[names.umap_explorer] = layout
+        winners, shares = _votes(clusters, obs[names.predicted])
+        obs[names.cluster] = pd.Categorical(
+            clusters.astype(str), categories=[str(c) for c in range(clusters.max() + 1)]
+        )
+        obs[names.cluster_label] = pd.Categorical(winners[clusters])
+        obs[names.cluster_vote] = shares[clusters].astype(np.float32)
+    own = [key for key in runs if OutputNames(key).umap in obsm]
+    first = OutputNames(runs[0])
+    return Merged(
+        obs,
+        var,
+        dict(sorted(obsm.items())),
+        join_uns(samples, runs),
+        places,
+        label_key=first.final if first.final in obs else first.predicted,
+        layout_key=OutputNames(own[0]).umap if own else "",
+        cluster_key=OutputNames(own[0]).cluster if own else "",
+        warnings=warnings,
+    )
+
+
+def shared_arrays(samples: Sequence[SampleFile], runs: Sequence[str]) -> dict[str, np.ndarray]:
+    """The obsm arrays that every sample has with the same columns, stacked; UMAPs of single samples left out."""
+    alone = {name for key in runs for name in (OutputNames(key).umap, OutputNames(key).umap_explorer)}
+    arrays = {}
+    for key in samples[0].obsm:
+        parts = [one.obsm.get(key) for one in samples]
+        if key in alone or not all(isinstance(part, np.ndarray) and part.ndim == 2 for part in parts):
+            continue
+        features = {json.dumps(_features(one, key)) for one in samples}
+        if len({part.shape[1] for part in parts if part is not None}) == 1 and len(features) == 1:
+            arrays[key] = np.concatenate([np.asarray(part, dtype=np.float32) for part in parts])
+    return arrays
+
+
+def _features(one: SampleFile, key: str) -> list[str]:
+    """What the columns of an obsm array are, where CONVERT named them."""
+    return [str(name) for name in one.uns.get("feature_names", {}).get(key, ())]
+
+
+def joint_layout(
+    embedding: np.ndarray, on_reference: np.ndarray | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clusters int (n_cells,) and UMAP float32 (n_cells, 2) of all cells, as ANNOTATE makes them of one sample."""
+    if len(embedding) < FEWEST_CELLS:
+        return np.zeros(len(embedding), dtype=int), flat_layout(embedding)
+    near, far = neighbour_graph(embedding, seed=seed)
+    return leiden(near, seed=seed), umap_layout(embedding, near, far, start=on_reference, seed=seed)
+
+
+def _votes(clusters: np.ndarray, predicted: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    labels, codes = np.unique(predicted.astype(str).to_numpy(), return_inverse=True)
+    winners, shares = majority(clusters, codes, len(labels))
+    return labels[winners].astype(object), shares
+
+
+def join_uns(samples: Sequence[SampleFile], runs: Iterable[str]) -> dict[str, Any]:
+    """Provenance: for each annotation what all samples say alike, and by sample what they do not (JSON text)."""
+    uns: dict[str, Any] = {}
+    for run in runs:
+        key = f"{run}{PREDICTIONS}"
+        said = {one.sample: one.uns[key] for one in samples if isinstance(one.uns.get(key), Mapping)}
+        alike: dict[str, Any] = {}
+        differing: dict[str, dict[str, Any]] = {}
+        for name in dict.fromkeys(name for values in said.values() for name in values):
+            values = {sample: _plain(mine[name]) for sample, mine in said.items() if name in mine}
+            if len(values) == len(samples) and len({json.dumps(value) for value in values.values()}) == 1:
+                alike[name] = next(iter(said.values()))[name]
+            else:
+                differing[name] = values
+        if said:
+            uns[key] = {
+                **alike,
+                **({"by_sample": json.dumps(differing, sort_keys=True)} if differing else {}),
+            }
+    features = samples[0].uns.get("feature_names")
+    if features:
+        uns["feature_names"] = features
+    organisms = {str(one.uns.get("cellscribe", {}).get("organism", "unknown")) for one in samples}
+    uns["cellscribe"] = {
+        "samples": [one.sample for one in samples],
+        "organism": organisms.pop() if len(organisms) == 1 else "unknown",
+    }
+    return uns
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+# --- the file ---
+
+
+def write_merged(samples: Sequence[SampleFile], merged: Merged, output: Path) -> None:
+    """Write the merged file; of counts no more than a block of rows is ever in memory."""
+    import anndata
+    import h5py
+
+    adata: anndata.AnnData = anndata.AnnData(
+        obs=merged.obs, var=merged.var, obsm=dict(merged.obsm), uns=merged.uns
+    )
+    with atomic_path(output) as temporary:
+        write_h5ad(adata, temporary)
+        del adata
+        with h5py.File(temporary, "r+") as file:
+            if "X" in file:
+                del file["X"]
+            write_matrix(samples, merged.places, len(merged.var), file)
+
+
+def write_matrix(
+    samples: Sequence[SampleFile], places: Sequence[np.ndarray], n_genes: int, file: Any
+) -> None:
+    """Write X of an h5ad, CSR float32 (n_obs, n_genes), from the samples' own, a block of rows at a time.
+
+    places: each sample's genes' columns, as `join_genes` gives them.
+    """
+    n_obs = sum(len(one.obs) for one in samples)
+    n_counts = sum(one.n_counts for one in samples)
+    whole = np.int32 if max(n_counts, n_genes) < np.iinfo(np.int32).max else np.int64
+    group = file.create_group("X")
+    group.attrs.update(
+        {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": (n_obs, n_genes)}
+    )
+    options: dict[str, Any] = {
+        "shape": (n_counts,),
+        "chunks": (min(max(n_counts, 1), 1 << 18),),
+        "compression": "lzf",
+    }
+    data = group.create_dataset("data", dtype=np.float32, **options)
+    indices = group.create_dataset("indices", dtype=whole, **options)
+    indptr = np.zeros(n_obs + 1, dtype=whole)
+    row = end = 0
+    for one, place in zip(samples, places, strict=True):
+        in_order = bool((np.diff(place) > 0).all())
+        for _, block in open_counts(one.path).chunks(BLOCK_ROWS):
+            block.indices = place[block.indices]
+            block = type(block)((block.data, block.indices, block.indptr), shape=(block.shape[0], n_genes))
+            if not in_order:
+                block.sort_indices()
+            start, end = end, end + block.nnz
+            data[start:end] = block.data
+            indices[start:end] = block.indices
+            indptr[row + 1 : row + 1 + block.shape[0]] = start + block.indptr[1:].astype(whole)
+            row += block.shape[0]
+    group.create_dataset("indptr", data=indptr, compression="lzf")
+
+
+def composition_table(sample: pd.Series, labels: pd.Series) -> pd.DataFrame:
+    """Cells by sample and label: `sample`, `label`, `n_cells`, `share` of the sample's cells.
+
+    One row a pair, zeros too; labels with most cells come first.
+    """
+    counts = pd.crosstab(sample.astype(str), labels.astype(str))
+    order = sorted(counts.columns, key=lambda name: (-int(counts[name].sum()), name))
+    counts = counts[order]
+    shares = counts.div(counts.sum(axis=1), axis=0)
+    return pd.DataFrame(
+        {
+            "sample": np.repeat(counts.index.to_numpy(dtype=object), counts.shape[1]),
+            "label": np.tile(np.array(order, dtype=object), len(counts)),
+            "n_cells": counts.to_numpy().ravel(),
+            "share": shares.to_numpy().ravel().round(6),
+        }
+    )

@@ -1,0 +1,141 @@
+"""The page of all samples together: one map, and who has which cells."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellscribe import figures
+from cellscribe.contract import UNASSIGNED, OutputNames
+from cellscribe.io import atomic_path
+from cellscribe.report import SMALL, count, percent, plural, render
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cellscribe.merge import Merged
+
+LABELS_SHOWN = 18
+CLUSTERS_SHOWN = 60
+ALONE = 0.9
+
+
+def write_page(
+    merged: Merged,
+    composition: pd.DataFrame,
+    info: dict[str, Any],
+    output: Path,
+    merged_file: str,
+    composition_file: str,
+    pipeline_version: str,
+) -> None:
+    """Draw and write the page. info: annotation.json of one of the samples, for the model."""
+    samples = merged.obs["sample"].astype(str).to_numpy(dtype=object)
+    labels = merged.obs[merged.label_key].astype(str).to_numpy(dtype=object)
+    names = list(dict.fromkeys(composition["label"]))
+    colours = figures.label_colours(names, [])
+    sample_colours = figures.label_colours(sorted(set(samples)), [])
+    model = info.get("model") or {}
+    page = {
+        "n_samples": plural(len(sample_colours) - 1, "sample"),
+        "n_cells": plural(len(labels), "cell"),
+        "n_genes": plural(len(merged.var), "gene"),
+        "n_labels": plural(len(set(labels) - {UNASSIGNED}), "label"),
+        "unassigned": percent(float((labels == UNASSIGNED).mean())),
+        "model": {key: str(model.get(key) or "") for key in ("name", "version")},
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "warnings": merged.warnings,
+        "figures": _figures(merged, samples, labels, colours, sample_colours),
+        "legend": [(name, colours[name], count((labels == name).sum())) for name in names],
+        "sample_legend": [
+            (name, sample_colours[name], count((samples == name).sum())) for name in sorted(set(samples))
+        ],
+        "composition": _grid(samples, labels, names[:LABELS_SHOWN], len(names)),
+        "clusters": _clusters(merged, samples),
+        "label_key": merged.label_key,
+        "colours": colours,
+        "merged_file": merged_file,
+        "composition_file": composition_file,
+        "pipeline_version": pipeline_version,
+    }
+    with atomic_path(output) as temporary:
+        temporary.write_text(render(page, "merged.html.j2"), encoding="utf-8")
+
+
+def _figures(
+    merged: Merged,
+    samples: np.ndarray,
+    labels: np.ndarray,
+    colours: dict[str, str],
+    sample_colours: dict[str, str],
+) -> dict[str, str]:
+    if not merged.layout_key:
+        return {}
+    layout = merged.obsm[merged.layout_key].astype(np.float64)
+    names = OutputNames(merged.layout_key.removesuffix("_umap"))
+    drawn = {
+        "labels": figures.umap_by_category(layout, labels, colours),
+        "samples": figures.umap_by_category(layout, samples, sample_colours, named=False),
+        "each": figures.small_multiples(layout, samples, sample_colours),
+    }
+    if names.uncertainty in merged.obs:
+        uncertainty = merged.obs[names.uncertainty].to_numpy(dtype=np.float64)
+        drawn["uncertainty"] = figures.umap_by_number(layout, np.nan_to_num(uncertainty, nan=1.0))
+    cluster = merged.obs[merged.cluster_key].astype(str).to_numpy(dtype=object)
+    sizes = dict(zip(*np.unique(cluster.astype(str), return_counts=True), strict=True))
+    drawn["clusters"] = figures.umap_by_category(
+        layout, cluster, figures.label_colours(sorted(sizes, key=lambda name: -sizes[name]), []), **SMALL
+    )
+    return {name: figures.data_uri(png) for name, png in drawn.items()}
+
+
+def _grid(rows: np.ndarray, columns: np.ndarray, shown: list[str], n_columns: int) -> dict[str, Any]:
+    """Cells by row and column, as counts with their share of the row; columns beyond `shown` together in the last."""
+    parts = []
+    for row in dict.fromkeys(sorted(set(rows))):
+        own = columns[rows == row]
+        numbers = [int((own == name).sum()) for name in shown]
+        if n_columns > len(shown):
+            numbers.append(len(own) - sum(numbers))
+        parts.append(
+            {"name": row, "n": count(len(own)), "cells": [(count(n), n / len(own)) for n in numbers]}
+        )
+    return {"columns": shown, "others": n_columns - len(shown), "rows": parts}
+
+
+def _clusters(merged: Merged, samples: np.ndarray) -> dict[str, Any]:
+    """Each cluster's samples: how evenly they are mixed, and in which clusters one sample is nearly alone."""
+    if not merged.cluster_key:
+        return {}
+    cluster = merged.obs[merged.cluster_key].astype(str).to_numpy(dtype=object)
+    label = merged.obs[OutputNames(merged.cluster_key.removesuffix("_cluster")).cluster_label].astype(str)
+    label_of = dict(zip(cluster, label, strict=True))
+    names, sizes = np.unique(cluster.astype(str), return_counts=True)
+    rows = []
+    alone = 0
+    for name in names[np.argsort(-sizes, kind="stable")]:
+        own, numbers = np.unique(samples[cluster == name].astype(str), return_counts=True)
+        order = np.argsort(-numbers, kind="stable")
+        share = numbers[order[0]] / numbers.sum()
+        alone += share >= ALONE
+        rows.append(
+            {
+                "cluster": name,
+                "n": count(numbers.sum()),
+                "label": label_of[name],
+                "n_samples": count(len(own)),
+                "most": own[order[0]],
+                "share": percent(float(share), 0),
+                "alone": bool(share >= ALONE),
+            }
+        )
+    return {
+        "rows": rows[:CLUSTERS_SHOWN],
+        "hidden": max(len(rows) - CLUSTERS_SHOWN, 0),
+        "n_alone": int(alone),
+        "n": len(rows),
+        "many_samples": len(set(samples)) > 1,
+    }

@@ -1,0 +1,38 @@
+#!/usr/bin/env python3
+"""MERGE: all samples of a run in one file, with one UMAP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cellscribe.cli import SETTINGS, common_options, exit_codes, folder_in, path_out
+
+
+@click.command(context_settings=SETTINGS)
+@click.option(
+    "--inputs",
+    type=folder_in,
+    required=True,
+    help="The folder of the samples' annotated.h5ad and annotation.json.",
+)
+@click.option("--output", type=path_out, required=True, help="All cells (h5ad).")
+@click.option(
+    "--composition", type=path_out, required=True, help="The table of cells by sample and label (TSV)."
+)
+@click.option("--page", type=path_out, required=True, help="The page (HTML).")
+@click.option("--seed", type=int, default=0, help="Seed of clusters and UMAP.")
+@common_options
+@exit_codes
+def main(
+    inputs: Path, output: Path, composition: Path, page: Path, seed: int, cpus: int, pipeline_version: str
+) -> None:
+    """Join the samples of a folder in one file, with clusters and a UMAP of all cells, a table and a page."""
+    from cellscribe.merge import run_merge
+
+    run_merge(inputs, output, composition, page, seed=seed, pipeline_version=pipeline_version)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+include { flags } from '../flags'
+
+process MERGE {
+    label 'process_medium'
+
+    input:
+    path(samples, stageAs: 'samples/*')     // annotated.h5ad and annotation.json of every sample that got so far
+    val(options)
+
+    output:
+    path('merged.annotated.h5ad'), emit: merged
+    path('composition.tsv')      , emit: composition
+    path('merged.report.html')   , emit: report
+
+    script:
+    """
+    merge.py --inputs samples --output merged.annotated.h5ad --composition composition.tsv \\
+        --page merged.report.html ${flags(options)} \\
+        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+    """
+
+    stub:
+    """
+    touch merged.annotated.h5ad composition.tsv merged.report.html
+    """
+}

@@ -1,0 +1,288 @@
+"""All samples in one file: genes, cells, embeddings and counts are those of the samples."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from cellscribe import merge
+from cellscribe.contract import OutputNames
+from cellscribe.errors import InputError
+from cellscribe.io import write_h5ad, write_json
+
+NAMES = OutputNames.of()
+LABELS = np.array(["B cell", "T cell", "NK cell"], dtype=object)
+
+
+def write_sample(
+    folder: Path,
+    sample: str,
+    n_cells: int = 40,
+    n_genes: int = 30,
+    *,
+    seed: int = 0,
+    var: pd.DataFrame | None = None,
+    width: int = 5,
+    obs: dict[str, object] | None = None,
+) -> anndata.AnnData:
+    """What ANNOTATE leaves of one sample, as far as MERGE reads it."""
+    rng = np.random.default_rng(seed)
+    codes = np.arange(n_cells) % 3
+    latent = rng.normal(0, 0.2, (n_cells, width)).astype(np.float32)
+    latent[:, 0] += 3 * codes
+    if var is None:
+        symbols = [f"SYM{i}" for i in range(n_genes)]
+        ids = [f"ENSG{i:011d}" for i in range(n_genes)]
+        var = pd.DataFrame({"gene_ids": ids, "gene_symbols": symbols}, index=symbols)
+    adata = anndata.AnnData(
+        X=sp.random(
+            n_cells, len(var), 0.3, "csr", np.float32, rng, data_rvs=lambda n: rng.integers(1, 9, n)
+        ).astype(np.float32),
+        obs=pd.DataFrame(
+            {
+                "sample": sample,
+                NAMES.predicted: pd.Categorical(LABELS[codes]),
+                NAMES.uncertainty: rng.random(n_cells).astype(np.float32),
+                NAMES.final: pd.Categorical(np.where(np.arange(n_cells) == 1, "unassigned", LABELS[codes])),
+                NAMES.cluster: pd.Categorical(codes.astype(str)),
+                **(obs or {}),
+            },
+            index=[f"AAC{i}-1" for i in range(n_cells)],
+        ),
+        var=var,
+        obsm={
+            NAMES.embedding: latent,
+            NAMES.umap: latent[:, :2],
+            NAMES.umap_explorer: latent[:, :2],
+            NAMES.reference_umap: latent[:, :2],
+        },
+        uns={
+            NAMES.predictions: {"model_name": "blood", "gene_overlap": 0.5 + seed / 10},
+            "cellscribe": {"sample": sample, "organism": "human"},
+        },
+    )
+    folder.mkdir(exist_ok=True)
+    write_h5ad(adata, folder / f"{sample}.annotated.h5ad")
+    write_json(
+        {"sample": sample, "names": {"predicted": NAMES.predicted}, "model": {"name": "blood"}},
+        folder / f"{sample}.annotation.json",
+    )
+    return adata
+
+
+@pytest.fixture(autouse=True)
+def flat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No UMAP: the tests of clusters.py are about it."""
+    monkeypatch.setattr(merge, "umap_layout", lambda embedding, *_, **__: merge.flat_layout(embedding))
+
+
+def run(folder: Path) -> tuple[anndata.AnnData, merge.Merged, pd.DataFrame, str]:
+    out = folder / "out"
+    merged = merge.run_merge(folder, out / "m.h5ad", out / "c.tsv", out / "p.html", pipeline_version="0.1.0")
+    table = pd.read_csv(out / "c.tsv", sep="\t")
+    return anndata.read_h5ad(out / "m.h5ad"), merged, table, (out / "p.html").read_text()
+
+
+def genes(*rows: tuple[str, str]) -> pd.DataFrame:
+    """(id, symbol) of each gene."""
+    ids, symbols = zip(*rows, strict=True)
+    return pd.DataFrame({"gene_ids": ids, "gene_symbols": symbols}, index=[s or i for i, s in rows])
+
+
+def test_every_cell_keeps_its_counts_its_columns_and_its_place(tmp_path: Path) -> None:
+    parts = {name: write_sample(tmp_path, name, 40 + i, seed=i) for i, name in enumerate(("a", "b", "c"))}
+    adata, _, _, _ = run(tmp_path)
+    assert list(adata.obs_names[[0, 40]]) == ["a:AAC0-1", "b:AAC0-1"] and adata.obs_names.is_unique
+    assert adata.obs["sample"].value_counts().to_dict() == {"a": 40, "b": 41, "c": 42}
+    for name, part in parts.items():
+        own = adata[adata.obs["sample"] == name]
+        assert (own.X != part.X).nnz == 0
+        assert own.obs[NAMES.final].tolist() == part.obs[NAMES.final].tolist()
+        np.testing.assert_array_equal(own.obsm[NAMES.embedding], part.obsm[NAMES.embedding])
+        np.testing.assert_array_equal(own.obsm[NAMES.reference_umap], part.obsm[NAMES.reference_umap])
+    assert adata.X.has_sorted_indices and adata.X.dtype == np.float32
+    np.testing.assert_array_equal(adata.obsm[NAMES.umap], adata.obsm[NAMES.umap_explorer])
+
+
+def test_clusters_and_the_map_are_of_all_cells_together(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        write_sample(tmp_path, name, seed=seed)
+    adata, merged, _, page = run(tmp_path)
+    assert adata.obsm[NAMES.umap].shape == (80, 2)
+    # The three types lie apart in the embedding, and in both samples alike.
+    table = pd.crosstab(adata.obs[NAMES.cluster], adata.obs[NAMES.predicted])
+    assert ((table > 0).sum(axis=1) == 1).all()
+    assert (adata.obs[NAMES.cluster_label].astype(str) == adata.obs[NAMES.predicted].astype(str)).all()
+    assert (adata.obs[NAMES.cluster_vote] == 1).all()
+    assert merged.warnings == []
+    assert "2 samples in one file: 80 cells, 30 genes, 3 labels; 2.5 % of the cells are unassigned." in page
+    assert 'src="http' not in page and "<script" not in page
+
+
+def test_genes_are_joined_by_id_then_by_a_symbol_that_is_one_genes_alone() -> None:
+    var, places = merge.join_genes(
+        [
+            genes(("ENSG1", "A"), ("ENSG2", "B"), ("", "C"), ("ENSG9", "D"), ("ENSG8", "D")),
+            # Renamed; without an id; with the id that was missing; an ambiguous symbol; new.
+            genes(("ENSG1", "A-new"), ("", "B"), ("ENSG3", "C"), ("", "D"), ("ENSG7", "E")),
+            genes(("ENSG7", "E"), ("", "C"), ("ENSG5", "B")),
+        ]
+    )
+    assert var["gene_ids"].tolist() == ["ENSG1", "ENSG2", "ENSG9", "ENSG8", "ENSG3", "ENSG7", "", "ENSG5"]
+    assert var["gene_symbols"].tolist() == ["A", "B", "D", "D", "C", "E", "D", "B"]
+    assert var["n_samples"].tolist() == [2, 2, 1, 1, 3, 2, 1, 1]
+    assert [place.tolist() for place in places] == [[0, 1, 4, 2, 3], [0, 1, 4, 6, 5], [5, 4, 7]]
+    assert var.index.is_unique and {"A", "B_ENSG2", "B_ENSG5", "D_ENSG9"} <= set(var.index)
+
+
+def test_genes_that_share_an_id_within_a_sample_stay_apart_and_meet_their_like() -> None:
+    twice = genes(("ENSG1", "A"), ("ENSG1", "A.1"), ("", "Q"), ("", "Q"))
+    var, places = merge.join_genes([twice, twice.iloc[::-1], twice])
+    assert len(var) == 4 and var.index.is_unique
+    assert places[0].tolist() == places[2].tolist() and len(set(places[1].tolist())) == 4
+
+
+def test_samples_of_different_references_have_the_union_of_their_genes(tmp_path: Path) -> None:
+    a = write_sample(tmp_path, "a", var=genes(("ENSG1", "A"), ("ENSG2", "B"), ("ENSG3", "C")))
+    b = write_sample(tmp_path, "b", var=genes(("ENSG4", "D"), ("ENSG2", "B2"), ("ENSG1", "A")))
+    adata, merged, _, page = run(tmp_path)
+    assert adata.var["gene_ids"].tolist() == ["ENSG1", "ENSG2", "ENSG3", "ENSG4"]
+    own = adata[adata.obs["sample"] == "b"].X.toarray()
+    np.testing.assert_array_equal(own[:, [3, 1, 0]], b.X.toarray())
+    assert not own[:, 2].any()
+    np.testing.assert_array_equal(adata.X.toarray()[:40, :3], a.X.toarray())
+    assert adata.X.has_sorted_indices
+    (warning,) = merged.warnings
+    assert (
+        warning.startswith("2 of 4 genes were not measured in every sample") and warning.split("'")[0] in page
+    )
+
+
+def test_columns_that_a_sample_lacks_are_empty_there(tmp_path: Path) -> None:
+    own = {
+        "donor": pd.Categorical(["d1"] * 40, categories=["d1", "unused"]),
+        "age": np.arange(40),
+        "fresh": True,
+        "text": "t",
+        "mixed": 1.5,
+    }
+    write_sample(tmp_path, "a", obs=own)
+    write_sample(tmp_path, "b", obs={"mixed": "x"})
+    adata, _, _, _ = run(tmp_path)
+    first, last = adata.obs.iloc[0], adata.obs.iloc[-1]
+    assert adata.obs["donor"].cat.categories.tolist() == ["d1", ""]
+    assert (first["age"], first["fresh"], first["text"], first["mixed"]) == (0, "True", "t", "1.5")
+    assert np.isnan(last["age"]) and (last["donor"], last["fresh"], last["text"]) == ("", "", "")
+    assert last["mixed"] == "x" and adata.obs["sample"].iloc[-1] == "b"
+
+
+def test_a_column_of_numbers_or_of_booleans_stays_one() -> None:
+    numbers = [pd.Series([1, 2]), pd.Series([0.5])]
+    assert merge.join_column(numbers, [2, 1]).tolist() == [1, 2, 0.5]
+    assert merge.join_column([pd.Series([True]), pd.Series([False])], [1, 1]).dtype == bool
+    missing = pd.Series(pd.Categorical(["a", None, "b"]))
+    assert merge.join_column([missing, pd.Series(["b"])], [3, 1]).tolist() == ["a", "", "b", "b"]
+
+
+def test_provenance_says_what_is_alike_and_by_sample_what_is_not(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        write_sample(tmp_path, name, seed=seed)
+    adata, _, _, _ = run(tmp_path)
+    said = adata.uns[NAMES.predictions]
+    assert said["model_name"] == "blood"
+    assert json.loads(said["by_sample"]) == {"gene_overlap": {"a": 0.5, "b": 0.6}}
+    assert list(adata.uns["cellscribe"]["samples"]) == ["a", "b"]
+
+
+def test_the_composition_has_every_pair_of_sample_and_label(tmp_path: Path) -> None:
+    write_sample(tmp_path, "a")
+    write_sample(tmp_path, "b", 3)
+    _, _, table, _ = run(tmp_path)
+    assert len(table) == 2 * 4 and table["n_cells"].sum() == 43
+    assert table[table["sample"] == "b"].set_index("label")["n_cells"].to_dict() == {
+        "B cell": 1,
+        "NK cell": 1,
+        "unassigned": 1,
+        "T cell": 0,
+    }
+    assert table.groupby("sample")["share"].sum().round(4).tolist() == [1, 1]
+
+
+def test_samples_without_a_shared_embedding_are_merged_without_a_map(tmp_path: Path) -> None:
+    write_sample(tmp_path, "a")
+    write_sample(tmp_path, "b", width=7)
+    adata, merged, _, page = run(tmp_path)
+    assert NAMES.umap not in adata.obsm and NAMES.embedding not in adata.obsm
+    assert NAMES.cluster not in adata.obs
+    assert "no UMAP and no cluster of all cells by 'cxg_cell_type'" in merged.warnings[0]
+    assert "there is no map of all of them" in page
+
+
+@pytest.mark.parametrize("n_cells", [1, 4])
+def test_one_sample_of_a_few_cells_is_merged_too(tmp_path: Path, n_cells: int) -> None:
+    write_sample(tmp_path, "a", n_cells)
+    adata, _, _, _ = run(tmp_path)
+    assert adata.obsm[NAMES.umap].shape == (n_cells, 2)
+
+
+def test_a_second_annotation_gets_its_own_map(tmp_path: Path) -> None:
+    other = OutputNames.of(run_name="b")
+    for seed, name in enumerate(("one", "two")):
+        adata = write_sample(tmp_path, name, seed=seed)
+        adata.obs[other.predicted] = adata.obs[NAMES.predicted]
+        adata.obsm[other.embedding] = adata.obsm[NAMES.embedding] * 2
+        adata.obsm[other.umap] = adata.obsm[NAMES.umap]
+        adata.uns[other.predictions] = {"model_name": "other"}
+        write_h5ad(adata, tmp_path / f"{name}.annotated.h5ad")
+    merged, _, _, _ = run(tmp_path)
+    assert other.umap_explorer in merged.obsm and merged.uns[other.predictions]["model_name"] == "other"
+    assert {NAMES.cluster, other.cluster} <= set(merged.obs)
+
+
+def test_no_samples_and_half_a_sample_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no annotated sample"):
+        merge.read_samples(tmp_path)
+    write_sample(tmp_path, "a")
+    (tmp_path / "a.annotation.json").unlink()
+    with pytest.raises(InputError, match=r"a\.annotation\.json is not beside it"):
+        merge.read_samples(tmp_path)
+
+
+def test_the_file_is_as_any_h5ad_of_ours(tmp_path: Path) -> None:
+    write_sample(tmp_path, "a")
+    run(tmp_path)
+    with h5py.File(tmp_path / "out" / "m.h5ad") as file:
+        assert file["X"].attrs["encoding-type"] == "csr_matrix"
+        assert file["X/data"].compression == "lzf"
+        found: set[str] = set()
+        file.visititems(lambda name, item: found.add(item.attrs.get("encoding-type", "")))
+    assert not {kind for kind in found if "nullable" in kind}
+
+
+def test_memory_does_not_grow_with_the_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge, "BLOCK_ROWS", 100)
+
+    def peak(n: int) -> int:
+        folder = tmp_path / str(n)
+        for i in range(n):
+            write_sample(folder, f"s{i}", 400, 300, seed=i)
+        samples = merge.read_samples(folder)
+        var, places = merge.join_genes([one.var for one in samples])
+        with h5py.File(folder / "m.h5ad", "w") as file:
+            tracemalloc.start()
+            merge.write_matrix(samples, places, len(var), file)
+            _, highest = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        return highest
+
+    few, many = peak(2), peak(8)
+    # 2,400 more rows, with 90 counts each: 1.7 MB, were they held.
+    assert many - few < 200_000, (few, many)
