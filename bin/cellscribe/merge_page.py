@@ -89,7 +89,7 @@ def _figures(
     drawn["clusters"] = figures.umap_by_category(
         layout, cluster, figures.label_colours(sorted(sizes, key=lambda name: -sizes[name]), []), **SMALL
     )
-    return {name: figures.data_uri(png) for name, png in drawn.items()}
+    return {"uncertainty": "", **{name: figures.data_uri(png) for name, png in drawn.items()}}
 
 
 def _grid(rows: np.ndarray, columns: np.ndarray, shown: list[str], n_columns: int) -> dict[str, Any]:

@@ -96,6 +96,20 @@ def test_a_handful_of_cells_can_be_drawn(n):
     assert figures.histogram(np.ones(n), np.zeros(n, dtype=bool), "uncertainty")
 
 
+@pytest.mark.parametrize("n", [1, 40])
+def test_a_confusion_matrix_is_drawn_of_few_and_of_many_labels_whatever_their_names(n):
+    names = [f"$type_{i}$ " + "x" * 60 for i in range(n)]
+    shares = np.column_stack([np.eye(n) * 0.9, np.full(n, 0.1)])
+    assert len(figures.confusion_plot(shares, names, names)) < 600_000
+
+
+def test_names_are_left_off_a_map_where_they_say_nothing(points):
+    values = np.array(["a", "b"] * 100, dtype=object)
+    colours = figures.label_colours(["a", "b"], [])
+    drawn = [figures.umap_by_category(points, values, colours, named=named) for named in (True, False)]
+    assert drawn[0] != drawn[1]
+
+
 def test_figures_are_the_same_every_time(points):
     values = np.array(["a", "b"] * 100, dtype=object)
     colours = figures.label_colours(["a", "b"], [])
