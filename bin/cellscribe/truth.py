@@ -85,7 +85,9 @@ def read_truth(
                 f"{some(table.index)}, the sample has {some(obs.index.astype(str))}."
             ]
         if key in table and n_named < len(obs) / 2:
-            warnings.append(f"{label_csv.name} names {n_named:,} of this sample's {len(obs):,} cells.")
+            warnings.append(
+                f"Only {n_named:,} of this sample's {len(obs):,} cells are named in {label_csv.name}."
+            )
         obs = with_labels(obs, table)
     if key not in obs:
         hint = nearest(key, [str(name) for name in obs.columns])

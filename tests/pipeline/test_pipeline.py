@@ -157,7 +157,7 @@ def test_the_labels_of_a_table_are_the_truth_that_the_new_ones_are_held_against(
     assert good["truth_n_cells"] == "50" and float(good["truth_accuracy"]) > 0.9
     assert bad["truth_accuracy"] == ""
     assert (
-        "truth.csv names 50 of this sample"
+        "cells are named in truth.csv"
         in (trained.annotate.results / "samples/good/good.report.html").read_text()
     )
 

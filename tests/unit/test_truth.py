@@ -170,7 +170,7 @@ def test_a_table_of_other_cells_or_of_few_of_them_is_told(obs: pd.DataFrame, tmp
     assert labels is None and "'GGG-1'" in warning and "'AAC0-1'" in warning
     (tmp_path / "labels.csv").write_text("index,mine\nAAC0-1,B cell\n")
     labels, (warning,) = read_truth(obs, "s1", "mine", tmp_path / "labels.csv")
-    assert labels is not None and "names 1 of this sample's 4 cells" in warning
+    assert labels is not None and "Only 1 of this sample's 4 cells are named in labels.csv" in warning
     labels, (warning,) = read_truth(obs, "s1", "other", tmp_path / "labels.csv")
     assert labels is None and "no column 'other' in labels.csv nor in obs" in warning
     (tmp_path / "labels.csv").write_text("")
