@@ -12,9 +12,20 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 OURS = "ours"
 DEFAULT_METHOD = "cellscribe_consensus"
-# What a model of ours is made by, and what names cells with it.
+# What a model of ours is made by, and what names cells with it; not what writes, fetches or describes a model.
 TRAINING_CODE = ("training", "model", "genes.py", "gene_sets", "h5ad_input.py", "counts.py")
 NAMING_CODE = (*TRAINING_CODE, "align.py", "mapping.py", "answer.py")
+NO_MATTER = frozenset(
+    (
+        "archive.py",
+        "card.py",
+        "card.html.j2",
+        "foreign.py",
+        "mlflow_folder.py",
+        "schema_model.json",
+        "store.py",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -85,13 +96,13 @@ def chosen(wanted: str) -> list[Program]:
 
 
 def library_hash(parts: tuple[str, ...]) -> str:
-    """Of files and folders of bin/cellscribe."""
+    """Of files and folders of bin/cellscribe, those that change no label left out."""
     library = ROOT / "bin" / "cellscribe"
     files = sorted(
         file
         for part in parts
         for file in ([library / part] if (library / part).is_file() else (library / part).rglob("*"))
-        if file.is_file() and "__pycache__" not in file.parts
+        if file.is_file() and "__pycache__" not in file.parts and file.name not in NO_MATTER
     )
     return hash_of([file.read_bytes() for file in files])
 

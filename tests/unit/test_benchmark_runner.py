@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -150,6 +151,20 @@ def test_methods_are_chosen_by_program_or_method() -> None:
     assert len(programs.chosen("")) == len(programs.PROGRAMS)
     with pytest.raises(KeyError):
         programs.chosen("garnett")
+
+
+def test_our_models_are_made_anew_when_what_trains_them_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "bin", tmp_path / "bin")
+    monkeypatch.setattr(programs, "ROOT", tmp_path)
+    library, seen = tmp_path / "bin" / "cellscribe", []
+    for file in ("training/members.py", "model/store.py", "answer.py"):
+        before = [programs.library_hash(code) for code in (programs.TRAINING_CODE, programs.NAMING_CODE)]
+        (library / file).write_text((library / file).read_text() + "# changed\n")
+        after = [programs.library_hash(code) for code in (programs.TRAINING_CODE, programs.NAMING_CODE)]
+        seen.append([old != new for old, new in zip(before, after, strict=True)])
+    assert seen == [[True, True], [False, False], [False, True]]
 
 
 @pytest.mark.train
