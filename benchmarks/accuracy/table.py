@@ -104,6 +104,8 @@ def paired_tests(scores: pd.DataFrame, ours: str = DEFAULT_METHOD) -> pd.DataFra
             continue
         for peer in [name for name in wide.columns if name != ours]:
             both = wide[[ours, peer]].dropna()
+            if both.empty:
+                continue
             gaps = both[ours] - both[peer]
             by_pair = gaps.groupby("pair").mean()
             rows.append(

@@ -134,6 +134,12 @@ def test_ours_is_tested_against_a_peer_on_the_pairs_that_both_have() -> None:
     assert row["mean_gap"] == pytest.approx(np.mean([0.1, 0.05, 0.02, 0.05, 0.01, 0.05]), abs=1e-4)
 
 
+def test_a_peer_without_a_pair_in_common_is_not_tested() -> None:
+    scores = table([0.9], [0.8])
+    apart = scores.replace({"pair": {"pair_0": "pair_1"}}).query("method == 'peer'")
+    assert paired_tests(pd.concat([scores.query("method != 'peer'"), apart])).empty
+
+
 def test_the_best_peer_of_each_pair_stands_beside_ours() -> None:
     by_pair = over_seeds(table([0.9, 0.5], [0.8, 0.6]))
     best = against_best_peer(by_pair)
