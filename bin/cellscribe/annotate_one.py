@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from cellscribe.model.foreign import is_foreign
 from cellscribe.model.model import Model
 from cellscribe.obtain import obtained_model
 from cellscribe.one_file import annotate_file
+from cellscribe.places import is_registered
 from cellscribe.qc import QcOptions, run_qc
+from cellscribe.registry import parse_name, resolve
 from cellscribe.tenx import find_input
 
 
@@ -57,6 +59,10 @@ class OneOptions:
 def annotate_one(options: OneOptions) -> dict[str, Any]:
     """Write the annotated file; returns what annotation.json holds. Raises what the pipeline's steps raise."""
     names = OutputNames.of(options.annotation_prefix, options.annotation_type, options.run_name or "")
+    if is_registered(options.model_url):
+        # An alias moves; what is written names the version.
+        version = resolve(parse_name(options.model_url), options.mlflow_tracking_uri)
+        options = replace(options, model_url=version.url)
     with obtained_model(
         options.model_url,
         sha256=options.model_sha256,

@@ -110,9 +110,10 @@ def test_one_command_names_cells_with_it_and_downloads_it_once(
     assert "Downloading models:/single/1" in first.output
     again = command(root, "annotate_one.py", *arguments, "-o", "again.h5ad")
     assert again.exit_code == 0 and "Downloading" not in again.output
-    sha256 = anndata.read_h5ad("again.h5ad").uns["cxg_cell_type_predictions"]["model_sha256"]
-    assert sha256 == model_sha256(small_model("logistic"))
-    assert [path.name for path in (tmp_path / ".models_cache").iterdir()] == [sha256]
+    said = anndata.read_h5ad("again.h5ad").uns["cxg_cell_type_predictions"]
+    assert said["model_url"] == "models:/single/1"
+    assert said["model_sha256"] == model_sha256(small_model("logistic"))
+    assert [path.name for path in (tmp_path / ".models_cache").iterdir()] == [said["model_sha256"]]
 
 
 def test_mlflows_own_users_load_it_by_its_name(root: Path, mlflow_now, tmp_path: Path):
