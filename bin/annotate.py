@@ -15,9 +15,21 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
 @click.option(
     "--counts", type=file_in, required=True, help="The sample's filtered counts, as QC writes them."
 )
-@click.option("--mapping", type=file_in, required=True, help="The sample's mapping, as map.py writes it.")
 @click.option(
-    "--model", type=folder_in, required=True, help="The model folder that the sample was mapped with."
+    "--mapping",
+    "mappings",
+    type=file_in,
+    required=True,
+    multiple=True,
+    help="The sample's mapping, as map.py writes it; give it again for each further model.",
+)
+@click.option(
+    "--model",
+    "models",
+    type=folder_in,
+    required=True,
+    multiple=True,
+    help="The model folder that the sample was mapped with; with several, in the order of their mappings.",
 )
 @click.option("--annotation-prefix", default="cxg", help="First part of the names of all new columns.")
 @click.option("--annotation-type", default="cell_type", help="Second part of these names.")
@@ -27,7 +39,12 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
     default="default",
     help="default (all members of the model), scvi, neighbours, trees or logistic.",
 )
-@click.option("--model-url", default="", help="Where the model came from; recorded in the output.")
+@click.option(
+    "--model-url",
+    "model_urls",
+    multiple=True,
+    help="Where the model came from, for each model in the same order; recorded in the output.",
+)
 @click.option("--seed", type=int, default=0, help="Seed of clusters and UMAP.")
 @click.option("--output", type=path_out, required=True, help="Where to write the annotated h5ad.")
 @click.option("--predictions", type=path_out, required=True, help="Where to write the table of predictions.")
@@ -37,13 +54,13 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
 def main(
     sample: str,
     counts: Path,
-    mapping: Path,
-    model: Path,
+    mappings: tuple[Path, ...],
+    models: tuple[Path, ...],
     annotation_prefix: str,
     annotation_type: str,
     run_name: str,
     classifier: str,
-    model_url: str,
+    model_urls: tuple[str, ...],
     seed: int,
     output: Path,
     predictions: Path,
@@ -51,21 +68,28 @@ def main(
     cpus: int,
     pipeline_version: str,
 ) -> None:
-    """Give each cell a label and its uncertainty, reject what the model does not know, cluster, lay out."""
+    """Give each cell a label and its uncertainty, reject what the model does not know, cluster, lay out.
+
+    With several models: each by itself, and what they say together.
+    """
+    if len(models) != len(mappings) or (model_urls and len(model_urls) != len(models)):
+        raise click.UsageError(
+            f"{len(models)} --model, {len(mappings)} --mapping and {len(model_urls)} --model-url do not go together."
+        )
     from cellscribe.annotation import run_annotate
     from cellscribe.contract import OutputNames
 
     run_annotate(
         counts,
-        mapping,
-        model,
+        mappings,
+        models,
         sample=sample,
         output=output,
         predictions=predictions,
         summary=summary,
         names=OutputNames.of(annotation_prefix, annotation_type, run_name),
         classifier=classifier,
-        model_url=model_url,
+        model_urls=model_urls,
         seed=seed,
         pipeline_version=pipeline_version,
     )

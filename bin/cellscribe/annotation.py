@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +42,7 @@ FAR = 0.99
 
 @dataclass
 class Annotation:
-    """Everything that annotation adds. obs: columns by key, in order; obsm: arrays; info: for annotation.json."""
+    """Everything that annotation adds. obs: columns in order; obsm, uns: by key; info: for annotation.json."""
 
     names: OutputNames
     obs: pd.DataFrame
@@ -50,31 +52,48 @@ class Annotation:
     uns: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How cells lie to each other: clusters int (n_cells,), umap float32 (n_cells, 2), warnings to the reader."""
+
+    clusters: np.ndarray
+    umap: np.ndarray
+    warnings: Sequence[str] = ()
+
+
+def lay_out(answer: Answer, seed: int = 0) -> Layout:
+    """Cluster the cells in a model's embedding, and lay them out unless the model did."""
+    n_cells = len(answer.embedding)
+    if n_cells < FEWEST_CELLS:
+        warning = (
+            f"With {n_cells} cells there are no clusters and no UMAP: "
+            "one cluster is given, and principal components."
+        )
+        return Layout(np.zeros(n_cells, dtype=int), flat_layout(answer.embedding), (warning,))
+    near, far = neighbour_graph(answer.embedding, seed=seed)
+    umap = answer.umap
+    if umap is None:
+        umap = umap_layout(answer.embedding, near, far, start=answer.reference_umap, seed=seed)
+    return Layout(leiden(near, seed=seed), umap)
+
+
 def annotate_cells(
     answer: Answer,
     barcodes: pd.Index,
     names: OutputNames,
     *,
+    layout: Layout | None = None,
     seed: int = 0,
     pipeline_version: str = "unknown",
 ) -> Annotation:
-    """Everything that the output contract asks for, from what a model says of the cells."""
+    """Everything that the output contract asks for, from what a model says of the cells.
+
+    layout: of these cells, where there is one already.
+    """
     predicted, decision, quantile = answer.predicted, answer.decision, answer.distance_quantile
     labels, cl_ids = np.array(answer.labels, dtype=object), np.array(answer.cl_ids, dtype=object)
-    n_cells = len(barcodes)
-    warnings = list(answer.mapping["warnings"])
-    if n_cells >= FEWEST_CELLS:
-        near, far = neighbour_graph(answer.embedding, seed=seed)
-        clusters = leiden(near, seed=seed)
-        layout = answer.umap
-        if layout is None:
-            layout = umap_layout(answer.embedding, near, far, start=answer.reference_umap, seed=seed)
-    else:
-        warnings.append(
-            f"With {n_cells} cells there are no clusters and no UMAP: one cluster is given, and principal components."
-        )
-        clusters = np.zeros(n_cells, dtype=int)
-        layout = flat_layout(answer.embedding)
+    layout = layout or lay_out(answer, seed)
+    clusters = layout.clusters
     winners, shares = majority(clusters, predicted, len(labels))
 
     obs: dict[str, Any] = {
@@ -97,11 +116,13 @@ def annotate_cells(
         obs[names.reference_distance] = quantile
     if answer.unexpected is not None:
         obs[names.unexpected] = answer.unexpected.astype(np.float32)
+    if answer.agreeing is not None:
+        obs[names.agreeing] = answer.agreeing
     table = pd.DataFrame(obs, index=barcodes)
     obsm = {
         names.embedding: answer.embedding.astype(np.float32),
-        names.umap: layout,
-        names.umap_explorer: layout,
+        names.umap: layout.umap,
+        names.umap_explorer: layout.umap,
     }
     if answer.reference_umap is not None:
         obsm[names.reference_umap] = answer.reference_umap
@@ -136,11 +157,12 @@ def annotate_cells(
                 "cluster_vote",
                 "reference_distance",
                 "unexpected",
+                *(() if answer.agreeing is None else ("agreeing",)),
             )
         },
         "parameters": answer.parameters | {"seed": seed},
         "pipeline_version": pipeline_version,
-        "n_cells": n_cells,
+        "n_cells": len(barcodes),
         "composition": _counts(decision.final),
         "predicted_composition": _counts(labels[predicted]),
         "unassigned": int((decision.final == UNASSIGNED).sum()),
@@ -163,7 +185,12 @@ def annotate_cells(
             for cluster in range(clusters.max() + 1)
         ],
         "levels": list(answer.levels),
-        "warnings": [*warnings, *answer.warnings, *annotation_warnings(decision, quantile)],
+        "warnings": [
+            *answer.mapping["warnings"],
+            *layout.warnings,
+            *answer.warnings,
+            *annotation_warnings(decision, quantile),
+        ],
     }
     uns = {
         "model_url": answer.model["url"],
@@ -182,7 +209,74 @@ def annotate_cells(
         "obs_keys": list(table.columns),
         "obsm_keys": list(obsm),
     }
-    return Annotation(names, table, obsm, predictions, info, uns)
+    return Annotation(names, table, obsm, predictions, info, {names.predictions: uns})
+
+
+def annotate_by_models(
+    answers: Sequence[Answer],
+    barcodes: pd.Index,
+    names: OutputNames,
+    *,
+    seed: int = 0,
+    pipeline_version: str = "unknown",
+) -> Annotation:
+    """What one model says, or each of several under names of its own and, under the plain names, their consensus."""
+    if len(answers) == 1:
+        return annotate_cells(answers[0], barcodes, names, seed=seed, pipeline_version=pipeline_version)
+    from cellscribe.consensus import agreement, agreement_by_label, consensus, unite
+
+    own_names = [names.of_model(name) for name in model_keys(answers)]
+    layouts = [lay_out(answer, seed) for answer in answers]
+    parts = [
+        annotate_cells(answer, barcodes, own, layout=layout, seed=seed, pipeline_version=pipeline_version)
+        for answer, own, layout in zip(answers, own_names, layouts, strict=True)
+    ]
+    together, union = consensus(answers), unite(answers)
+    # The consensus has the embedding of the first model, and so its clusters and its UMAP.
+    joint = annotate_cells(
+        together, barcodes, names, layout=layouts[0], seed=seed, pipeline_version=pipeline_version
+    )
+    for part in parts:
+        key = part.names.key.removeprefix(f"{names.key}_")
+        for column in ("predicted", "uncertainty", "final"):
+            joint.predictions[f"{key}_{column}"] = part.obs[getattr(part.names, column)].to_numpy()
+    joint.info["models"] = [part.info for part in parts]
+    joint.info["agreement"] = {
+        "pairs": agreement(answers, union),
+        "labels": agreement_by_label(answers, union, together.predicted),
+    }
+    obs = pd.concat([joint.obs, *(part.obs for part in parts)], axis=1)
+    obsm, uns = joint.obsm, joint.uns
+    for part in parts:
+        obsm = obsm | part.obsm
+        uns = uns | part.uns
+    uns[names.predictions] |= {
+        "obs_keys": list(obs.columns),
+        "obsm_keys": list(obsm),
+        "uns_keys": list(uns),
+    }
+    return Annotation(names, obs, obsm, joint.predictions, joint.info, uns)
+
+
+def model_keys(answers: Sequence[Answer]) -> list[str]:
+    """A name for each of several models that can stand in a key: its own, with its version where that is not enough."""
+    plain = [_key_part(str(answer.model["name"])) for answer in answers]
+    versioned = [_key_part(f"{answer.model['name']}_{answer.model['version']}") for answer in answers]
+    # A model called "umap" would take the place of the consensus's UMAP.
+    taken = {"umap"}
+    keys = []
+    for own, longer in zip(plain, versioned, strict=True):
+        first = longer if plain.count(own) > 1 or own in taken else own
+        key, number = first, 2
+        while key in taken:
+            key, number = f"{first}_{number}", number + 1
+        taken.add(key)
+        keys.append(key)
+    return keys
+
+
+def _key_part(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]+", "_", text).strip("_") or "model"
 
 
 def annotation_warnings(decision: Decision, quantile: np.ndarray | None) -> list[str]:
@@ -241,21 +335,25 @@ def write_annotated(counts: Path, annotation: Annotation, output: Path) -> list[
             for key in earlier.get("obsm_keys", ()):
                 if key in file["obsm"]:
                     del file["obsm"][key]
+            for key in earlier.get("uns_keys", ()):
+                if key in file["uns"]:
+                    del file["uns"][key]
             for key, array in annotation.obsm.items():
                 _replace(file["obsm"], key, array, write_elem)
-            _replace(file["uns"], annotation.names.predictions, annotation.uns, write_elem)
+            for key, said in annotation.uns.items():
+                _replace(file["uns"], key, said, write_elem)
             return explorer_warnings(obs, file["obsm"])
 
 
 def _earlier(file: Any, names: OutputNames, read_elem: Any) -> dict[str, list[str]]:
-    """Which obs and obsm keys an annotation of this name wrote before; empty for another program's."""
+    """Which keys of obs, obsm and uns an annotation of this name wrote before; empty for another program's."""
     key = f"uns/{names.predictions}"
     found = read_elem(file[key]) if key in file else {}
     if not isinstance(found, dict):
         return {}
     return {
         part: [str(name) for name in found.get(part, ()) if names.key in str(name)]
-        for part in ("obs_keys", "obsm_keys")
+        for part in ("obs_keys", "obsm_keys", "uns_keys")
     }
 
 
@@ -267,8 +365,8 @@ def _replace(group: Any, key: str, value: Any, write_elem: Any) -> None:
 
 def run_annotate(
     counts: Path,
-    mapping_path: Path,
-    model_folder: Path,
+    mapping_paths: Sequence[Path],
+    model_folders: Sequence[Path],
     *,
     sample: str,
     output: Path,
@@ -276,18 +374,23 @@ def run_annotate(
     summary: Path,
     names: OutputNames,
     classifier: str = "default",
-    model_url: str = "",
+    model_urls: Sequence[str] = (),
     seed: int = 0,
     pipeline_version: str = "unknown",
 ) -> None:
-    """Annotate a mapped sample: annotated.h5ad, predictions.tsv.gz and annotation.json (docs/outputs.md)."""
+    """Annotate a mapped sample: annotated.h5ad, predictions.tsv.gz and annotation.json (docs/outputs.md).
+
+    mapping_paths, model_urls: one a model, in the order of `model_folders`; without urls none is recorded. Raises
+    InputError where a mapping is not of these cells or not by that model.
+    """
     cells = open_counts(counts)
-    annotation = annotate_cells(
-        sample_answer(cells, mapping_path, model_folder, classifier=classifier, model_url=model_url),
-        cells.obs.index,
-        names,
-        seed=seed,
-        pipeline_version=pipeline_version,
+    answers = []
+    urls = model_urls or [""] * len(model_folders)
+    for mapping_path, folder, url in zip(mapping_paths, model_folders, urls, strict=True):
+        answers.append(sample_answer(cells, mapping_path, folder, classifier=classifier, model_url=url))
+    check_different(answers)
+    annotation = annotate_by_models(
+        answers, cells.obs.index, names, seed=seed, pipeline_version=pipeline_version
     )
     annotation.info["warnings"] += write_annotated(counts, annotation, output)
     for warning in annotation.info["warnings"]:
@@ -298,6 +401,19 @@ def run_annotate(
         f"{cells.n_obs:,} cells named; {annotation.info['unassigned']:,} of them left unassigned; "
         f"median uncertainty {annotation.info['median_uncertainty']:.2f}"
     )
+
+
+def check_different(answers: Sequence[Answer]) -> None:
+    """Raises InputError where two of several models are the same: their agreement would say nothing."""
+    seen: dict[str, Answer] = {}
+    for answer in answers:
+        sha256 = str(answer.model["sha256"])
+        if sha256 in seen:
+            raise InputError(
+                f"the model '{answer.model['name']} {answer.model['version']}' is given twice (sha256 {sha256[:12]})",
+                "Give each model once with --model.",
+            )
+        seen[sha256] = answer
 
 
 def sample_answer(

@@ -39,7 +39,8 @@ class Answer:
     (`mapping_info`). levels: by name, coarser labels and their uncertainty.
     What a kind of model cannot give is None. probabilities: (n_cells, n_labels). second: position and probability of
     the next label. umap: (n_cells, 2), a layout that the model gave itself; reference_umap: the cells on the
-    reference's own UMAP. distance_quantile, unexpected: (n_cells,), 0 to 1.
+    reference's own UMAP. distance_quantile, unexpected: (n_cells,), 0 to 1. agreeing: int (n_cells,), how many of
+    several models agree.
     """
 
     labels: Sequence[str]
@@ -59,6 +60,7 @@ class Answer:
     reference_umap: np.ndarray | None = None
     distance_quantile: np.ndarray | None = None
     unexpected: np.ndarray | None = None
+    agreeing: np.ndarray | None = None
     warnings: Sequence[str] = ()
 
 

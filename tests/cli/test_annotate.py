@@ -67,3 +67,16 @@ def test_what_cannot_be_done_ends_with_code_3_and_writes_nothing(command, tmp_pa
         assert result.exit_code == 3, result.output
         assert result.stderr.startswith("error: sample 's1'")
     assert [path.name for path in tmp_path.iterdir()] == ["other.h5ad"]
+
+
+def test_several_models_are_given_in_the_order_of_their_mappings(command, tmp_path):
+    other = ("--model", str(small_model("consensus")), "--mapping", str(small_mapping("consensus")))
+    result = run(command, tmp_path, *other, "--model-url", "one", "--model-url", "two")
+    assert result.exit_code == 0, result.output
+    said = json.loads((tmp_path / "s1.annotation.json").read_text())
+    assert [part["model"]["url"] for part in said["models"]] == ["one", "two"]
+    assert said["model"]["kind"] == "consensus of models"
+    assert run(command, tmp_path, *other, "--model-url", "one").exit_code == 2
+    assert run(command, tmp_path, *other[:2]).exit_code == 2
+    crossed = run(command, tmp_path, *other[:2], "--mapping", str(small_mapping("logistic")))
+    assert crossed.exit_code == 3 and "was made with another model" in crossed.stderr

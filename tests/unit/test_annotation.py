@@ -131,7 +131,7 @@ def test_each_reason_is_in_the_contract(rules):
     result = decide(
         rules, rng.dirichlet(np.full(5, 0.6), 500), rng.random(500), mapped(rng.integers(0, 500, 500))
     )
-    assert set(result.reason) == set(REASONS)
+    assert set(result.reason) == set(REASONS) - {"disagreement"}
     assert set(result.final[(result.reason == "novel") | (result.reason == "low_information")]) == {
         UNASSIGNED
     }
@@ -164,17 +164,23 @@ def test_a_level_of_one_branch_is_certain_and_not_less_than_that(rules):
 
 
 def run(folder, names, *, kind="consensus", counts=None, mapping=None, **changes):
+    """kind: of one model, or of several with a + between them."""
     folder.mkdir(parents=True, exist_ok=True)
+    kinds = kind.split("+")
     annotate.run_annotate(
         counts or small_counts(),
-        mapping or small_mapping(kind),
-        small_model(kind),
+        [mapping] if mapping else [small_mapping(one) for one in kinds],
+        [small_model(one) for one in kinds],
         sample="s1",
         output=folder / "a.h5ad",
         predictions=folder / "p.tsv.gz",
         summary=folder / "a.json",
         names=names,
-        **{"model_url": "https://example.org/pbmc", "pipeline_version": "0.1.0", **changes},
+        **{
+            "model_urls": [f"https://example.org/{one}" for one in kinds],
+            "pipeline_version": "0.1.0",
+            **changes,
+        },
     )
     return anndata.read_h5ad(folder / "a.h5ad"), json.loads((folder / "a.json").read_text())
 
@@ -213,6 +219,7 @@ def test_every_key_of_the_contract_is_in_the_file_with_its_type(annotated):
         adata.obsm[names.embedding], read_mapping(small_mapping("consensus")).latent
     )
     properties = {key for key, value in vars(OutputNames).items() if isinstance(value, property)}
+    properties.remove("agreeing")  # of several models
     keys = {getattr(names, key) for key in properties}
     assert keys <= {*adata.obs, *adata.obsm, *adata.uns}
     assert set(info["names"].values()) == keys
@@ -231,7 +238,7 @@ def test_provenance_says_which_model_and_parameters(annotated):
     adata, _ = annotated
     said = adata.uns[OutputNames.of().predictions]
     model = Model(small_model("consensus"))
-    assert said["model_url"] == "https://example.org/pbmc"
+    assert said["model_url"] == "https://example.org/consensus"
     assert (said["model_name"], said["model_version"]) == ("small", "1.0")
     assert said["model_sha256"] == model.sha256
     assert said["pipeline_version"] == "0.1.0"
@@ -376,6 +383,86 @@ def test_names_that_hdf5_would_split_are_refused():
     for parts in (("a/b",), ("", "", ""), ("cxg", "cell_type", "../x")):
         with pytest.raises(InputError, match="cannot name the new columns"):
             OutputNames.of(*parts)
+
+
+# Several models ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def by_two(flat):
+    return run(scratch() / "by_two", OutputNames.of(), kind="consensus+logistic")
+
+
+def test_each_of_several_models_has_its_columns_and_the_consensus_the_plain_names(by_two, annotated):
+    adata, info = by_two
+    names, (alone, _) = OutputNames.of(), annotated
+    own = [names.of_model("small_1_0"), names.of_model("small_1_0_2")]
+    assert set(alone.obs) | {names.agreeing} | {
+        column.replace(names.key, key.key) for key in own for column in alone.obs if names.key in column
+    } - {own[1].reference_distance} == set(adata.obs)
+    for key in (names, *own):
+        assert (adata.obs[key.predicted].astype(str) == adata.obs["published"].astype(str)).mean() > 0.9
+        assert {key.embedding, key.umap, key.umap_explorer} <= set(
+            adata.obsm
+        ) and key.predictions in adata.uns
+    assert set(adata.obs[names.agreeing]) <= {0, 1, 2} and adata.obs[names.agreeing].mean() > 1.5
+    np.testing.assert_array_equal(adata.obsm[names.embedding], adata.obsm[own[0].embedding])
+    np.testing.assert_array_equal(adata.obsm[names.umap], adata.obsm[own[0].umap])
+    assert (
+        adata.obs[names.final].isin([*adata.obs[names.predicted].cat.categories, UNASSIGNED, "T cell"]).mean()
+        > 0.9
+    )
+    np.testing.assert_array_equal(
+        adata.obs[own[0].uncertainty].to_numpy(), alone.obs[names.uncertainty].to_numpy()
+    )
+    assert info["model"]["name"] == "small 1.0 + small 1.0"
+    assert [part["names"]["final"] for part in info["models"]] == [key.final for key in own]
+    assert info["names"]["agreeing"] == names.agreeing
+    said = adata.uns[names.predictions]
+    assert said["model_url"] == "https://example.org/consensus, https://example.org/logistic"
+    (pair,) = info["agreement"]["pairs"]
+    assert pair["same"] > 0.9 and sum(
+        pair[key] for key in ("same", "broader", "contradict")
+    ) == pytest.approx(1)
+    rows = info["agreement"]["labels"]
+    assert sum(row["n_cells"] for row in rows) == 90 and all(row["models"][0]["agree"] > 0.5 for row in rows)
+
+
+def test_the_table_of_predictions_has_each_models_answer(by_two):
+    adata, _ = by_two
+    table = pd.read_csv(scratch() / "by_two" / "p.tsv.gz", sep="\t", keep_default_na=False)
+    for key in ("small_1_0", "small_1_0_2"):
+        for column in ("predicted", "final"):
+            assert (
+                table[f"{key}_{column}"].tolist()
+                == adata.obs[f"cxg_cell_type_{key}_{column}"].astype(str).tolist()
+            )
+        assert table[f"{key}_uncertainty"].between(0, 1).all()
+    assert table["agreeing_models"].tolist() == adata.obs["cxg_cell_type_agreeing_models"].tolist()
+
+
+def test_one_model_after_several_leaves_nothing_of_them(flat, by_two, tmp_path):
+    again, _ = run(tmp_path, OutputNames.of(), counts=scratch() / "by_two" / "a.h5ad", kind="logistic")
+    plain, _ = run(tmp_path / "plain", OutputNames.of(), kind="logistic")
+    assert set(again.obs) == set(plain.obs)
+    assert (set(again.obsm), set(again.uns)) == (set(plain.obsm), set(plain.uns))
+
+
+def test_the_same_model_twice_is_refused(flat, tmp_path):
+    with pytest.raises(InputError, match="is given twice"):
+        run(tmp_path, OutputNames.of(), kind="logistic+logistic")
+
+
+def test_names_of_several_models_are_unique_and_fit_for_keys():
+    def keys(*models):
+        return annotate.model_keys(
+            [SimpleNamespace(model={"name": name, "version": version}) for name, version in models]
+        )
+
+    assert keys(("pbmc", "1.0"), ("lung", "2")) == ["pbmc", "lung"]
+    assert keys(("pbmc", "1.0"), ("pbmc", "2.0")) == ["pbmc_1_0", "pbmc_2_0"]
+    assert keys(("pbmc", "1.0"), ("pbmc", "1.0")) == ["pbmc_1_0", "pbmc_1_0_2"]
+    assert keys(("umap", "1.0"), ("a/b c", "1"), ("/", "")) == ["umap_1_0", "a_b_c", "model"]
 
 
 # Odd samples -------------------------------------------------------------------------------------
