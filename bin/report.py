@@ -19,7 +19,14 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
 @click.option("--qc-violin", type=file_in, required=True, help="QC's figure of the metrics (PNG).")
 @click.option("--qc-knee", type=file_in, required=True, help="QC's figure of counts by barcode rank (PNG).")
 @click.option("--qc-scatter", type=file_in, required=True, help="QC's figure of counts against genes (PNG).")
-@click.option("--model", type=folder_in, required=True, help="The model folder that named the cells.")
+@click.option(
+    "--model",
+    "models",
+    type=folder_in,
+    required=True,
+    multiple=True,
+    help="The model folder that named the cells; give it again for each of several, in their order.",
+)
 @click.option("--output", type=path_out, required=True, help="The page (HTML).")
 @click.option("--markers", type=path_out, required=True, help="The table of marker genes (TSV).")
 @click.option(

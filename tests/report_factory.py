@@ -263,7 +263,7 @@ def write_sample(
         "qc_violin": folder / "qc_violin.png",
         "qc_knee": folder / "qc_knee.png",
         "qc_scatter": folder / "qc_scatter.png",
-        "model": model_folder,
+        "models": (model_folder,),
         "output": folder / f"{sample}.report.html",
         "markers": folder / f"{sample}.markers.tsv",
         "differential": folder / f"{sample}.de.tsv.gz",

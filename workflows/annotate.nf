@@ -9,7 +9,7 @@ include { MERGE         } from '../modules/merge'
 include { REPORT        } from '../modules/report'
 include { SUMMARY       } from '../modules/summary'
 include { MULTIQC       } from '../modules/multiqc'
-include { missingPaths ; modelSource ; readJson ; readSamples ; withResolved } from './inputs'
+include { inOrder ; missingPaths ; modelSource ; readJson ; readSamples ; withResolved } from './inputs'
 
 // Names the cells of every sample. A sample that fails at a step is absent from the next: the joins drop it.
 workflow ANNOTATION {
@@ -28,28 +28,46 @@ workflow ANNOTATION {
         }
         read
     }
-    def given   = settings.map { json -> readJson(json) }.branch { run_settings ->
-        registered: run_settings.model.tracking_uri
+    def run     = settings.map { json -> readJson(json) }.first()
+
+    def given = run.flatMap { run_settings -> run_settings.models }.branch { model ->
+        registered: model.tracking_uri
         placed: true
     }
+    RESOLVE_MODEL(given.registered.map { model -> tuple(model.place, model.url, model.tracking_uri) })
+    def resolved = given.registered
+        .map { model -> tuple(model.place, model) }
+        .join(RESOLVE_MODEL.out.resolved)
+        .map { _place, model, json -> withResolved(model, json) }
+    def found    = given.placed.mix(resolved)
 
-    RESOLVE_MODEL(given.registered.map { run_settings -> tuple(run_settings.model.url, run_settings.model.tracking_uri) })
-    def found = given.registered.combine(RESOLVE_MODEL.out.resolved).map { run_settings, json -> withResolved(run_settings, json) }
-    def run   = given.placed.mix(found).first()
-
-    def source = run.map { run_settings -> modelSource(run_settings) }.branch { _file, registered, _sha256, _keep ->
-        registered: registered
-        placed: true
-    }
+    def source = found
+        .combine(run.map { run_settings -> run_settings.params })
+        .map { model, settings_params -> modelSource(model, settings_params) }
+        .branch { _which, _file, registered, _sha256, _keep ->
+            registered: registered
+            placed: true
+        }
     FETCH_REGISTERED(source.registered)
     FETCH_MODEL(source.placed)
-    def model = FETCH_MODEL.out.model.mix(FETCH_REGISTERED.out.model).first()
+    def fetched = FETCH_MODEL.out.model.mix(FETCH_REGISTERED.out.model)
+    def models  = fetched.toList().map { pairs -> inOrder(pairs) }
+    // The urls again, as only now a registry's name is a version.
+    def urls    = found.map { model -> [model, model.url] }.toList().map { pairs -> [model_url: inOrder(pairs)] }
+    def options = run.map { run_settings -> run_settings.annotate }.combine(urls).map { step, resolved_urls -> step + resolved_urls }
 
     // Each step gets its own options and no others, so that -resume repeats only what a changed option touches.
     CONVERT(samples.map { sample -> tuple(sample.meta, sample.data, sample.convert) })
     QC(CONVERT.out.counts.join(samples.map { sample -> tuple(sample.meta, sample.qc) }))
-    MAP(QC.out.filtered.join(samples.map { sample -> tuple(sample.meta, sample.map) }), model)
-    ANNOTATE(QC.out.filtered.join(MAP.out.mapping).combine(run.map { run_settings -> run_settings.annotate }), model)
+    MAP(QC.out.filtered.join(samples.map { sample -> tuple(sample.meta, sample.map) }).combine(fetched))
+
+    // A sample goes on when every model has mapped it; one that a model does not fit is dropped.
+    def mappings = MAP.out.mapping
+        .combine(run.map { run_settings -> run_settings.models.size() })
+        .map { meta, which, mapping, n_models -> tuple(groupKey(meta.id, n_models), meta, [which, mapping]) }
+        .groupTuple()
+        .map { _id, metas, mapped -> tuple(metas[0], inOrder(mapped)) }
+    ANNOTATE(QC.out.filtered.join(mappings).combine(options), models)
     REPORT(
         ANNOTATE.out.annotated
             .join(CONVERT.out.metrics)
@@ -57,7 +75,7 @@ workflow ANNOTATION {
             .join(ANNOTATE.out.summary)
             .join(QC.out.figures)
             .join(samples.map { sample -> tuple(sample.meta, sample.truth, sample.report) }),
-        model,
+        models,
     )
 
     // All samples that got so far, sorted for -resume; nothing where no file of all was asked for.

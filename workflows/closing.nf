@@ -21,8 +21,8 @@ def closeRun(outdir, mode) {
     def trace    = traceFile(outdir)
     def failures = failedTasks(trace, workflow.stats.failedCount).collect { row ->
         [
-            sample : row.tag == '-' ? '' : row.tag,
-            step   : row.process.tokenize(':').last(),
+            sample : sampleOf(row),
+            step   : stepOf(row),
             exit   : row.exit,
             meaning: meanings().getOrDefault(row.exit, 'stopped by the machine'),
             message: errorText(row.workdir, row.exit),
@@ -35,6 +35,15 @@ def closeRun(outdir, mode) {
     }
     def whole = workflow.success && !failures
     println(whole ? doneText(outdir, mode) : failedText(outdir, failures))
+}
+
+def stepOf(row) {
+    return row.process.tokenize(':').last()
+}
+
+// '' for what is no sample's. With several models, MAP is tagged `<sample> with <model>` and FETCH_MODEL with the model.
+def sampleOf(row) {
+    return row.tag == '-' || stepOf(row) == 'FETCH_MODEL' ? '' : row.tag.tokenize(' ').first()
 }
 
 // Where nextflow.config has the trace written: beside the run, where the results go to a bucket.

@@ -27,26 +27,25 @@ def missingPaths(samples) {
     return missing ? "${counted}\n${lines.join('\n')}" : ''
 }
 
-// What FETCH_MODEL takes: the model or where it is registered, its sha256, and whether to keep it. A model in the cache
-// is not fetched again.
-def modelSource(settings) {
-    def model = settings.model
-    def cache = settings.params.use_model_cache
-    def kept  = cache && model.sha256 ? keptModel("${settings.params.model_cache_dir}", model.sha256) : null
+// What FETCH_MODEL takes: which model it is, where it lies or is registered, its sha256, and whether to keep it. A model in
+// the cache is not fetched again.
+def modelSource(model, params) {
+    def which = [place: model.place, label: model.label]
+    def cache = params.use_model_cache
+    def kept  = cache && model.sha256 ? keptModel("${params.model_cache_dir}", model.sha256) : null
     if (kept) {
-        return tuple(kept, [:], kept.name, false)
+        return tuple(which, kept, [:], kept.name, false)
     }
     if (model.tracking_uri) {
-        return tuple([], [url: model.url, tracking_uri: model.tracking_uri], model.sha256, cache)
+        return tuple(which, [], [url: model.url, tracking_uri: model.tracking_uri], model.sha256, cache)
     }
-    return tuple(file(model.source, glob: false, checkIfExists: true), [:], model.sha256, cache && model.remote)
+    return tuple(which, file(model.source, glob: false, checkIfExists: true), [:], model.sha256, cache && model.remote)
 }
 
-// The settings with the version that a registry's name means, from resolved.json.
-def withResolved(settings, json) {
+// The model with the version that a registry's name means, from resolved.json.
+def withResolved(model, json) {
     def found = readJson(json)
-    def model = settings.model + [url: found.url, sha256: settings.model.sha256 ?: found.sha256]
-    return settings + [model: model, annotate: settings.annotate + [model_url: found.url]]
+    return model + [url: found.url, sha256: model.sha256 ?: found.sha256]
 }
 
 // The model of the cache that has this sha256, or came from an archive that has it; null where none is there.
@@ -55,4 +54,9 @@ def keptModel(cache, sha256) {
     def own  = note.exists() ? note.text.trim() : sha256
     def kept = file("${cache}/${own}")
     return own ==~ /[0-9a-f]{64}/ && kept.resolve('manifest.json').exists() ? kept : null
+}
+
+// Files of several models in the models' order: [[which, file], ...] in any order.
+def inOrder(files) {
+    return files.sort { a, b -> a[0].place <=> b[0].place }.collect { pair -> pair[1] }
 }

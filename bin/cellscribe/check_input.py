@@ -200,9 +200,9 @@ def run_check(
     if params["mode"] == "train":
         settings["train"] = _training(params, launch, problems)
     else:
-        settings["model"] = find_model(params, catalogues, launch, problems)
-        url = settings["model"]["url"]
-        settings["annotate"] = _options(ANNOTATE, params) | {"model_url": url}
+        settings["models"] = find_models(params, catalogues, launch, problems)
+        urls = [model["url"] for model in settings["models"]]
+        settings["annotate"] = _options(ANNOTATE, params) | {"model_url": urls}
         settings["merge"] = _options(MERGE, params) if params["merge"] else None
         row_schema = read_json(input_schema_file)["items"]
         rows = _rows(sheet, params, row_schema["properties"], launch.launch_dir, problems)
@@ -280,19 +280,64 @@ def _options(names: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, A
     }
 
 
-# --- the model ---
+# --- the models ---
 
 
-def find_model(
+def find_models(
     params: Mapping[str, Any], catalogues: Catalogues, launch: Launch, problems: Problems
-) -> dict[str, Any]:
-    """Where the model is: `{source, sha256, url, remote, tracking_uri}`.
+) -> list[dict[str, Any]]:
+    """Where the models of `--model` are: `{place, label, source, sha256, url, remote, tracking_uri}` each, in order.
 
     A word without a slash is a name in the catalogue; anything else is a path, a URL or a name in an MLflow registry.
     `url` is what the output names, `source` what Nextflow stages; `tracking_uri` is the registry's server, "" for
-    other models.
+    other models; `label` is what the model's tasks are called where there are several models, else "".
     """
-    named, sha256 = str(params["model"]), params["model_sha256"] or ""
+    given = [part.strip() for part in str(params["model"]).split(",")]
+    named = [part for part in given if part]
+    if len(named) < len(given):
+        problems.add(
+            f"--model: {shown(params['model'])} has an empty place; give models with commas between them"
+        )
+    sha256s = _sha256s(params["model_sha256"], len(named), problems)
+    models: list[dict[str, Any]] = []
+    labels: list[str] = []
+    for place, (name, sha256) in enumerate(zip(named, sha256s, strict=True), start=1):
+        found = _find_model(name, sha256, params, catalogues, launch, problems)
+        labels.append(_label(name, labels))
+        twice = [earlier for earlier, model in zip(named, models, strict=False) if _same_model(model, found)]
+        if twice:
+            problems.add(
+                f"--model: {shown(name)} and {shown(twice[0])} are the same model; give each model once"
+            )
+        models.append({"place": place, "label": labels[-1] if len(named) > 1 else "", **found})
+    return models
+
+
+def _sha256s(given: str | None, n_models: int, problems: Problems) -> list[str]:
+    """What each model must have, "" for any."""
+    sha256s = [part.strip() for part in (given or "").split(",")]
+    if len(sha256s) == n_models:
+        return sha256s
+    if len(sha256s) > 1:
+        problems.add(
+            f"--model_sha256: {len(sha256s)} for {n_models} models; give one for each model, in the same order "
+            "(a place may be empty)"
+        )
+    elif sha256s[0]:
+        problems.add(
+            "--model_sha256: which of the models has it? Give one for each, in the same order (a place may be empty)"
+        )
+    return [""] * n_models
+
+
+def _find_model(
+    named: str,
+    sha256: str,
+    params: Mapping[str, Any],
+    catalogues: Catalogues,
+    launch: Launch,
+    problems: Problems,
+) -> dict[str, Any]:
     if is_registered(named):
         return _registered(named, sha256, params, launch, problems)
     if is_uri(named) or "/" in named or named.lower().endswith((".zip", ".gz", ".tgz", ".tar")):
@@ -342,6 +387,22 @@ def _registered(
             f"--mlflow_tracking_uri: {wrong}" if given or not server else f"MLFLOW_TRACKING_URI: {wrong}"
         )
     return _model(named, sha256, named, tracking_uri=server)
+
+
+def _same_model(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    if one["sha256"] and one["sha256"] == other["sha256"]:
+        return True
+    return bool(one["source"]) and posixpath.normpath(one["source"]) == posixpath.normpath(other["source"])
+
+
+def _label(named: str, taken: Iterable[str]) -> str:
+    """A short word for a model, unlike the others'."""
+    last = PurePosixPath(named.split("?")[0]).name
+    label = first = clean_name(re.sub(r"\.(zip|tar\.gz|tgz|tar)$", "", last, flags=re.I))
+    number = 2
+    while label in taken:
+        label, number = f"{first}_{number}", number + 1
+    return label
 
 
 def _read_catalogues(

@@ -17,6 +17,7 @@ from cellscribe.cli import log, warn
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import atomic_path, read_json, write_json, write_table
+from cellscribe.report_models import joint_manifest, joint_markers, model_parts
 
 if TYPE_CHECKING:
     import anndata
@@ -84,6 +85,7 @@ WHY_UNASSIGNED = {
         "far from every reference cell, or expressing genes that none of them does",
     ),
     "ambiguous": ("", "", "no label, and no common ancestor of labels, is probable enough"),
+    "disagreement": ("", "", "the models contradict each other, and no common ancestor is probable enough"),
     "low_information": ("they have ", "it has ", "too few counts on the model's genes"),
 }
 METHODS = [
@@ -109,7 +111,7 @@ class ReportInputs:
     qc_violin: Path
     qc_knee: Path
     qc_scatter: Path
-    model: Path
+    models: Sequence[Path]
     output: Path
     markers: Path
     differential: Path
@@ -154,11 +156,12 @@ def write_report(inputs: ReportInputs) -> None:
     import anndata
 
     convert, qc, annotation = (read_json(path) for path in (inputs.convert, inputs.qc, inputs.annotation))
-    manifest = _read_optional(inputs.model / "manifest.json", {})
-    expected = markers.read_markers(_read_optional(inputs.model / "markers.json", {}))
+    manifests = [_read_optional(model / "manifest.json", {}) for model in inputs.models]
+    manifest = joint_manifest(manifests)
     adata = anndata.read_h5ad(inputs.annotated, backed="r")
     try:
         cells = read_cells(adata, annotation, inputs)
+        expected = joint_markers(inputs.models, manifests, {*cells.predicted, *cells.final})
         log(f"{inputs.sample}: looking at the markers of {len(cells.final):,} cells")
         final_key = str(annotation["names"]["final"])
         compared = differential.parse_comparisons(inputs.compare) if inputs.compare else []
@@ -183,6 +186,7 @@ def write_report(inputs: ReportInputs) -> None:
                 [("comparisons", notes), ("known labels", truth_notes)],
                 _plain_uns(adata, annotation),
                 {"obs": list(adata.obs.keys()), "obsm": list(adata.obsm), "uns": list(adata.uns)},
+                model_parts(annotation, adata.obs, cells.umap, evidence.colours, manifests),
             )
         )
     finally:
@@ -1018,6 +1022,7 @@ def build_page(
     own_notes: Sequence[tuple[str, Sequence[str]]],
     provenance: dict[str, Any],
     present: dict[str, Sequence[str]],
+    models: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything that the template prints."""
     n, n_left = len(cells.final), int(cells.unassigned.sum())
@@ -1035,8 +1040,12 @@ def build_page(
     # The parameters stand in annotation.json too, where they are no text to be taken apart.
     provenance = {key: value for key, value in provenance.items() if key != "parameters"}
     details = {key: value for key, value in flatten(provenance) if key not in parameters and value}
-    kind = str(model.get("kind") or manifest.get("kind") or "")
-    needs = {"called": bool(convert.get("called_cells")), "scvi": kind in ("scvi", "consensus"), "": True}
+    kinds = {str(one.get("kind") or "") for one in (manifest, model, *models.get("rows", []))}
+    needs = {
+        "called": bool(convert.get("called_cells")),
+        "scvi": bool(kinds & {"scvi", "consensus"}),
+        "": True,
+    }
     return {
         "sample": inputs.sample,
         "model": {key: str(model.get(key) or "") for key in ("name", "version", "sha256", "url")},
@@ -1075,7 +1084,8 @@ def build_page(
             )
             if path.stat().st_size
         ],
-        "figures": draw_figures(cells, evidence.colours, reference_background(inputs.model)),
+        "figures": draw_figures(cells, evidence.colours, reference_background(inputs.models[0])),
+        "models": models,
         "composition": composition(cells, evidence, manifest),
         "reasons": [
             (

@@ -1,4 +1,4 @@
-include { flags } from '../flags'
+include { each ; flags } from '../flags'
 
 process ANNOTATE {
     tag "${meta.id}"
@@ -6,8 +6,9 @@ process ANNOTATE {
     label 'per_sample'
 
     input:
-    tuple val(meta), path(counts), path(mapping), val(options)
-    path(model)
+    // mappings: one a model, in the order of the models
+    tuple val(meta), path(counts), path(mappings), val(options)
+    path(models, stageAs: 'model?/*')
 
     output:
     tuple val(meta), path("${meta.id}.annotated.h5ad")    , emit: annotated
@@ -16,7 +17,8 @@ process ANNOTATE {
 
     script:
     """
-    annotate.py --sample '${meta.id}' --counts ${counts} --mapping ${mapping} --model ${model} ${flags(options)} \\
+    annotate.py --sample '${meta.id}' --counts ${counts} ${each('mapping', mappings)} ${each('model', models)} \\
+        ${flags(options)} \\
         --output ${meta.id}.annotated.h5ad --predictions ${meta.id}.predictions.tsv.gz \\
         --summary ${meta.id}.annotation.json \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}

@@ -1,14 +1,16 @@
 process FETCH_MODEL {
+    tag "${which.label ?: which.place}"
     label 'process_single'
 
     input:
+    // which: the model's place among several, and its label
     // registered: its url and tracking_uri where it is in an MLflow registry, and source is []; else empty
     // keep: whether the model goes to --model_cache_dir
-    tuple path(source), val(registered), val(sha256), val(keep)
+    tuple val(which), path(source), val(registered), val(sha256), val(keep)
 
     output:
-    path('models/*')  , emit: model
-    path('archives/*'), emit: archive, optional: true   // <sha256 of the archive>.archive: the model's own
+    tuple val(which), path('models/*'), emit: model
+    path('archives/*')                , emit: archive, optional: true   // <sha256 of the archive>.archive: the model's own
 
     script:
     def place = registered ? "--model '${registered.url}' --tracking-uri '${registered.tracking_uri}'" : "--model ${source}"
@@ -20,7 +22,7 @@ process FETCH_MODEL {
 
     stub:
     """
-    mkdir -p models/0000
-    touch models/0000/manifest.json
+    mkdir -p models/000${which.place}
+    touch models/000${which.place}/manifest.json
     """
 }

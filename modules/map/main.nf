@@ -1,26 +1,27 @@
 include { flags } from '../flags'
 
 process MAP {
-    tag "${meta.id}"
+    tag "${which.label ? "${meta.id} with ${which.label}" : meta.id}"
     label 'process_medium'
     label 'per_sample'
 
     input:
-    tuple val(meta), path(counts), val(options)
-    path(model)
+    tuple val(meta), path(counts), val(options), val(which), path(model)    // which: the model's place among several
 
     output:
-    tuple val(meta), path("${meta.id}.mapping.h5ad"), emit: mapping
+    tuple val(meta), val(which), path("*.mapping.h5ad"), emit: mapping
 
     script:
+    def name = which.label ? "${meta.id}.${which.place}" : meta.id
     """
     map.py --sample '${meta.id}' --counts ${counts} --model ${model} ${flags(options)} \\
-        --output ${meta.id}.mapping.h5ad \\
+        --output ${name}.mapping.h5ad \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
     """
 
     stub:
+    def name = which.label ? "${meta.id}.${which.place}" : meta.id
     """
-    touch ${meta.id}.mapping.h5ad
+    touch ${name}.mapping.h5ad
     """
 }

@@ -3,10 +3,10 @@ process RESOLVE_MODEL {
     cache false     // an alias moves
 
     input:
-    tuple val(name), val(tracking_uri)      // a model's name in an MLflow registry, and the server
+    tuple val(place), val(name), val(tracking_uri)  // its place among the models, its name in a registry, the server
 
     output:
-    path('resolved.json'), emit: resolved
+    tuple val(place), path('resolved.json'), emit: resolved
 
     script:
     """

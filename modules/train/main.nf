@@ -1,4 +1,4 @@
-include { flags } from '../flags'
+include { each ; flags } from '../flags'
 
 process TRAIN {
     tag "${name}"
@@ -13,10 +13,8 @@ process TRAIN {
     path("${name}"), emit: model
 
     script:
-    def given = [references].flatten().collect { file -> "--reference ${file}" }.join(' ')
-    def labels = [label_csvs].flatten().collect { file -> "--label-csv ${file}" }.join(' ')
     """
-    train.py ${given} ${labels} --name '${name}' ${cl_map ? "--cl-map ${cl_map}" : ''} ${flags(options)} \\
+    train.py ${each('reference', references)} ${each('label-csv', label_csvs)} --name '${name}' ${cl_map ? "--cl-map ${cl_map}" : ''} ${flags(options)} \\
         --output ${name} \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
     """

@@ -45,7 +45,7 @@ def test_good_input_gives_samples_and_settings(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (sample,) = json.loads((tmp_path / "samples.json").read_text())
     assert sample["id"] == "x"
-    assert json.loads((tmp_path / "settings.json").read_text())["model"]["url"] == "assets/models/pbmc"
+    assert json.loads((tmp_path / "settings.json").read_text())["models"][0]["url"] == "assets/models/pbmc"
 
 
 def test_bad_input_ends_with_3_and_writes_nothing(tmp_path: Path) -> None:

@@ -18,8 +18,14 @@ def files(tmp_path):
     return write_sample(tmp_path, simulated())
 
 
+def named(files):
+    """The files by the name of their option."""
+    (model,) = files["models"]
+    return {name: path for name, path in files.items() if name != "models"} | {"model": model}
+
+
 def options(files):
-    return [part for name, path in files.items() for part in (f"--{name.replace('_', '-')}", path)]
+    return [part for name, path in named(files).items() for part in (f"--{name.replace('_', '-')}", path)]
 
 
 def test_the_command_writes_the_page_and_the_table(root, files):
@@ -50,7 +56,7 @@ def test_help_answers_at_once_and_names_every_option(root, files):
     done = report(root, "--help")
     seconds = time.monotonic() - start
     assert done.returncode == 0
-    for name in files:
+    for name in named(files):
         assert f"--{name.replace('_', '-')}" in done.stdout
     # Heavy imports would take several seconds even on a fast machine.
     assert seconds < 3 or os.getloadavg()[0] > (os.cpu_count() or 1)

@@ -412,7 +412,7 @@ def test_a_suggestion_comes_only_where_a_name_is_near() -> None:
 
 
 def test_the_embedded_model_is_found_by_its_name(folder: Folder) -> None:
-    model = folder.check(input="a.h5ad", model="pbmc")[1]["model"]
+    model = folder.check(input="a.h5ad", model="pbmc")[1]["models"][0]
     assert model["source"] == str(ROOT / "assets" / "models" / "pbmc")
     assert model["url"] == "assets/models/pbmc" and model["remote"] is False
 
@@ -423,8 +423,12 @@ def test_an_unknown_model_is_told_with_the_nearest(folder: Folder) -> None:
 
 
 def test_a_model_may_be_an_address(folder: Folder) -> None:
-    model = folder.check(input="a.h5ad", model="https://host.org/m.zip", model_sha256="AB" * 32)[1]["model"]
+    model = folder.check(input="a.h5ad", model="https://host.org/m.zip", model_sha256="AB" * 32)[1]["models"][
+        0
+    ]
     assert model == {
+        "place": 1,
+        "label": "",
         "source": "https://host.org/m.zip",
         "url": "https://host.org/m.zip",
         "sha256": "ab" * 32,
@@ -456,6 +460,55 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(folder: Folder) ->
 def test_a_model_that_is_nowhere_is_told(folder: Folder) -> None:
     (line,) = folder.problems(input="a.h5ad", model="none/model")
     assert line == f"--model: '{folder.path}/none/model' does not exist"
+
+
+# --- several models ---
+
+
+def test_names_paths_and_addresses_can_be_mixed_each_with_its_sha256(folder: Folder) -> None:
+    given = {"model": "pbmc, ./model,https://host.org/m.tar.gz?x=1", "model_sha256": f",,{'AB' * 32}"}
+    _, settings = folder.check(input="a.h5ad", **given)
+    models = settings["models"]
+    assert [model["place"] for model in models] == [1, 2, 3]
+    assert [model["label"] for model in models] == ["pbmc", "model", "m"]
+    assert [model["remote"] for model in models] == [False, False, True]
+    assert [model["sha256"] for model in models][1:] == ["", "ab" * 32]
+    assert models[0]["sha256"] == folder.check(input="a.h5ad", model="pbmc")[1]["models"][0]["sha256"]
+    assert settings["annotate"]["model_url"] == [
+        "assets/models/pbmc",
+        "./model",
+        "https://host.org/m.tar.gz?x=1",
+    ]
+
+
+def test_models_of_one_name_are_called_differently(folder: Folder) -> None:
+    for name in ("x", "y"):
+        (folder.path / name / "lung").mkdir(parents=True)
+    models = folder.check(input="a.h5ad", model="x/lung,y/lung")[1]["models"]
+    assert [model["label"] for model in models] == ["lung", "lung_2"]
+
+
+def test_an_unknown_name_among_several_models_is_told(folder: Folder) -> None:
+    (line,) = folder.problems(input="a.h5ad", model="pbmc,lugn")
+    assert line.startswith("--model: 'lugn' is not in the catalogue")
+
+
+@pytest.mark.parametrize("twice", ["./model,model/", "pbmc,pbmc==1.0"])
+def test_a_model_given_twice_is_told(folder: Folder, twice: str) -> None:
+    (line,) = folder.problems(input="a.h5ad", model=twice)
+    assert "are the same model" in line
+
+
+def test_sha256s_that_do_not_fit_the_models_are_told(folder: Folder) -> None:
+    sha256 = "ab" * 32
+    (line,) = folder.problems(input="a.h5ad", model="pbmc,./model", model_sha256=sha256)
+    assert line.startswith("--model_sha256: which of the models has it?")
+    (line,) = folder.problems(input="a.h5ad", model="pbmc,./model", model_sha256=f"{sha256},{sha256[::-1]},")
+    assert line.startswith("--model_sha256: 3 for 2 models")
+    (line,) = folder.problems(input="a.h5ad", model="pbmc,./model", model_sha256=f"{sha256},abc")
+    assert "must be 64 hexadecimal digits" in line
+    (line,) = folder.problems(input="a.h5ad", model="pbmc,,./model")
+    assert line == "--model: 'pbmc,,./model' has an empty place; give models with commas between them"
 
 
 # --- training ---
@@ -522,12 +575,12 @@ def test_a_model_of_a_users_own_catalogue_is_found_and_goes_before_ours(folder: 
     (line,) = folder.problems(input="a.h5ad", model="lung", catalogue="mine/c.csv")
     assert line.endswith("lung.zip': nothing is there")
     (folder.path / "mine" / "lung.zip").touch()
-    model = folder.check(input="a.h5ad", model="lung", catalogue="mine/c.csv")[1]["model"]
+    model = folder.check(input="a.h5ad", model="lung", catalogue="mine/c.csv")[1]["models"][0]
     assert model["source"] == model["url"] == str(folder.path / "mine" / "lung.zip")
     assert model["sha256"] == "ab" * 32 and model["remote"] is False
-    other = folder.check(input="a.h5ad", model="pbmc", catalogue="mine/c.csv")[1]["model"]
+    other = folder.check(input="a.h5ad", model="pbmc", catalogue="mine/c.csv")[1]["models"][0]
     assert other["source"] == "https://host.org/p.zip" and other["remote"] is True
-    ours = folder.check(input="a.h5ad", model="pbmc==1.0", catalogue="mine/c.csv")[1]["model"]
+    ours = folder.check(input="a.h5ad", model="pbmc==1.0", catalogue="mine/c.csv")[1]["models"][0]
     assert ours["url"] == "assets/models/pbmc"
 
 

@@ -154,9 +154,9 @@ def test_contradicting_markers_are_among_the_warnings(tmp_path):
     swapped.obs["cell_type"] = (
         adata.obs["cell_type"].replace({"B cell": "T cell", "T cell": "B cell"}).astype(str)
     )
-    expected = (inputs.model / "markers.json").read_text()
+    expected = (inputs.models[0] / "markers.json").read_text()
     files = write_sample(tmp_path, swapped)
-    (files["model"] / "markers.json").write_text(expected)
+    (files["models"][0] / "markers.json").write_text(expected)
     report.write_report(report.ReportInputs(sample="blood", **files))
     _, text = read(inputs)
     warnings = text[: text.index("What was done")]
@@ -267,9 +267,9 @@ def test_a_missing_column_is_named(tmp_path):
 
 def test_labels_are_shown_as_plain_text_where_the_ontology_id_is_none(tmp_path):
     inputs = make(tmp_path)
-    manifest = read_json(inputs.model / "manifest.json")
+    manifest = read_json(inputs.models[0] / "manifest.json")
     manifest["labels"][0]["cl_id"] = "javascript:alert(1)"
-    write_json(manifest, inputs.model / "manifest.json")
+    write_json(manifest, inputs.models[0] / "manifest.json")
     report.write_report(inputs)
     reader, _ = read(inputs)
     assert not any("javascript" in attrs.get("href", "") for _, attrs in reader.tags)

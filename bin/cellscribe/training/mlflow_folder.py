@@ -61,19 +61,27 @@ mlflow.models.set_model(CellscribeModel())
 
 NOT_FOR_INFERENCE = (
     *("importing", "training", "templates", "gene_sets", "__pycache__", "*.pyc"),
-    *("cell_calling.py", "check_input.py", "convert.py", "doublets.py", "figures.py", "markers.py", "qc*.py"),
     *(
+        "cell_calling.py",
+        "check_input.py",
+        "consensus.py",
+        "convert.py",
+        "doublets.py",
+        "figures.py",
+        "markers.py",
+    ),
+    *(
+        "qc*.py",
         "foreign.py",
         "mlflow_run.py",
         "archive.py",
         "registry.py",
-        "report.py",
+        "report*.py",
         "schema.py",
         "store.py",
         "summary.py",
-        "tenx.py",
-        "versions.py",
     ),
+    *("tenx.py", "versions.py"),
 )
 
 # MLflow's own lock file of the environment: no model may hold a .toml, and the requirements are all in conda.yaml.

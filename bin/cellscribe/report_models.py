@@ -1,0 +1,125 @@
+"""The part of a sample's page that several models need: what each says, and how far they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellscribe import figures, markers
+from cellscribe.io import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# A map a model, three in a row.
+MAPS_SHOWN = 6
+
+
+def joint_manifest(manifests: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the page says of the models together, in the form of one model's manifest: the only one as it is."""
+    if len(manifests) == 1:
+        return manifests[0]
+    labels: dict[str, dict[str, Any]] = {}
+    for manifest in manifests:
+        for entry in manifest.get("labels") or []:
+            labels.setdefault(str(entry.get("label")), entry)
+    unknown = [list(manifest.get("does_not_know") or []) for manifest in manifests]
+    citations = dict.fromkeys(str(manifest.get("citation") or "") for manifest in manifests)
+    return {
+        "labels": list(labels.values()),
+        "does_not_know": [name for name in unknown[0] if all(name in other for other in unknown)],
+        "citation": "; ".join(citation for citation in citations if citation),
+    }
+
+
+def joint_markers(
+    folders: Sequence[Path], manifests: Sequence[dict[str, Any]], used: set[str]
+) -> dict[str, list[markers.Marker]]:
+    """Each label's expected markers, of the first model that has it, under the name that the consensus gives it.
+
+    used: the labels of this sample. A broad label that is not among them is left out where another model has finer ones
+    of it: its markers would rise in all of these, and seem to contradict them.
+    """
+    expected: dict[str, list[markers.Marker]] = {}
+    names: dict[str, str] = {}
+    broad: set[str] = set()
+    for folder, manifest in zip(folders, manifests, strict=True):
+        own = markers.read_markers(_read_optional(folder / "markers.json"))
+        ids = [str(entry.get("cl_id") or "") for entry in manifest.get("labels") or []]
+        for entry, cl_id in zip(manifest.get("labels") or [], ids, strict=True):
+            label = str(entry.get("label"))
+            name = names.setdefault(cl_id, label) if cl_id and ids.count(cl_id) == 1 else label
+            if label in own:
+                expected.setdefault(name, own[label])
+        for label in own.keys() - {str(entry.get("label")) for entry in manifest.get("labels") or []}:
+            expected.setdefault(label, own[label])
+        terms = _read_optional(folder / "ontology.json").get("terms", {})
+        broad |= {ancestor for cl_id in ids if cl_id in terms for ancestor in terms[cl_id]["ancestors"]}
+    if len(folders) > 1:
+        for cl_id in broad & names.keys():
+            if names[cl_id] not in used:
+                expected.pop(names[cl_id], None)
+    return expected
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def model_parts(
+    annotation: dict[str, Any],
+    obs: pd.DataFrame,
+    umap: np.ndarray | None,
+    colours: dict[str, str],
+    manifests: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """What the page shows of several models; empty for one.
+
+    umap: (n_obs, 2), the consensus's, on which each model's final labels are drawn.
+    """
+    models = annotation.get("models") or []
+    if not models:
+        return {}
+    said = annotation.get("agreement") or {}
+    rows: list[dict[str, Any]] = []
+    maps: list[tuple[str, str]] = []
+    for info, manifest in zip(models, manifests, strict=True):
+        title = f"{info['model']['name']} {info['model']['version']}".strip()
+        final = obs[info["names"]["final"]].astype(str).to_numpy(dtype=object)
+        if umap is not None and len(maps) < MAPS_SHOWN:
+            more = [name for name in np.unique(final.astype(str)).tolist() if name not in colours]
+            known = figures.label_colours([*colours, *more], [])
+            png = figures.umap_by_category(umap, final, known | colours, width=3.8, height=3.5)
+            maps.append((title, figures.data_uri(png)))
+        rows.append(
+            {
+                "title": title,
+                "kind": info["model"]["kind"],
+                "n_labels": len(manifest.get("labels") or []) or None,
+                "found": info["n_genes_found"],
+                "of": info["n_model_genes"],
+                "overlap": info["gene_overlap"],
+                "unassigned": info["unassigned"] / max(info["n_cells"], 1),
+                "uncertainty": f"{info['median_uncertainty']:.2f}",
+                "licence": str(manifest.get("licence") or ""),
+                "sha256": info["model"]["sha256"],
+                "url": info["model"]["url"],
+                "column": info["names"]["final"],
+            }
+        )
+    titles = [row["title"] for row in rows]
+    return {
+        "rows": rows,
+        "maps": maps,
+        "pairs": [
+            {
+                "names": [titles[i] for i in pair["models"]],
+                **{key: pair[key] for key in ("same", "broader", "contradict")},
+            }
+            for pair in said.get("pairs") or []
+        ],
+        "labels": said.get("labels") or [],
+    }
