@@ -582,6 +582,12 @@ def test_a_model_of_a_users_own_catalogue_is_found_and_goes_before_ours(folder: 
     assert other["source"] == "https://host.org/p.zip" and other["remote"] is True
     ours = folder.check(input="a.h5ad", model="pbmc==1.0", catalogue="mine/c.csv")[1]["models"][0]
     assert ours["url"] == "assets/models/pbmc"
+    (folder.path / "mine" / "c.csv").write_text("name,version,url\nlung,2.0,models:/lung@champion\n")
+    server = "http://mlflow.example.org:5000"
+    named = folder.check(input="a.h5ad", model="lung", catalogue="mine/c.csv", mlflow_tracking_uri=server)[1][
+        "model"
+    ]
+    assert (named["url"], named["tracking_uri"]) == ("models:/lung@champion", server)
 
 
 def test_a_catalogue_that_is_nowhere_or_broken_is_told(folder: Folder) -> None:
