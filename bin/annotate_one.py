@@ -94,6 +94,11 @@ def main(query: Path, output_h5ad_file: Path | None, overwrite: bool, **options:
         raise click.UsageError(f"'{output}' is there already; --overwrite writes over it.")
     if output.is_dir():
         raise click.UsageError(f"'{output}' is a folder; give a file's name with --output-h5ad-file.")
+    named = str(options["model_url"])
+    if "," in named and "://" not in named and not Path(named).exists():
+        raise click.UsageError(
+            f"'{named}': one model at a time; several, with their consensus, are for `nextflow run . --model {named}`."
+        )
     from cellscribe.annotate_one import OneOptions, annotate_one
 
     annotate_one(OneOptions(query=query, output=output, **options))

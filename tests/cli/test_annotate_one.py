@@ -120,6 +120,11 @@ def test_a_model_that_is_nowhere_is_told_before_anything_is_read(command, query)
     assert run(command, query, "-m", "s3://bucket/no.zip", "-o", "out.h5ad").exit_code == 6
 
 
+def test_several_models_are_left_to_the_pipeline(command, query):
+    result = run(command, query, "-m", "pbmc,lung", "-o", "out.h5ad")
+    assert result.exit_code == 2 and "nextflow run . --model pbmc,lung" in " ".join(result.output.split())
+
+
 def other_model(folder: Path) -> Path:
     """A model that differs in its description alone."""
     copy = shutil.copytree(small_model("logistic"), folder)

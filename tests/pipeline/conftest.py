@@ -83,3 +83,30 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     options = "--model results/models/small --run_name day1 --doublets off --truth_key mine --merge"
     annotate = launch.run("--input", "sheet.csv", *options.split())
     return Trained(train, annotate, CITATION)
+
+
+@pytest.fixture(scope="session")
+def by_two(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two models of different depth, and a sample that only the second fits beside one that both do."""
+    import pandas as pd
+    from small_model import CL_IDS, options, simulate, small_model, write_cl_map, write_reference
+
+    from cellscribe.training.train import run_train
+
+    launch = Launch(tmp_path_factory.mktemp("two models"))
+    here = launch.folder
+    kept = [i for i in range(400) if not 60 <= i < 125]
+    write_reference(simulate()[:, kept].copy(), here / "reference.h5ad")
+    write_cl_map(here / "cl.csv")
+    table = pd.read_csv(here / "cl.csv")
+    pd.concat([table, pd.DataFrame({"label": ["T cell"], "cl_id": ["CL:0000084"]})]).to_csv(
+        here / "cl.csv", index=False
+    )
+    assert "T cell" not in CL_IDS
+    run_train(options(here, label_key="broad", output=here / "coarse", name="coarse"))
+    write_reference(simulate(90, seed=1), here / "whole.h5ad")
+    write_reference(simulate(90, seed=2)[:, kept].copy(), here / "poor.h5ad")
+    launch.write("sheet.csv", "sample,path\nwhole,whole.h5ad\npoor,poor.h5ad\n")
+    limits = "--min_gene_overlap 0.9 --warn_gene_overlap 0.95 --doublets off"
+    models = f"{small_model('logistic')},./coarse"
+    return launch.run("--input", "sheet.csv", "--model", models, *limits.split())

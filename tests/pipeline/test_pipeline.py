@@ -173,6 +173,33 @@ def test_the_samples_that_did_not_fail_are_in_one_file(trained: Any) -> None:
     assert "1 sample in one file" in (folder / "merged.report.html").read_text()
 
 
+# --- several models ---
+
+
+def test_several_models_name_the_cells_each_and_together(by_two: Any) -> None:
+    adata = anndata.read_h5ad(by_two.results / "samples/whole/whole.annotated.h5ad")
+    names = OutputNames.of()
+    truth = adata.obs["cell_type"].astype(str)
+    assert (adata.obs[names.predicted].astype(str) == truth).mean() > 0.9
+    assert (adata.obs[names.of_model("small").predicted].astype(str) == truth).mean() > 0.9
+    coarse = adata.obs[names.of_model("coarse").predicted].astype(str)
+    assert (coarse == adata.obs["broad"].astype(str)).mean() > 0.9 and "T cell" in set(coarse)
+    assert (adata.obs[names.agreeing] == 2).mean() > 0.9
+    (row,) = [row for row in by_two.table("summary/summary.tsv") if row["status"] == "done"]
+    assert row["sample"] == "whole" and row["model"] == "small 1.0 + coarse 1.0"
+    assert "What each model says" in (by_two.results / "samples/whole/whole.report.html").read_text()
+
+
+def test_a_sample_that_one_of_several_models_does_not_fit_is_dropped_and_told(by_two: Any) -> None:
+    assert by_two.returncode != 0
+    assert sample_files("whole") <= by_two.files() and not any(
+        "poor/poor.ann" in name for name in by_two.files()
+    )
+    (failure,) = by_two.table("summary/failures.tsv")
+    assert (failure["sample"], failure["step"], failure["exit_code"]) == ("poor", "MAP", "4")
+    assert "small 1.0" in failure["message"]
+
+
 # --- another study's cells, from their matrix ---
 
 
@@ -219,6 +246,21 @@ def test_a_stub_run_makes_every_file(stub: tuple[Launch, Run]) -> None:
     assert run.returncode == 0, run.output
     assert run.files() == RUN_FILES | MERGED | sample_files("a", "b", "c.1")
     assert run.tasks("Submitted") == sorted([*every_task("a", "b", "c.1"), "MERGE"])
+
+
+def test_a_stub_run_with_several_models_maps_by_each_and_resumes_whole(launch: Launch) -> None:
+    for name in ("one", "two"):
+        (launch.folder / name).mkdir()
+    arguments = ("-stub-run", "--input", str(DEMO), "--model", "./one,./two")
+    run = launch.run(*arguments)
+    assert run.returncode == 0, run.output
+    sample = DEMO.parent.name
+    steps = [f"{step} ({sample})" for step in PER_SAMPLE if step != "MAP"]
+    steps += [f"MAP ({sample} with {model})" for model in ("one", "two")]
+    steps += ["FETCH_MODEL (one)", "FETCH_MODEL (two)", *(name for name in ONCE if name != "FETCH_MODEL")]
+    assert run.tasks("Submitted") == sorted(steps)
+    again = launch.run(*arguments, "-resume")
+    assert again.returncode == 0 and again.tasks("Submitted") == [], again.output
 
 
 @pytest.mark.parametrize(

@@ -359,3 +359,76 @@ def test_provenance_that_is_json_text_is_read(tmp_path):
     inputs = report.ReportInputs(sample="blood", **files)
     report.write_report(inputs)
     assert "2023-01-02" in read(inputs)[1]
+
+
+# Several models ----------------------------------------------------------------------------------
+
+
+def test_several_models_have_a_part_of_their_own(tmp_path):
+    files = write_sample(tmp_path, simulated())
+    adata = anndata.read_h5ad(files["annotated"])
+    final = adata.obs["cxg_cell_type_final"].astype(str)
+    annotation, models = read_json(files["annotation"]), []
+    for name, shift in (("fine", 0), ("coarse", 7)):
+        adata.obs[f"cxg_cell_type_{name}_final"] = pd.Categorical(np.roll(final, shift))
+        part = {key: annotation[key] for key in ("n_cells", "unassigned", "n_model_genes", "gene_overlap")}
+        models.append(
+            part
+            | {
+                "model": annotation["model"] | {"name": name, "sha256": name * 9, "url": f"/models/{name}"},
+                "names": {"final": f"cxg_cell_type_{name}_final"},
+                "n_genes_found": 1234,
+                "median_uncertainty": 0.21,
+            }
+        )
+    adata.write_h5ad(files["annotated"])
+    label = final[final != UNASSIGNED].iloc[0]
+    answers = [
+        {"agree": 0.75, "unassigned": 0.1, "other": ""},
+        {"agree": 0.25, "unassigned": 0.0, "other": "Some other type"},
+    ]
+    annotation |= {
+        "models": models,
+        "agreement": {
+            "pairs": [{"models": [0, 1], "same": 0.5, "broader": 0.125, "contradict": 0.375}],
+            "labels": [{"label": label, "n_cells": 60, "models": answers}],
+        },
+    }
+    write_json(annotation, files["annotation"])
+    inputs = report.ReportInputs(sample="blood", **files | {"models": files["models"] * 2})
+    report.write_report(inputs)
+    reader, text = read(inputs)
+    assert "What each model says" in text and "a consensus of 2 models" in text
+    for words in ("fine 1.0 and coarse 1.0", "50.0 % 12.5 % 37.5 %", "1,234 of 2,000", "0.21"):
+        assert words in text
+    assert "75.0 % 10.0 % unassigned 25.0 % else Some other type" in text
+    assert "/models/coarse" in text and "coarsecoarse" in text
+    maps = [attrs for tag, attrs in reader.tags if tag == "img" and "final label of" in attrs["alt"]]
+    assert len(maps) == 2 and maps[0]["src"] != maps[1]["src"]
+
+
+def test_one_model_has_no_such_part(page):
+    assert "What each model says" not in read(page)[1]
+
+
+def test_expected_markers_are_those_of_all_models_under_the_names_of_the_consensus(tmp_path):
+    genes = [{"gene_id": f"G{i}", "share": 0.9, "mean_rest": 0.1} for i in range(3)]
+    labels = {
+        "one": {"B cell": "CL:0000236", "T cell": "CL:0000084"},
+        "two": {"B": "CL:0000236", "CD4": "CL:0000624", "odd": ""},
+    }
+    folders, manifests = [], []
+    for name, own in labels.items():
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        write_json(dict.fromkeys(own, genes), folders[-1] / "markers.json")
+        terms = {
+            "CL:0000624": {"name": "CD4", "ancestors": ["CL:0000084"]},
+            "CL:0000084": {"name": "T cell", "ancestors": []},
+        }
+        write_json({"terms": terms, "curated": []}, folders[-1] / "ontology.json")
+        manifests.append({"labels": [{"label": label, "cl_id": cl_id} for label, cl_id in own.items()]})
+    found = report.joint_markers(folders, manifests, {"B cell", "CD4"})
+    assert set(found) == {"B cell", "CD4", "odd"}
+    assert set(report.joint_markers(folders, manifests, {"T cell"})) == {"B cell", "T cell", "CD4", "odd"}
+    assert set(report.joint_markers(folders[:1], manifests[:1], set())) == {"B cell", "T cell"}
