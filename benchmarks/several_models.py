@@ -5,8 +5,8 @@ Writes benchmarks/results/several_models.csv:
 
     .venv/bin/python benchmarks/several_models.py --data ../shared/data/labelled --model A --model B
 
-Labels of any depth are held against `cell_type_harmonized`: one is right if by its Cell Ontology id it is the true type, or
-lies below it. What is broader than the truth is wrong as a prediction; as a final label it is counted apart.
+Labels of any depth are held against `cell_type_harmonized`: one is right if by its Cell Ontology id it is the true type
+or lies below it. What is broader than the truth is wrong as a prediction; as a final label it is counted apart.
 """
 
 from __future__ import annotations
