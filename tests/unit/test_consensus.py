@@ -349,6 +349,13 @@ def test_place_and_distance_are_the_first_models_and_the_nearest():
     assert joint.model["name"] == "m 1 + m 1" and joint.model["organism"] == "human"
 
 
+def test_the_genes_of_a_model_that_tells_none_are_passed_over():
+    ours, others = answer(["B cell"], [[1.0]]), answer(["B cell"], [[1.0]])
+    others.mapping["gene_overlap"] = None
+    assert consensus([others, ours]).mapping["gene_overlap"] == 1.0
+    assert consensus([others, others]).mapping["gene_overlap"] is None
+
+
 def test_pairs_of_models_are_the_same_broader_or_in_contradiction():
     coarse = answer(["T cell", "B cell"], [[1, 0], [1, 0], [0, 1], [1, 0]])
     fine = answer(["CD4", "B cell", "NK"], [[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]])
