@@ -167,6 +167,7 @@ def annotate_cells(
         "predicted_composition": _counts(labels[predicted]),
         "unassigned": int((decision.final == UNASSIGNED).sum()),
         "reasons": {key: number for key, number in _counts(decision.reason).items() if key},
+        "unassigned_by": _counts(decision.reason[decision.final == UNASSIGNED]),
         "median_uncertainty": float(np.median(table[names.uncertainty])),
         **{
             key: answer.mapping[key]

@@ -388,17 +388,20 @@ def _reasons(samples: list[Sample]) -> dict[str, Any]:
     data = {}
     for sample in samples:
         reasons, n_cells = sample.get("annotation", "reasons"), sample.get("annotation", "n_cells")
-        if reasons is not None and n_cells:
-            row = {reason: reasons.get(reason, 0) for reason in REASONS if reason}
-            # An ambiguous cell that is not unassigned got the name of a common ancestor.
-            broader = sum(row.values()) - (sample.get("annotation", "unassigned") or 0)
-            named = n_cells - sum(row.values())
-            row["ambiguous"] -= broader
-            data[escape(sample.id)] = {"named": named, "broader": broader, **row}
+        unassigned = sample.get("annotation", "unassigned_by")
+        if reasons is not None and unassigned is not None and n_cells:
+            # A cell that has a reason and is not unassigned got the name of a common ancestor.
+            n_reasons, row = (
+                sum(reasons.values()),
+                {reason: unassigned.get(reason, 0) for reason in REASONS if reason},
+            )
+            broader = n_reasons - sum(row.values())
+            data[escape(sample.id)] = {"named": n_cells - n_reasons, "broader": broader, **row}
     return {
         "id": "cellscribe_reasons",
         "section_name": "Why cells are not named",
         "description": "<code>ambiguous</code>: several labels are likely, and no broader type covers them; "
+        "<code>disagreement</code>: several models contradict each other; "
         f"<code>novel</code>: {REASONS['novel']}; "
         f"<code>low information</code>: {REASONS['low_information']}.",
         "plot_type": "bargraph",
@@ -407,6 +410,7 @@ def _reasons(samples: list[Sample]) -> dict[str, Any]:
             "named": {"name": "named", "color": "#4c9f70"},
             "broader": {"name": "a broader type", "color": "#a8d5b5"},
             "ambiguous": {"name": "unassigned: ambiguous", "color": "#e3b800"},
+            "disagreement": {"name": "unassigned: disagreement", "color": "#8f5fa8"},
             "novel": {"name": "unassigned: novel", "color": "#be0032"},
             "low_information": {"name": "unassigned: low information", "color": "#5ba3d9"},
         },

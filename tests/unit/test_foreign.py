@@ -270,14 +270,14 @@ def test_annotate_makes_the_whole_contract_of_it(mapped, tmp_path, monkeypatch):
     model, path = mapped
     annotate.run_annotate(
         small_counts(90),
-        path,
-        model,
+        [path],
+        [model],
         sample="s1",
         output=tmp_path / "s1.h5ad",
         predictions=tmp_path / "p.tsv.gz",
         summary=tmp_path / "s.json",
         names=OutputNames(KEY),
-        model_url="https://example.org/hlca_20220920.zip?x=1",
+        model_urls=["https://example.org/hlca_20220920.zip?x=1"],
     )
     given, adata = read_prediction_mapping(path), anndata.read_h5ad(tmp_path / "s1.h5ad")
     assert list(adata.obs[f"{KEY}_predicted"].astype(str)) == list(given.predicted)

@@ -33,7 +33,8 @@ ANNOTATION = {
     "n_cells": 800,
     "composition": {"T cell": 500, "B cell": 100, "lymphocyte": 40, "unassigned": 160},
     "unassigned": 160,
-    "reasons": {"ambiguous": 90, "novel": 60, "low_information": 50},
+    "reasons": {"ambiguous": 80, "disagreement": 20, "novel": 60, "low_information": 50},
+    "unassigned_by": {"ambiguous": 45, "disagreement": 5, "novel": 60, "low_information": 50},
     "median_uncertainty": 0.05,
     "gene_overlap": 0.9,
     "n_model_genes": 2000,
@@ -207,8 +208,15 @@ def test_every_cell_is_drawn_once_in_composition_and_reasons(tmp_path: Path) -> 
     assert sections["composition"]["data"]["s"] == ANNOTATION["composition"]
     assert list(sections["composition"]["categories"]) == ["T cell", "B cell", "lymphocyte", "unassigned"]
     reasons = sections["reasons"]["data"]["s"]
-    # 200 cells have a reason and 160 are unassigned: 40 of the 90 ambiguous ones have an ancestor's name.
-    assert reasons == {"named": 600, "broader": 40, "ambiguous": 50, "novel": 60, "low_information": 50}
+    # 210 cells have a reason and 160 are unassigned: 35 ambiguous and 15 disputed ones have an ancestor's name.
+    assert reasons == {
+        "named": 590,
+        "broader": 50,
+        "ambiguous": 45,
+        "disagreement": 5,
+        "novel": 60,
+        "low_information": 50,
+    }
     assert set(reasons) == set(sections["reasons"]["categories"])
 
 
