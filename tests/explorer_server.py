@@ -21,8 +21,8 @@ def annotated(folder: Path, sample: str = "s1") -> Path:
     output = folder / f"{sample}.annotated.h5ad"
     run_annotate(
         small_counts(),
-        small_mapping("consensus"),
-        small_model("consensus"),
+        [small_mapping("consensus")],
+        [small_model("consensus")],
         sample=sample,
         output=output,
         predictions=folder / f"{sample}.predictions.tsv.gz",

@@ -41,9 +41,10 @@ def stepOf(row) {
     return row.process.tokenize(':').last()
 }
 
-// '' for what is no sample's. With several models, MAP is tagged `<sample> with <model>` and FETCH_MODEL with the model.
+// '' for what is no sample's. With several models, MAP is tagged `<sample> with <model>`; FETCH_MODEL is
+// tagged with the model or its place.
 def sampleOf(row) {
-    return row.tag == '-' || stepOf(row) == 'FETCH_MODEL' ? '' : row.tag.tokenize(' ').first()
+    return row.tag == '-' || stepOf(row).startsWith('FETCH_') ? '' : row.tag.tokenize(' ').first()
 }
 
 // Where nextflow.config has the trace written: beside the run, where the results go to a bucket.

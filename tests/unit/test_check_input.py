@@ -423,8 +423,8 @@ def test_an_unknown_model_is_told_with_the_nearest(folder: Folder) -> None:
 
 
 def test_a_model_may_be_an_address(folder: Folder) -> None:
-    model = folder.check(input="a.h5ad", model="https://host.org/m.zip", model_sha256="AB" * 32)[1]["models"][
-        0
+    (model,) = folder.check(input="a.h5ad", model="https://host.org/m.zip", model_sha256="AB" * 32)[1][
+        "models"
     ]
     assert model == {
         "place": 1,
@@ -440,8 +440,9 @@ def test_a_model_may_be_an_address(folder: Folder) -> None:
 @pytest.mark.parametrize("name", ["models:/lung/3", "models:/lung@champion", "models:/lung/latest"])
 def test_a_model_may_be_a_name_in_an_mlflow_registry(folder: Folder, name: str) -> None:
     server = "https://mlflow.example.org/team"
-    model = folder.check(input="a.h5ad", model=name, mlflow_tracking_uri=server)[1]["model"]
-    assert model == {"source": name, "url": name, "sha256": "", "remote": True, "tracking_uri": server}
+    model = folder.check(input="a.h5ad", model=name, mlflow_tracking_uri=server)[1]["models"][0]
+    assert (model["source"], model["url"], model["sha256"]) == (name, name, "")
+    assert model["remote"] is True and model["tracking_uri"] == server
 
 
 def test_a_name_that_no_registry_knows_is_told_and_so_is_a_missing_server(folder: Folder) -> None:
