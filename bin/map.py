@@ -38,6 +38,18 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
     help="Warn where less of the model's genes are in the data.",
 )
 @click.option("--use-gpu", type=bool, default=False, help="Use a GPU where a step has a use for one.")
+@click.option(
+    "--surgery",
+    type=bool,
+    default=False,
+    help="Fine-tune the encoder on the sample first, where it takes covariates.",
+)
+@click.option(
+    "--surgery-epochs",
+    type=click.IntRange(min=1),
+    help="Epochs of --surgery; by default from the number of cells.",
+)
+@click.option("--seed", type=int, default=0, help="Seed of --surgery.")
 @click.option("--output", type=path_out, required=True, help="Where to write the mapping (h5ad without X).")
 @common_options
 @exit_codes
@@ -50,12 +62,16 @@ def main(
     min_gene_overlap: float,
     warn_gene_overlap: float,
     use_gpu: bool,
+    surgery: bool,
+    surgery_epochs: int | None,
+    seed: int,
     output: Path,
     cpus: int,
     pipeline_version: str,
 ) -> None:
     """Align a sample's genes with a model's, encode its cells, and find their nearest reference cells."""
     from cellscribe.mapping import run_map
+    from cellscribe.surgery import Surgery
 
     run_map(
         counts,
@@ -66,6 +82,7 @@ def main(
         min_gene_overlap=min_gene_overlap,
         warn_gene_overlap=warn_gene_overlap,
         use_gpu=use_gpu,
+        surgery=Surgery(surgery_epochs, seed) if surgery else None,
     )
 
 

@@ -66,6 +66,12 @@ def _about(context: click.Context, parameter: click.Parameter, value: str) -> di
 @click.option(
     "--max-epochs", type=click.IntRange(min=1), help="Epochs of scVI; by default from the number of cells."
 )
+@click.option(
+    "--encode-covariates",
+    type=bool,
+    default=False,
+    help="Let the encoder see the batch too, so that it can be fine-tuned on a sample (--surgery).",
+)
 @click.option("--seed", type=int, default=0, help="Seed of everything random.")
 @click.option("--use-gpu", type=bool, default=False, help="Train scVI on a GPU.")
 @click.option("--output", type=path_out, required=True, help="The model folder to write.")

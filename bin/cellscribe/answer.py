@@ -168,7 +168,11 @@ def answer_cells(
             "url": model_url,
             "organism": model.manifest["organism"],
         },
-        parameters={"classifier": chosen, "rejection": model.manifest["rejection"]},
+        parameters={
+            "classifier": chosen,
+            "rejection": model.manifest["rejection"],
+            **({"surgery_epochs": epochs} if (epochs := mapping.info.get("surgery_epochs")) else {}),
+        },
         mapping=mapping.info,
         levels=coarser(model, probabilities),
         probabilities=probabilities,

@@ -79,6 +79,9 @@ MAP = {
     "min_gene_overlap": "min_gene_overlap",
     "warn_gene_overlap": "warn_gene_overlap",
     "use_gpu": "use_gpu",
+    "surgery": "surgery",
+    "surgery_epochs": "surgery_epochs",
+    "seed": "seed",
 }
 ANNOTATE = {
     "annotation_prefix": "annotation_prefix",
@@ -104,6 +107,7 @@ TRAIN = {
     "n_top_genes": "n_top_genes",
     "n_latent": "n_latent",
     "max_epochs": "max_epochs",
+    "encode_covariates": "encode_covariates",
     "seed": "seed",
     "use_gpu": "use_gpu",
 }

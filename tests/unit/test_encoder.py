@@ -118,7 +118,7 @@ def test_the_encoder_equals_scvi_tools_latent(n_layers):
     scvi = pytest.importorskip("scvi")
     from small_model import simulate
 
-    from cellscribe.training.members import encoder_of
+    from cellscribe.surgery import from_scvi
 
     scvi.settings.seed = 0
     adata = simulate(120)
@@ -132,7 +132,7 @@ def test_the_encoder_equals_scvi_tools_latent(n_layers):
         encode_covariates=False,
     )
     model.train(max_epochs=3, batch_size=32, accelerator="cpu", enable_progress_bar=False, logger=False)
-    encoder = encoder_of(model)
+    encoder = from_scvi(model, "SCVI").encoder()
     assert len(encoder.weights) == n_layers + 1
     latent = model.get_latent_representation()
     assert np.abs(latent).max() > 0.1

@@ -17,6 +17,7 @@ from cellscribe.model.logistic import Logistic, link
 from cellscribe.model.manifest import model_sha256, read_manifest
 from cellscribe.model.neighbours import vote
 from cellscribe.model.ontology import Ontology
+from cellscribe.model.scvi_model import SETTINGS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,6 +135,11 @@ class Model:
     def encoder(self) -> Encoder:
         """The scVI encoder."""
         return Encoder.load(self.folder / "encoder.safetensors")
+
+    @property
+    def can_be_tuned(self) -> bool:
+        """Whether the encoder takes covariates, so that fine-tuning on a query changes it."""
+        return SETTINGS in self.manifest["files"]
 
     @functools.cached_property
     def scanvi(self) -> Encoder:

@@ -162,7 +162,7 @@ class ScviModel:
         from safetensors.numpy import save_file
 
         save_file(
-            {name: np.ascontiguousarray(array) for name, array in self.weights.items()}, folder / WEIGHTS
+            {name: np.array(array, order="C") for name, array in self.weights.items()}, folder / WEIGHTS
         )
         write_json(
             {

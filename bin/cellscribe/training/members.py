@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from cellscribe.cli import log
 from cellscribe.errors import CellscribeError
-from cellscribe.model.encoder import Encoder, fold_batch_norm
+from cellscribe.model.encoder import Encoder
 from cellscribe.model.logistic import Logistic, log_normalise
+from cellscribe.model.scvi_model import SCVI, ScviModel
+from cellscribe.surgery import from_scvi, load_scvi
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ABSENT_LABEL_INTERCEPT = -30.0
 LEAST_DEVIATION = 0.3
@@ -45,7 +50,23 @@ def train_logistic(
     return Logistic(coefficients, intercepts)
 
 
-def train_encoder(
+def train_encoder(counts: sp.csr_matrix, batches: np.ndarray, **how: Any) -> Encoder:
+    """An scVI encoder that sees genes alone (`encode_covariates=False`), so that a query needs no fine-tuning.
+
+    Arguments as for `train_scvi`.
+    """
+    return train_scvi(counts, batches, **how).encoder()
+
+
+def batch_table(batches: np.ndarray) -> pd.DataFrame:
+    """obs as `train_scvi` sets it up. batches: (n_cells,)."""
+    import pandas as pd
+
+    names = pd.Categorical(np.asarray(batches, dtype=str))
+    return pd.DataFrame({"batch": names}, index=np.arange(len(batches)).astype(str))
+
+
+def train_scvi(
     counts: sp.csr_matrix,
     batches: np.ndarray,
     *,
@@ -53,31 +74,22 @@ def train_encoder(
     n_layers: int = 2,
     n_hidden: int = 128,
     max_epochs: int | None = None,
+    encode_covariates: bool = False,
     seed: int = 0,
     use_gpu: bool = False,
-) -> Encoder:
-    """An scVI encoder that sees genes alone (`encode_covariates=False`), so that a query needs no fine-tuning.
+) -> ScviModel:
+    """A trained scVI model.
 
     counts: raw counts on the model's genes, copies included, (n_cells, n_genes). batches: (n_cells,).
-    max_epochs: by default 20 to 200, fewer for more cells, stopped early where nothing improves.
-    The result is checked against scvi-tools' own latent.
+    max_epochs: by default 20 to 200, fewer for more cells, stopped early where nothing improves. encode_covariates:
+    whether the encoder sees the batch too.
+    The encoder that comes of it is checked against scvi-tools' own latent.
     """
     import anndata
-    import pandas as pd
-    import scvi
     import torch
 
-    # probabilities of genes that a cell lacks shrink below what a processor handles at full speed
-    torch.set_flush_denormal(True)
-    scvi.settings.seed = seed
-    scvi.settings.verbosity = 30
-    adata = anndata.AnnData(
-        counts.astype(np.float32),
-        obs=pd.DataFrame(
-            {"batch": pd.Categorical(np.asarray(batches, dtype=str))},
-            index=np.arange(counts.shape[0]).astype(str),
-        ),
-    )
+    scvi = load_scvi(seed)
+    adata = anndata.AnnData(counts.astype(np.float32), obs=batch_table(batches))
     scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
     model = scvi.model.SCVI(
         adata,
@@ -85,7 +97,7 @@ def train_encoder(
         n_layers=n_layers,
         n_hidden=n_hidden,
         gene_likelihood="nb",
-        encode_covariates=False,
+        encode_covariates=encode_covariates,
     )
     epochs = max_epochs or int(np.clip(round(400_000 / adata.n_obs), 20, 200))
     on_gpu = use_gpu and torch.cuda.is_available()
@@ -101,14 +113,19 @@ def train_encoder(
         logger=False,
         callbacks=[_said_every_tenth(epochs)],
     )
-    encoder = encoder_of(model)
+    trained = from_scvi(model, SCVI)
     some = adata[: min(500, adata.n_obs)]
-    expected = model.get_latent_representation(some.copy())
-    gap = float(np.abs(encoder.encode(sp.csr_matrix(some.X)) - expected).max())
+    covariates = trained.covariates(some.obs) if trained.encodes_covariates else None
+    gap = float(
+        np.abs(
+            trained.encoder().encode(sp.csr_matrix(some.X), covariates)
+            - model.get_latent_representation(some.copy())
+        ).max()
+    )
     if not gap < 1e-3:
         raise CellscribeError(f"the exported encoder differs from scvi-tools' by {gap:.2g}")
     log(f"scVI: {model.trainer.current_epoch} epochs on {adata.n_obs:,} cells")
-    return encoder
+    return trained
 
 
 def _said_every_tenth(epochs: int) -> Any:
@@ -122,32 +139,6 @@ def _said_every_tenth(epochs: int) -> Any:
                 log(f"scVI: epoch {done} of at most {epochs}")
 
     return Said()
-
-
-def encoder_of(model: Any) -> Encoder:
-    """The encoder of a trained SCVI model without encoded covariates, batch normalisation folded in."""
-    weights: list[np.ndarray] = []
-    biases: list[np.ndarray] = []
-    module = model.module.z_encoder
-    for layers in module.encoder.fc_layers:
-        linear, norm = layers[0], layers[1]
-        weight = linear.weight.detach().cpu().numpy().T
-        bias = linear.bias.detach().cpu().numpy()
-        if norm is not None:
-            weight, bias = fold_batch_norm(
-                weight,
-                bias,
-                scale=norm.weight.detach().cpu().numpy(),
-                shift=norm.bias.detach().cpu().numpy(),
-                mean=norm.running_mean.detach().cpu().numpy(),
-                variance=norm.running_var.detach().cpu().numpy(),
-                epsilon=norm.eps,
-            )
-        weights.append(np.ascontiguousarray(weight))
-        biases.append(bias)
-    weights.append(np.ascontiguousarray(module.mean_encoder.weight.detach().cpu().numpy().T))
-    biases.append(module.mean_encoder.bias.detach().cpu().numpy())
-    return Encoder(tuple(weights), tuple(biases))
 
 
 def train_trees(

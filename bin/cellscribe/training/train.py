@@ -31,6 +31,7 @@ from cellscribe.model.model import (
     tree_probabilities,
 )
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest, vote
+from cellscribe.model.scvi_model import ScviModel
 from cellscribe.training.evaluate import Evaluation, evaluate
 from cellscribe.training.folder import (
     check_names,
@@ -42,7 +43,7 @@ from cellscribe.training.folder import (
     place_labels,
 )
 from cellscribe.training.genes import marker_scores, select_genes, silent_genes
-from cellscribe.training.members import train_encoder, train_logistic, train_trees
+from cellscribe.training.members import batch_table, train_encoder, train_logistic, train_scvi, train_trees
 from cellscribe.training.reference import LabelledCells, read_reference
 from cellscribe.training.robust import thinned_copy, with_copies
 
@@ -87,6 +88,7 @@ class TrainOptions:
     n_markers: int = 50
     n_latent: int = 30
     max_epochs: int | None = None
+    encode_covariates: bool = False
     logistic_copies: int = 3
     encoder_copies: int = 1
     seed: int = 0
@@ -100,7 +102,8 @@ class Members:
     """Trained members. encoder and trees are None for a logistic model, logistic is None for an scvi one.
 
     latent: (n_rows, n_latent) of the cells and their altered copies, which are the neighbours that a query finds;
-    source: (n_rows,), each row's cell; codes: (n_rows,), its label.
+    source: (n_rows,), each row's cell; codes: (n_rows,), its label. scvi: what fine-tuning the encoder takes, where it
+    takes covariates.
     """
 
     encoder: Encoder | None
@@ -110,6 +113,7 @@ class Members:
     source: np.ndarray
     codes: np.ndarray
     n_labels: int
+    scvi: ScviModel | None = None
 
     def probabilities(self, counts: sp.csr_matrix) -> dict[str, np.ndarray]:
         """Each member's label probabilities for raw counts on the model's genes."""
@@ -136,7 +140,7 @@ def train_members(
 ) -> Members:
     """Train every member of the model's kind on raw counts of the model's genes."""
     rng = np.random.default_rng(options.seed)
-    encoder = trees = logistic = latent = None
+    encoder = trees = logistic = latent = scvi = None
     source = np.arange(len(codes))
     wanted = KINDS[options.kind]
     if LOGISTIC in wanted:
@@ -144,17 +148,22 @@ def train_members(
         logistic = train_logistic(copies, codes[rows], n_labels, seed=options.seed)
     if NEIGHBOURS in wanted:
         copies, source = with_copies(counts, options.encoder_copies, rng)
-        encoder = train_encoder(
-            copies,
-            batches[source],
-            n_latent=options.n_latent,
-            max_epochs=options.max_epochs,
-            seed=options.seed,
-            use_gpu=options.use_gpu,
-        )
-        latent = encoder.encode(copies).astype(np.float16).astype(np.float32)
+        how: dict[str, Any] = {
+            "n_latent": options.n_latent,
+            "max_epochs": options.max_epochs,
+            "seed": options.seed,
+            "use_gpu": options.use_gpu,
+        }
+        own = None
+        if options.encode_covariates:
+            scvi = train_scvi(copies, batches[source], encode_covariates=True, **how)
+            own = scvi.covariates(batch_table(batches[source]))
+            encoder = scvi.encoder(own.mean(axis=0))
+        else:
+            encoder = train_encoder(copies, batches[source], **how)
+        latent = encoder.encode(copies, own).astype(np.float16).astype(np.float32)
         trees = train_trees(latent, codes[source], n_labels, cpus=options.cpus, seed=options.seed)
-    return Members(encoder, trees, logistic, latent, source, codes[source], n_labels)
+    return Members(encoder, trees, logistic, latent, source, codes[source], n_labels, scvi)
 
 
 def folds_of(batches: np.ndarray, codes: np.ndarray, *, most: int = MOST_FOLDS, seed: int = 0) -> np.ndarray:
@@ -416,6 +425,8 @@ def run_train(options: TrainOptions) -> Path:
         if members.encoder is not None:
             members.encoder.save(folder / "encoder.safetensors")
             members.trees.save_model(folder / "trees.ubj")
+            if members.scvi is not None and members.scvi.encodes_covariates:
+                members.scvi.save(folder)
             reference_of(members, cells.batches, options.seed).save(folder / "reference.safetensors")
         if members.logistic is not None:
             members.logistic.save(folder / "logistic.safetensors")
