@@ -41,6 +41,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "embedded": (BATCH, {"encode_covariates": True, "n_layers": 2, "batch_representation": "embedding"}),
     "minified": (BATCH | LABELS, {"encode_covariates": True}),
     "scanvi": (BATCH | LABELS, {"n_layers": 2}),
+    "scanvi_encoded": (
+        BATCH | {"categorical_covariate_keys": ["site"]} | LABELS,
+        {"encode_covariates": True, "use_layer_norm": "both"},
+    ),
     "scanvi_linear": (
         BATCH | COVARIATES | LABELS,
         {"encode_covariates": True, "linear_classifier": True, "use_layer_norm": "both"},

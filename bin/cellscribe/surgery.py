@@ -92,6 +92,8 @@ def fine_tune(
     with tempfile.TemporaryDirectory() as folder:
         write_scvi(reference, Path(folder))
         query = kind.load_query_data(adata, folder, accelerator="cpu")
+    if reference.kind == SCANVI:
+        query._training_plan_cls = _unlabelled_plan(scvi)
     query.train(
         max_epochs=epochs,
         accelerator="cpu",
@@ -115,15 +117,19 @@ def query_covariates(reference: ScviModel, counts: sp.csr_matrix, average: np.nd
     n_cells = counts.shape[0]
     known = {*reference.batches, *(name for names in reference.categorical.values() for name in names)}
     new = next(name for number in range(len(known) + 1) if (name := f"query{number or ''}") not in known)
-    obs = pd.DataFrame(index=np.arange(n_cells).astype(str))
+    text: dict[str, str] = {}
     batch, labels, size = (reference.column(field) for field in ("batch", "labels", "size_factor"))
     for column in ([batch] if batch else []) + list(reference.categorical):
-        obs[column] = new
-    for number, column in enumerate(reference.continuous):
-        obs[column] = 0.0 if average is None else float(average[number])
+        text[column] = new
     if labels:
         known_labels = reference.state("labels").get("categorical_mapping", ())
-        obs[labels] = reference.unlabelled if reference.kind == SCANVI else str(known_labels[0])
+        text[labels] = str(reference.unlabelled if reference.kind == SCANVI else known_labels[0])
+    obs = pd.DataFrame(
+        {column: pd.Categorical([value] * n_cells) for column, value in text.items()},
+        index=np.arange(n_cells).astype(str),
+    )
+    for number, column in enumerate(reference.continuous):
+        obs[column] = 0.0 if average is None else float(average[number])
     if size:
         obs[size] = np.asarray(counts.sum(axis=1)).ravel()
     return obs
@@ -164,6 +170,19 @@ def load_scvi(seed: int) -> Any:
     scvi.settings.verbosity = 30
     scvi.settings.seed = seed
     return scvi
+
+
+def _unlabelled_plan(scvi: Any) -> Any:
+    """SCANVI's training on cells without labels: scvi-tools 1.5 takes those that have both categorical and continuous
+    covariates for labelled ones, and fails.
+    """
+
+    class Unlabelled(scvi.train.SemiSupervisedTrainingPlan):
+        @staticmethod
+        def _split_semisupervised_batch(batch: Any) -> tuple[Any, None]:
+            return batch, None
+
+    return Unlabelled
 
 
 def from_scvi(model: Any, kind: str) -> ScviModel:

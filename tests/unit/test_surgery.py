@@ -38,7 +38,7 @@ def query():
     return simulate(90, seed=1)
 
 
-@pytest.mark.parametrize("name", ["covariates", "both_norms", "embedded", "minified", "scanvi_linear"])
+@pytest.mark.parametrize("name", ["covariates", "both_norms", "embedded", "minified", "scanvi_encoded"])
 def test_it_gives_the_latent_that_scvi_tools_own_fine_tuning_gives(trained, query, tmp_path, name):
     counts, saved = sp.csr_matrix(query.X), trained / name / "model"
     model, _, _ = read_scvi(saved, trusted=True)
