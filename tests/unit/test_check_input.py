@@ -586,8 +586,8 @@ def test_a_model_of_a_users_own_catalogue_is_found_and_goes_before_ours(folder: 
     (folder.path / "mine" / "c.csv").write_text("name,version,url\nlung,2.0,models:/lung@champion\n")
     server = "http://mlflow.example.org:5000"
     named = folder.check(input="a.h5ad", model="lung", catalogue="mine/c.csv", mlflow_tracking_uri=server)[1][
-        "model"
-    ]
+        "models"
+    ][0]
     assert (named["url"], named["tracking_uri"]) == ("models:/lung@champion", server)
 
 
