@@ -4,12 +4,13 @@ include { RESOLVE_MODEL } from '../modules/resolve_model'
 include { FETCH_MODEL   } from '../modules/fetch_model'
 include { FETCH_MODEL as FETCH_REGISTERED } from '../modules/fetch_model'
 include { MAP           } from '../modules/map'
+include { PREDICT       } from '../modules/predict'
 include { ANNOTATE      } from '../modules/annotate'
 include { MERGE         } from '../modules/merge'
 include { REPORT        } from '../modules/report'
 include { SUMMARY       } from '../modules/summary'
 include { MULTIQC       } from '../modules/multiqc'
-include { inOrder ; missingPaths ; modelSource ; readJson ; readSamples ; withResolved } from './inputs'
+include { inOrder ; isOurs ; missingPaths ; modelSource ; readJson ; readSamples ; withResolved } from './inputs'
 
 // Names the cells of every sample. A sample that fails at a step is absent from the next: the joins drop it.
 workflow ANNOTATION {
@@ -44,7 +45,7 @@ workflow ANNOTATION {
     def source = found
         .combine(run.map { run_settings -> run_settings.params })
         .map { model, settings_params -> modelSource(model, settings_params) }
-        .branch { _which, _file, registered, _sha256, _keep ->
+        .branch { _which, _file, registered, _sha256, _keep, _trusted ->
             registered: registered
             placed: true
         }
@@ -59,10 +60,15 @@ workflow ANNOTATION {
     // Each step gets its own options and no others, so that -resume repeats only what a changed option touches.
     CONVERT(samples.map { sample -> tuple(sample.meta, sample.data, sample.convert) })
     QC(CONVERT.out.counts.join(samples.map { sample -> tuple(sample.meta, sample.qc) }))
-    MAP(QC.out.filtered.join(samples.map { sample -> tuple(sample.meta, sample.map) }).combine(fetched))
+
+    def ours   = fetched.filter { _which, model -> isOurs(model) }
+    def others = fetched.filter { _which, model -> !isOurs(model) }
+    MAP(QC.out.filtered.join(samples.map { sample -> tuple(sample.meta, sample.map) }).combine(ours))
+    PREDICT(QC.out.filtered.join(samples.map { sample -> tuple(sample.meta, sample.predict) }).combine(others))
 
     // A sample goes on when every model has mapped it; one that a model does not fit is dropped.
     def mappings = MAP.out.mapping
+        .mix(PREDICT.out.mapping)
         .combine(run.map { run_settings -> run_settings.models.size() })
         .map { meta, which, mapping, n_models -> tuple(groupKey(meta.id, n_models), meta, [which, mapping]) }
         .groupTuple()

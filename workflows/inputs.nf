@@ -27,19 +27,21 @@ def missingPaths(samples) {
     return missing ? "${counted}\n${lines.join('\n')}" : ''
 }
 
-// What FETCH_MODEL takes: which model it is, where it lies or is registered, its sha256, and whether to keep it. A model in
-// the cache is not fetched again.
+// What FETCH_MODEL takes: which model it is, where it lies or is registered, its sha256, whether to keep it, and whether to
+// trust its code. A model in the cache is not fetched again.
 def modelSource(model, params) {
-    def which = [place: model.place, label: model.label]
-    def cache = params.use_model_cache
-    def kept  = cache && model.sha256 ? keptModel("${params.model_cache_dir}", model.sha256) : null
+    def which   = [place: model.place, label: model.label]
+    def cache   = params.use_model_cache
+    def trusted = params.trust_model_code
+    def kept    = cache && model.sha256 ? keptModel("${params.model_cache_dir}", model.sha256) : null
     if (kept) {
-        return tuple(which, kept, [:], kept.name, false)
+        return tuple(which, kept, [:], kept.name, false, trusted)
     }
     if (model.tracking_uri) {
-        return tuple(which, [], [url: model.url, tracking_uri: model.tracking_uri], model.sha256, cache)
+        return tuple(which, [], [url: model.url, tracking_uri: model.tracking_uri], model.sha256, cache, trusted)
     }
-    return tuple(which, file(model.source, glob: false, checkIfExists: true), [:], model.sha256, cache && model.remote)
+    def source = file(model.source, glob: false, checkIfExists: true)
+    return tuple(which, source, [:], model.sha256, cache && model.remote, trusted)
 }
 
 // The model with the version that a registry's name means, from resolved.json.
@@ -53,7 +55,12 @@ def keptModel(cache, sha256) {
     def note = file("${cache}/${sha256}.archive")
     def own  = note.exists() ? note.text.trim() : sha256
     def kept = file("${cache}/${own}")
-    return own ==~ /[0-9a-f]{64}/ && kept.resolve('manifest.json').exists() ? kept : null
+    return own ==~ /[0-9a-f]{64}/ && (isOurs(kept) || kept.resolve('MLmodel').exists()) ? kept : null
+}
+
+// Whether a model is cellscribe's own, which MAP reads; the code of any other is run by PREDICT.
+def isOurs(model) {
+    return model.resolve('manifest.json').exists()
 }
 
 // Files of several models in the models' order: [[which, file], ...] in any order.

@@ -186,6 +186,7 @@ def annotate_cells(
             for cluster in range(clusters.max() + 1)
         ],
         "levels": list(answer.levels),
+        "calibrated": answer.calibrated,
         "warnings": [
             *answer.mapping["warnings"],
             *layout.warnings,

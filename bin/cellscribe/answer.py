@@ -40,7 +40,7 @@ class Answer:
     What a kind of model cannot give is None. probabilities: (n_cells, n_labels). second: position and probability of
     the next label. umap: (n_cells, 2), a layout that the model gave itself; reference_umap: the cells on the
     reference's own UMAP. distance_quantile, unexpected: (n_cells,), 0 to 1. agreeing: int (n_cells,), how many of
-    several models agree.
+    several models agree. calibrated: whether 1 - uncertainty was held against the truth.
     """
 
     labels: Sequence[str]
@@ -61,6 +61,7 @@ class Answer:
     distance_quantile: np.ndarray | None = None
     unexpected: np.ndarray | None = None
     agreeing: np.ndarray | None = None
+    calibrated: bool = True
     warnings: Sequence[str] = ()
 
 
@@ -180,6 +181,7 @@ def answer_cells(
         reference_umap=on_reference,
         distance_quantile=quantile,
         unexpected=unexpected_share(mapping),
+        calibrated=model.is_calibrated(chosen),
         warnings=calibration_warnings(model, chosen),
     )
 

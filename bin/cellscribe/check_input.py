@@ -83,6 +83,18 @@ MAP = {
     "surgery_epochs": "surgery_epochs",
     "seed": "seed",
 }
+PREDICT = {
+    name: name
+    for name in (
+        "organism",
+        "gene_column_name",
+        "classifier",
+        "use_gpu",
+        "mlflow_env_manager",
+        "trust_model_code",
+        "seed",
+    )
+}
 ANNOTATE = {
     "annotation_prefix": "annotation_prefix",
     "annotation_type": "annotation_type",
@@ -524,6 +536,7 @@ def check_samples(
                 "convert": _options(CONVERT, resolved) | {"batch": resolved.get("batch") or name},
                 "qc": _options(QC, resolved),
                 "map": _options(MAP, resolved),
+                "predict": _options(PREDICT, resolved),
                 "report": _options(REPORT, resolved),
                 "truth_csvs": _truth_csvs(row, values, resolved, folders, launch, problems),
             }

@@ -294,6 +294,7 @@ def consensus(answers: Sequence[Answer]) -> Answer:
         distance_quantile=_least([answer.distance_quantile for answer in answers]),
         unexpected=_least([answer.unexpected for answer in answers]),
         agreeing=agree.sum(axis=1),
+        calibrated=all(answer.calibrated for answer in answers),
         warnings=[f"{model_title(answer)}: {warning}" for answer in answers for warning in answer.warnings],
     )
 

@@ -431,6 +431,7 @@ def answer_prediction(prediction: Prediction, model_url: str = "") -> Answer:
             "rejection": {"most_uncertainty": MOST_UNCERTAINTY},
         },
         mapping=info,
+        calibrated=False,
     )
 
 

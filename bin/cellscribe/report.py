@@ -77,6 +77,8 @@ SOURCES = {
     "10x_mtx_v3": "Cell Ranger matrix folder (version 3 layout)",
     "h5ad": ".h5ad file",
 }
+# The kind of a model made by others, whose code PREDICT runs.
+THEIRS = "mlflow"
 # How it is said of several cells, of one, and the reason itself.
 WHY_UNASSIGNED = {
     "novel": (
@@ -167,7 +169,12 @@ def write_report(inputs: ReportInputs) -> None:
         compared = differential.parse_comparisons(inputs.compare) if inputs.compare else []
         contrasts, notes = differential.find_contrasts(compared, adata.obs, final_key)
         evidence = marker_evidence(
-            adata, cells, expected, str(annotation.get("genes_matched_by", "gene_ids")), contrasts, final_key
+            adata,
+            cells,
+            expected,
+            str(annotation.get("genes_matched_by") or "gene_ids"),
+            contrasts,
+            final_key,
         )
         write_table(evidence.table, inputs.markers)
         write_table(printed(evidence.differential), inputs.differential)
@@ -619,15 +626,29 @@ def what_was_done(
             ),
         )
     )
-    rows.append(
-        (
-            "Genes",
-            f"{count(annotation.get('n_genes_found'))} of the model's "
-            f"{count(annotation.get('n_model_genes'))} genes found, "
-            f"matched by {annotation.get('genes_matched_by', '')}",
-        )
+    found = (
+        f"{count(annotation.get('n_genes_found'))} of the model's "
+        f"{count(annotation.get('n_model_genes'))} genes found, "
+        f"matched by {annotation.get('genes_matched_by', '')}"
     )
+    rows.append(("Genes", "only the model's code knows" if _overlap(annotation) is None else found))
+    if trusted := trusted_code(annotation):
+        rows.append(
+            ("Code that was run", f"that of {trusted}, made by others, as --trust_model_code said to")
+        )
     return rows
+
+
+def _overlap(annotation: dict[str, Any]) -> float | None:
+    """Share of the model's genes in the sample; None for a model made by others, which does not tell."""
+    share = annotation.get("gene_overlap", 0.0)
+    return None if share is None else float(share)
+
+
+def trusted_code(annotation: dict[str, Any]) -> str:
+    """The models whose own code was run; "" where none was."""
+    models = [one.get("model") or {} for one in (annotation.get("models") or [annotation])]
+    return ", ".join(f"{one['name']} {one['version']}" for one in models if one.get("kind") == THEIRS)
 
 
 def qc_tables(qc: dict[str, Any]) -> dict[str, Any]:
@@ -1034,7 +1055,7 @@ def build_page(
         if one.verdict == "contradicted"
     ]
     reasons, numbers = np.unique(cells.reason[cells.unassigned].astype(str), return_counts=True)
-    overlap = float(annotation.get("gene_overlap") or 0)
+    overlap = _overlap(annotation)
     date = str(provenance.get("date") or datetime.datetime.now(tz=datetime.UTC).date().isoformat())[:10]
     parameters = dict(flatten(annotation.get("parameters") or {}))
     # The parameters stand in annotation.json too, where they are no text to be taken apart.
@@ -1066,7 +1087,7 @@ def build_page(
             (count(len(set(cells.final) - {UNASSIGNED})), "labels given"),
             (percent(n_left / n), "unassigned"),
             (f"{np.median(cells.uncertainty):.2f}", "median uncertainty"),
-            (percent(overlap), "of the model's genes found"),
+            *([(percent(overlap), "of the model's genes found")] if overlap is not None else []),
         ],
         "done": what_was_done(convert, qc, annotation, manifest),
         "parameters": parameters,
@@ -1114,7 +1135,10 @@ def build_page(
         "all_tested": evidence.n_tested == n,
         "markers_file": inputs.markers.name,
         "clusters": cluster_rows(cells, annotation, evidence.colours),
-        "overlap": {
+        "trusted_code": trusted_code(annotation),
+        "calibrated": annotation.get("calibrated", True),
+        "overlap": overlap is not None
+        and {
             "share": percent(overlap),
             "width": 100 * min(max(overlap, 0.0), 1.0),
             "found": count(annotation.get("n_genes_found")),

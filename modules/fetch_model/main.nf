@@ -6,7 +6,8 @@ process FETCH_MODEL {
     // which: the model's place among several, and its label
     // registered: its url and tracking_uri where it is in an MLflow registry, and source is []; else empty
     // keep: whether the model goes to --model_cache_dir
-    tuple val(which), path(source), val(registered), val(sha256), val(keep)
+    // trusted: whether it may be one made by others, whose code is run later
+    tuple val(which), path(source), val(registered), val(sha256), val(keep), val(trusted)
 
     output:
     tuple val(which), path('models/*'), emit: model
@@ -16,6 +17,7 @@ process FETCH_MODEL {
     def place = registered ? "--model '${registered.url}' --tracking-uri '${registered.tracking_uri}'" : "--model ${source}"
     """
     fetch_model.py ${place} ${sha256 ? "--sha256 ${sha256}" : ''} \\
+        ${trusted ? '--trust-model-code' : ''} \\
         --output-folder models --archives-folder archives \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
     """

@@ -17,8 +17,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from foreign_model import make_foreign_model
 from model_maker import FIELDS, make_model
 from nextflow_runner import DEMO, Launch, Run
+from small_model import simulate, small_model, write_reference
 
 from cellscribe.contract import OutputNames
 from cellscribe.model.archive import pack_model
@@ -198,6 +200,39 @@ def test_a_sample_that_one_of_several_models_does_not_fit_is_dropped_and_told(by
     (failure,) = by_two.table("summary/failures.tsv")
     assert (failure["sample"], failure["step"], failure["exit_code"]) == ("poor", "MAP", "4")
     assert "small 1.0" in failure["message"]
+
+
+# --- a model made by others ---
+
+
+def test_the_code_of_a_model_made_by_others_is_run_where_it_is_trusted_and_nowhere_else(
+    launch: Launch,
+) -> None:
+    here = launch.folder
+    make_foreign_model(here / "theirs", trace=here / "trace")
+    write_reference(simulate(90, seed=1), here / "s1.h5ad")
+    arguments = ("--input", "s1.h5ad", "--model", f"{small_model('logistic')},./theirs", "--doublets", "off")
+
+    refused = launch.run(*arguments)
+    assert refused.returncode != 0
+    (failure,) = refused.table("summary/failures.tsv")
+    assert (failure["step"], failure["exit_code"]) == ("FETCH_MODEL", "6")
+    assert "--trust_model_code" in failure["message"]
+    assert not (here / "trace").exists()
+
+    run = launch.run(*arguments, "--trust_model_code", "-resume")
+    assert run.returncode == 0, run.output
+    assert (here / "trace").exists()
+    assert {"PREDICT (s1 with theirs)", "MAP (s1 with model)"} <= set(run.tasks("Submitted"))
+    assert "MAP (s1 with theirs)" not in run.tasks("Submitted")
+    assert sample_files("s1") <= run.files()
+    adata = anndata.read_h5ad(run.results / "samples/s1/s1.annotated.h5ad")
+    truth = adata.obs["cell_type"].astype(str)
+    for names in (OutputNames.of(), OutputNames.of().of_model("theirs"), OutputNames.of().of_model("small")):
+        assert (adata.obs[names.predicted].astype(str) == truth).mean() > 0.8, names.key
+    assert adata.uns[OutputNames.of().of_model("theirs").predictions]["model_url"] == "./theirs"
+    page = (run.results / "samples/s1/s1.report.html").read_text()
+    assert "Code that was run" in page and "made by others" in page
 
 
 # --- another study's cells, from their matrix ---
