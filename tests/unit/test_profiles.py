@@ -103,10 +103,10 @@ def test_the_gpu_profile_gives_the_gpu_and_its_image_to_steps_that_use_one_alone
     assert gpu["container"] == found["params.container_cuda"] != found["process.container"]
     assert found["params.use_gpu"] == "true"
     assert "process.accelerator" not in found and "process.containerOptions" not in found
-    labelled = [
+    labelled = sorted(
         path.parent.name for path in ROOT.glob("modules/*/main.nf") if "'process_gpu'" in path.read_text()
-    ]
-    assert labelled == ["train"]
+    )
+    assert labelled == ["predict", "train"]
 
 
 def test_awsbatch_sets_queues_retries_transfer_and_encryption() -> None:
@@ -190,7 +190,7 @@ def test_arm_asks_for_the_images_of_its_processor() -> None:
     assert "--platform linux/arm64" in found["process.containerOptions"]
 
 
-@pytest.mark.parametrize("name", ["CONVERT", "QC|MAP|ANNOTATE", "REPORT", "TRAIN"])
+@pytest.mark.parametrize("name", ["CONVERT", "QC|MAP|ANNOTATE", "PREDICT", "REPORT", "TRAIN"])
 def test_memory_starts_from_the_inputs_size_and_grows_with_the_attempt(name: str) -> None:
     memory = settings("standard")[f"process.withName:{name}.memory"]
     assert ".size()" in memory and memory.endswith("* task.attempt }")
