@@ -33,6 +33,15 @@ _PASSED_TO_MAKE = re.compile(
     r"|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
 )
 _KEYS = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|(ACCESS|API)_?KEY", re.I)
+# What `mlflow models predict` does, in the environment that `mlflow models prepare-env` made: the program itself, from
+# MLflow 3 on, makes another one for each call, its Python compiled anew, and throws it away.
+_PREDICT_IN_KEPT_ENVIRONMENT = """
+import sys
+from mlflow.models.flavor_backend_registry import get_flavor_backend
+model, env_manager, input_path, output_path = sys.argv[1:]
+backend = get_flavor_backend(model, env_manager=env_manager, install_mlflow=False)
+backend.predict(model_uri=model, input_path=input_path, output_path=output_path, content_type="csv")
+"""
 _LINES_SHOWN = 15
 _LONGEST_LINE = 300
 
@@ -78,17 +87,17 @@ def predict_by_mlflow(model: Path, request: str, folder: Path, *, env_manager: s
                 _what_is_needed(env_manager),
                 file=model,
             )
-    asked = folder / "request.csv"
+    asked, answer = folder / "request.csv", folder / "answer.json"
     asked.write_text('0\n"' + request.replace('"', '""') + '"\n')
     log("Running the model's code")
-    code, said = _run(
-        [
-            *(program, "models", "predict", *chosen, "--content-type", "csv"),
-            *("--input-path", str(asked), "--output-path", str(folder / "answer.json")),
-        ],
-        folder,
-        environ,
-    )
+    if env_manager == LOCAL:
+        files = ["--content-type", "csv", "--input-path", str(asked), "--output-path", str(answer)]
+        command = [program, "models", "predict", *chosen, *files]
+    else:
+        python = str(Path(program).with_name("python"))
+        arguments = [str(model.resolve()), env_manager, str(asked), str(answer)]
+        command = [python, "-c", _PREDICT_IN_KEPT_ENVIRONMENT, *arguments]
+    code, said = _run(command, folder, environ)
     if code:
         raise _failed(code, said, model, env_manager)
     return said

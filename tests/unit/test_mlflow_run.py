@@ -128,9 +128,15 @@ def test_an_environment_that_cannot_be_made_is_no_fault_of_the_sample(
 def test_an_environment_is_made_before_the_model_runs_in_it(mlflow, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ENV_ROOT", str(tmp_path / "envs"))
     mlflow(f'echo "$2 $HOME" >> {tmp_path}/asked')
+    python = tmp_path / "programs" / "python"
+    python.write_text(f'#!/bin/sh\nshift 2; echo "$* $HOME" >> {tmp_path}/asked\n')
+    python.chmod(0o755)
     predict_by_mlflow(tmp_path / "model", "{}", folder, env_manager="virtualenv")
     home = os.environ["HOME"]
-    assert (tmp_path / "asked").read_text() == f"prepare-env {home}\npredict {home}\n"
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        f"prepare-env {home}",
+        f"{tmp_path}/model virtualenv {folder}/request.csv {folder}/answer.json {home}",
+    ]
 
 
 def test_without_mlflow_it_is_said_where_it_comes_from(folder, tmp_path, monkeypatch):
