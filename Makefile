@@ -9,7 +9,7 @@ PYTHON_FILES := $(wildcard bin containers tests setup benchmarks)
 # An order from quick to slow; one run of pytest, so that one closing line counts every test.
 TESTS := $(wildcard tests/unit tests/cli tests/pipeline tests/interop)
 
-.PHONY: help demo setup nextflow test lint format model-archive images push clean
+.PHONY: help demo setup nextflow schema-env census-env test lint format model-archive images push clean
 
 # make model-archive MODEL=results/models/mine
 MODEL ?= assets/models/pbmc
@@ -32,6 +32,12 @@ setup: ## Make the whole .venv: annotation, training, tests
 nextflow: ## Print the path of the Nextflow to use, bringing it where there is none
 	@setup/get-nextflow
 
+schema-env: ## Make the environment of the CELLxGENE schema's validator, for --cellxgene_schema
+	@setup/make-environment schema
+
+census-env: ## Make the environment of CELLxGENE Census, for --mode reference
+	@setup/make-environment census
+
 test: setup lint ## Check style and types, and run every test
 	@echo "· Running the tests"
 	@.venv/bin/python -m pytest $(TESTS)
@@ -50,7 +56,7 @@ model-archive: ## Write a model as one zip in dist/: MODEL=folder, else the embe
 	@setup/make-venv base
 	@.venv/bin/python bin/pack_model.py --model "$(MODEL)" --output-folder dist
 
-images: ## Build the images: TARGETS="run cpu" (or cuda), REGISTRY=, TORCH_INDEX=
+images: ## Build the images: TARGETS="run cpu" (or cuda, schema, census), REGISTRY=, TORCH_INDEX=
 	@setup/images build $(TARGETS)
 
 push: ## Push them to REGISTRY=

@@ -2,6 +2,7 @@ include { CHECK_INPUT } from './modules/check_input'
 include { VERSIONS    } from './modules/versions'
 include { ANNOTATION  } from './workflows/annotate'
 include { TRAINING    } from './workflows/train'
+include { REFERENCE   } from './workflows/reference'
 include { closeRun    } from './workflows/closing'
 include { helpText ; modelList } from './workflows/help'
 
@@ -36,6 +37,11 @@ workflow {
         .collectFile(name: 'launch.json')
     def is_sheet = params.input && "${params.input}".trim() ==~ /(?i).*\.(csv|tsv|yaml|yml)/
     def sheet    = is_sheet ? file("${params.input}".trim(), glob: false) : null
+    // In containers the image brings it; else `make schema-env` does.
+    def has_validator = workflow.containerEngine != null || file("${here}/.tools/schema/made").exists()
+    if ("${params.cellxgene_schema}" == 'true' && !has_validator) {
+        log.warn("--cellxgene_schema: the files will be written but not validated, as cellxgene-schema is not here. To have it: make schema-env")
+    }
     def schemas  = [file("${here}/nextflow_schema.json"), file("${here}/assets/schema_input.json")]
 
     CHECK_INPUT(launch, sheet?.isFile() ? sheet : [], schemas, catalogue, own?.isFile() ? own : [])
@@ -44,12 +50,16 @@ workflow {
     if (mode == 'train') {
         TRAINING(CHECK_INPUT.out.settings)
     }
+    else if (mode == 'reference') {
+        REFERENCE(CHECK_INPUT.out.settings)
+    }
     else {
         ANNOTATION(
             CHECK_INPUT.out.samples,
             CHECK_INPUT.out.settings,
             VERSIONS.out.versions,
             file("${here}/assets/multiqc_config.yml"),
+            has_validator,
         )
     }
 }

@@ -2,6 +2,8 @@
 """Imports everything that the steps use, and says in which version; fails where something is missing.
 
 cellscribe-check [train [cuda]]
+cellscribe-check schema
+cellscribe-check census
 """
 
 import importlib
@@ -41,18 +43,40 @@ TRAIN = {
     "scvi-tools": "scvi",
     "torch": "torch",
 }
+# What the images with versions of their own have instead: what the step imports there.
+OWN = {
+    "schema": {
+        "anndata": "anndata",
+        "cellxgene-schema": "cellxgene_schema.validate",
+        "click": "click",
+        "h5py": "h5py",
+        "pandas": "pandas",
+        "scipy": "scipy.sparse",
+    },
+    "census": {
+        "anndata": "anndata",
+        "cellxgene-census": "cellxgene_census",
+        "click": "click",
+        "h5py": "h5py",
+        "pandas": "pandas",
+        "scipy": "scipy.sparse",
+        "tiledbsoma": "tiledbsoma",
+    },
+}
 # Nextflow's metrics need ps, its tasks bash, its files on S3 aws.
-COMMANDS = ("aws", "bash", "multiqc", "ps")
+COMMANDS = ("aws", "bash", "ps")
 
 
 def main() -> None:
     """Stop at what is missing."""
-    for package, module in (BASE | (TRAIN if "train" in sys.argv[1:] else {})).items():
+    own = next((OWN[word] for word in sys.argv[1:] if word in OWN), None)
+    packages = own or BASE | (TRAIN if "train" in sys.argv[1:] else {})
+    for package, module in packages.items():
         importlib.import_module(module)
         print(f"{package} {metadata.version(package)}")
     if "cuda" in sys.argv[1:]:
         check_cuda()
-    for command in COMMANDS:
+    for command in COMMANDS if own else (*COMMANDS, "multiqc"):
         if not shutil.which(command):
             raise SystemExit(f"error: there is no {command} on the PATH")
     print(subprocess.run(["aws", "--version"], check=True, capture_output=True, text=True).stdout.strip())

@@ -6,6 +6,7 @@ include { FETCH_MODEL as FETCH_REGISTERED } from '../modules/fetch_model'
 include { MAP           } from '../modules/map'
 include { PREDICT       } from '../modules/predict'
 include { ANNOTATE      } from '../modules/annotate'
+include { CURATE        } from '../modules/curate'
 include { MERGE         } from '../modules/merge'
 include { REPORT        } from '../modules/report'
 include { SUMMARY       } from '../modules/summary'
@@ -19,6 +20,7 @@ workflow ANNOTATION {
     settings        // settings.json of CHECK_INPUT
     versions        // versions of everything, for the page
     multiqc_config
+    has_validator   // whether the CELLxGENE schema's validator is where tasks run
 
     main:
     def samples = checked.flatMap { json ->
@@ -74,12 +76,36 @@ workflow ANNOTATION {
         .groupTuple()
         .map { _id, metas, mapped -> tuple(metas[0], inOrder(mapped)) }
     ANNOTATE(QC.out.filtered.join(mappings).combine(options), models)
+
+    def named = ANNOTATE.out.annotated
+        .join(ANNOTATE.out.summary)
+        .combine(run)
+        .branch { _meta, _annotated, _summary, run_settings ->
+            curated: run_settings.params.cellxgene_schema
+            as_is  : true
+        }
+    CURATE(
+        named.curated
+            .map { meta, annotated, summary, _run_settings -> tuple(meta, annotated, summary) }
+            .join(samples.map { sample -> tuple(sample.meta, sample.curate) }),
+        has_validator,
+    )
+    // [] where nothing was asked for, or where CURATE failed: the page is made without it.
+    def curation = named.as_is
+        .map { meta, _annotated, _summary, _run_settings -> tuple(meta, []) }
+        .mix(
+            named.curated
+                .map { meta, _annotated, _summary, _run_settings -> tuple(meta, true) }
+                .join(CURATE.out.summary, remainder: true)
+                .map { meta, _named, summary -> tuple(meta, summary ?: []) }
+        )
     REPORT(
         ANNOTATE.out.annotated
             .join(CONVERT.out.metrics)
             .join(QC.out.metrics)
             .join(ANNOTATE.out.summary)
             .join(QC.out.figures)
+            .join(curation)
             .join(samples.map { sample -> tuple(sample.meta, sample.truth, sample.report) }),
         models,
     )

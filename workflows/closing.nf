@@ -7,7 +7,7 @@ def meanings() {
         '3'  : 'bad input',
         '4'  : 'model and data do not fit',
         '5'  : 'nothing left after quality control',
-        '6'  : 'model could not be fetched or verified',
+        '6'  : 'model or reference could not be fetched or verified',
         '70' : 'an error inside cellscribe',
         '104': 'lost connection',
         '127': 'a command was not found',
@@ -111,6 +111,9 @@ def oneLine(text) {
 def doneText(outdir, mode) {
     if (mode == 'train') {
         return "\nDone. The model, with its card:  ${outdir}/models/\n"
+    }
+    if (mode == 'reference') {
+        return "\nDone. Labelled cells, for --mode train:  ${outdir}/reference/reference.h5ad\n"
     }
     return """
 Done.

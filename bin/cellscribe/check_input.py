@@ -102,11 +102,36 @@ ANNOTATE = {
     "classifier": "classifier",
     "seed": "seed",
 }
+# The fields of the CELLxGENE schema that only the sheet can tell, by the schema's own names.
+CURATE = {
+    name: name
+    for name in (
+        "title",
+        "is_primary_data",
+        "assay_ontology_term_id",
+        "tissue_type",
+        "tissue_ontology_term_id",
+        "disease_ontology_term_id",
+        "suspension_type",
+        "donor_id",
+        "sex_ontology_term_id",
+        "development_stage_ontology_term_id",
+        "self_reported_ethnicity_ontology_term_id",
+    )
+}
 REPORT = {
     "compare": "compare",
     "truth_key": "truth_key",
 }
 MERGE = {"seed": "seed"}
+# Which parameter each part of the query for CELLxGENE Census takes its value from.
+CENSUS = {
+    "filter": "census",
+    "version": "census_version",
+    "cells_per_type": "census_cells_per_type",
+    "holdout_donors": "census_holdout_donors",
+    "seed": "seed",
+}
 TRAIN = {
     "label_key": "label_key",
     "batch_key": "batch_key",
@@ -215,6 +240,8 @@ def run_check(
     samples: list[dict[str, Any]] = []
     if params["mode"] == "train":
         settings["train"] = _training(params, launch, problems)
+    elif params["mode"] == "reference":
+        settings["census"] = _census(params, launch, problems)
     else:
         settings["models"] = find_models(params, catalogues, launch, problems)
         urls = [model["url"] for model in settings["models"]]
@@ -469,6 +496,20 @@ def _about(params: Mapping[str, Any]) -> dict[str, str]:
     return {"about": quote(json.dumps(given, sort_keys=True), safe="")} if given else {}
 
 
+def _census(params: Mapping[str, Any], launch: Launch, problems: Problems) -> dict[str, Any]:
+    """The query for CELLxGENE Census. It reaches the task in a file: a filter has quotes."""
+    if params["census"] is None:
+        problems.add(
+            "--census: needed with --mode reference: which cells, as "
+            "\"tissue_general == 'lung' and is_primary_data == True\""
+        )
+    uri = params["census_uri"]
+    return _options(CENSUS, params) | {
+        "organism": "human" if params["organism"] == "auto" else params["organism"],
+        "uri": None if uri is None else absolute(uri, launch.launch_dir),
+    }
+
+
 def _existing(name: str, given: Iterable[str], launch: Launch, problems: Problems) -> list[str]:
     """The paths of a parameter that are not empty; one that is nowhere is noted."""
     paths = [absolute(part.strip(), launch.launch_dir) for part in given if part.strip()]
@@ -539,6 +580,7 @@ def check_samples(
                 "predict": _options(PREDICT, resolved),
                 "report": _options(REPORT, resolved),
                 "truth_csvs": _truth_csvs(row, values, resolved, folders, launch, problems),
+                "curate": _options(CURATE, values),
             }
         )
     return samples

@@ -123,6 +123,7 @@ class ReportInputs:
     compare: str = ""
     truth_key: str = ""
     truth_csv: Path | None = None
+    curation: Path | None = None
     pipeline_version: str = "unknown"
 
 
@@ -950,6 +951,31 @@ def top_genes(table: pd.DataFrame, order: Sequence[str]) -> dict[str, list[dict[
     return {label: result[label] for label in order if label in result}
 
 
+def curation_part(curation: dict[str, Any]) -> dict[str, Any]:
+    """What the page says of the file for CELLxGENE: a verdict, notes, and what is left to do by kind."""
+    from cellscribe.curation import KINDS
+
+    needed = sum(row["kind"] in ("give", "mend") for row in curation["todo"])
+    validator = f"cellxgene-schema {curation['validator']} (schema {curation['schema']})"
+    if curation["valid"] is None:
+        said = f"{curation['file']} was written and not validated."
+    elif curation["valid"]:
+        said = f"{curation['file']} passes {validator}."
+    else:
+        said = (
+            f"{curation['file']} does not pass {validator} yet: {plural(needed, 'thing')} to give or to mend."
+        )
+    return {
+        **{key: curation[key] for key in ("valid", "notes", "table")},
+        "said": said,
+        "todo": [
+            (meaning, [row for row in curation["todo"] if row["kind"] == kind])
+            for kind, meaning in KINDS.items()
+            if any(row["kind"] == kind for row in curation["todo"])
+        ],
+    }
+
+
 def columns_guide(
     annotation: dict[str, Any], present: dict[str, Sequence[str]]
 ) -> list[tuple[str, str, str]]:
@@ -1151,6 +1177,7 @@ def build_page(
         "details": details,
         "versions": [("cellscribe", inputs.pipeline_version), *library_versions()],
         "columns": columns_guide(annotation, present),
+        "curation": curation_part(read_json(inputs.curation)) if inputs.curation else None,
         "annotated_file": inputs.annotated.name,
         "methods": [(name, reference) for name, reference, need in METHODS if needs[need]],
         "pipeline_version": inputs.pipeline_version,

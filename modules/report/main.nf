@@ -6,7 +6,7 @@ process REPORT {
     label 'per_sample'
 
     input:
-    tuple val(meta), path(annotated), path(convert), path(qc), path(annotation), path(violin), path(knee), path(scatter), path(truth_csv, stageAs: 'truth/*'), val(options)
+    tuple val(meta), path(annotated), path(convert), path(qc), path(annotation), path(violin), path(knee), path(scatter), path(curation), path(truth_csv, stageAs: 'truth/*'), val(options)
     path(models, stageAs: 'model?/*')
 
     output:
@@ -21,7 +21,7 @@ process REPORT {
     """
     report.py --sample '${meta.id}' --annotated ${annotated} --convert ${convert} --qc ${qc} \\
         --annotation ${annotation} --qc-violin ${violin} --qc-knee ${knee} --qc-scatter ${scatter} \\
-        ${each('model', models)} --output ${meta.id}.report.html --markers ${meta.id}.markers.tsv \\
+        ${each('model', models)} ${curation ? "--curation ${curation}" : ''} --output ${meta.id}.report.html --markers ${meta.id}.markers.tsv \\
         --differential ${meta.id}.de.tsv.gz --clusters ${meta.id}.clusters.tsv \\
         ${truth_csv ? "--truth-csv ${truth_csv}" : ''} --truth ${meta.id}.truth.tsv --truth-summary ${meta.id}.truth.json \\
         ${flags(options)} \\

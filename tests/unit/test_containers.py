@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RECIPE = (ROOT / "containers" / "Dockerfile").read_text()
-TARGETS = ("run", "cpu", "cuda")
+TARGETS = ("run", "cpu", "cuda", "schema", "census")
 
 
 def load(name: str) -> ModuleType:

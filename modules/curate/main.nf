@@ -1,0 +1,30 @@
+include { flags } from '../flags'
+
+process CURATE {
+    tag "${meta.id}"
+    label 'process_low'
+    label 'per_sample'
+    label 'schema_environment'
+
+    input:
+    tuple val(meta), path(annotated), path(annotation), val(options)
+    val(has_validator)      // so that -resume validates what was written without it
+
+    output:
+    tuple val(meta), path("${meta.id}.cellxgene.h5ad")    , emit: curated
+    tuple val(meta), path("${meta.id}.cellxgene_todo.tsv"), emit: todo
+    tuple val(meta), path("${meta.id}.curation.json")     , emit: summary
+
+    script:
+    """
+    curate.py --sample '${meta.id}' --annotated ${annotated} --annotation ${annotation} ${flags(options)} \\
+        --output ${meta.id}.cellxgene.h5ad --todo ${meta.id}.cellxgene_todo.tsv --summary ${meta.id}.curation.json \\
+        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+    """
+
+    stub:
+    """
+    touch ${meta.id}.cellxgene.h5ad ${meta.id}.cellxgene_todo.tsv
+    echo '{"sample": "${meta.id}"}' > ${meta.id}.curation.json
+    """
+}
