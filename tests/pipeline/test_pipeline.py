@@ -19,7 +19,7 @@ import pytest
 import yaml
 from foreign_model import make_foreign_model
 from model_maker import FIELDS, make_model
-from nextflow_runner import DEMO, Launch, Run
+from nextflow_runner import DEMO, ROOT, Launch, Run
 from small_model import simulate, small_model, write_reference
 
 from cellscribe.contract import OutputNames
@@ -118,6 +118,24 @@ def test_with_resume_nothing_runs_again(demo: Any) -> None:
     assert again.tasks("Submitted") == []
     assert again.tasks("Cached") == every_task("demo")
     assert again.files() == RUN_FILES | sample_files("demo")
+
+
+def test_asking_for_the_file_for_cellxgene_makes_it_and_the_page_anew_and_names_no_cell_again(
+    demo: Any,
+) -> None:
+    run = demo.launch.run("-profile", "test", "-resume", "--cellxgene_schema")
+    assert run.returncode == 0, run.output
+    assert {"CURATE (demo)", "REPORT (demo)"} <= set(run.tasks("Submitted"))
+    assert "ANNOTATE (demo)" in run.tasks("Cached")
+    folder = run.results / "samples" / "demo"
+    before, after = (anndata.read_h5ad(folder / f"demo.{name}.h5ad") for name in ("annotated", "cellxgene"))
+    assert list(after.obs_names) == list(before.obs_names)
+    assert after.var_names.str.startswith("ENSG").all()
+    table = pd.read_csv(folder / "demo.cellxgene_todo.tsv", sep="\t", keep_default_na=False)
+    assert "donor_id" in set(table["field"])
+    assert "For CELLxGENE Discover" in (folder / "demo.report.html").read_text()
+    # Said at the start, where the validator is not there.
+    assert "make schema-env" in run.output or (ROOT / ".tools" / "schema" / "made").exists()
 
 
 # --- a model of one's own, and a bad sample ---
@@ -437,3 +455,19 @@ def test_help_lists_the_parameters_and_leaves_nothing(launch: Launch) -> None:
     assert "--input" in short.output and "[annotate, train; default: annotate]" in short.output
     assert "--n_latent" not in short.output and "--n_latent" in full.output
     assert not Path(launch.folder / "results").exists()
+
+
+def test_a_filter_for_the_census_reaches_its_task_as_it_was_written_and_no_shell(launch: Launch) -> None:
+    said = "tissue_general in ['lung', \"Crohn's\"] and (is_primary_data == True)"
+    run = launch.run("-stub-run", "--mode", "reference", "--census", said, "--census_holdout_donors", "2")
+    assert run.returncode == 0, run.output
+    assert {"reference/reference.h5ad", "reference/held_out.h5ad", "reference/reference.json"} <= run.files()
+    (query,) = {path.resolve() for path in (launch.folder / "work").glob("*/*/query.json")}
+    asked = json.loads(query.read_text())
+    assert (asked["filter"], asked["holdout_donors"], asked["organism"]) == (said, 2, "human")
+
+
+def test_a_filter_that_is_none_is_refused_before_anything_runs(launch: Launch) -> None:
+    run = launch.run("--mode", "reference", "--census", "tissue == $(touch hacked)")
+    assert run.returncode != 0 and "--census" in run.output and "as tissue_general ==" in run.output
+    assert not list(launch.folder.rglob("hacked"))

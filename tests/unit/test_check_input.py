@@ -638,3 +638,40 @@ def test_samples_are_merged_only_where_that_was_asked_for(folder: Folder) -> Non
     assert folder.check(sheet)[1]["merge"] is None
     assert folder.check(sheet, merge="true", seed=7)[1]["merge"] == {"seed": 7}
     assert folder.problems(sheet, merge="maybe")[0].startswith("--merge: 'maybe'")
+
+
+# --- for CELLxGENE ---
+
+
+def test_what_the_curator_gives_reaches_its_own_sample_and_no_other_step(folder: Folder) -> None:
+    text = "sample,path,donor_id,tissue_type,is_primary_data\na,a.h5ad,d1,tissue,FALSE\nb,b.h5ad,,,\n"
+    samples, _ = folder.check(folder.sheet(text))
+    assert samples[0]["curate"] == {"donor_id": "d1", "tissue_type": "tissue", "is_primary_data": "false"}
+    assert samples[1]["curate"] == {}
+    assert "donor_id" not in samples[0]["convert"]
+
+
+@pytest.mark.parametrize(
+    "term", ["EFO:0009922", "MONDO:0005148 || MONDO:0005737", "CVCL_0023", "unknown' --x", "EFO", "a:b;c"]
+)
+def test_an_ontology_id_is_held_to_its_form(folder: Folder, term: str) -> None:
+    sheet = folder.sheet(f"sample,path,disease_ontology_term_id\na,a.h5ad,{term}\n")
+    if term[-1].isdigit():
+        assert folder.check(sheet)[0][0]["curate"] == {"disease_ontology_term_id": term}
+    else:
+        (problem_,) = folder.problems(sheet)
+        assert "disease_ontology_term_id" in problem_ and "EFO:0009922" in problem_
+
+
+def test_a_reference_needs_a_filter_and_is_human_where_nothing_else_is_said(folder: Folder) -> None:
+    assert any("--census" in line for line in folder.problems(mode="reference", input=None))
+    _, settings = folder.check(mode="reference", census="tissue_general == 'lung'", census_uri="census")
+    assert settings["census"] == {
+        "filter": "tissue_general == 'lung'",
+        "version": "stable",
+        "cells_per_type": 2000,
+        "holdout_donors": 0,
+        "seed": 0,
+        "organism": "human",
+        "uri": str(folder.path / "census"),
+    }

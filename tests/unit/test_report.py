@@ -432,3 +432,23 @@ def test_expected_markers_are_those_of_all_models_under_the_names_of_the_consens
     assert set(found) == {"B cell", "CD4", "odd"}
     assert set(report.joint_markers(folders, manifests, {"T cell"})) == {"B cell", "T cell", "CD4", "odd"}
     assert set(report.joint_markers(folders[:1], manifests[:1], set())) == {"B cell", "T cell"}
+
+
+def test_what_a_curator_still_has_to_give_is_on_the_page_and_nothing_of_it_where_none_asked(page, tmp_path):
+    assert "CELLxGENE Discover" not in read(page)[1]
+    files = write_sample(tmp_path, simulated())
+    todo = {
+        "kind": "give",
+        "field": "tissue_type",
+        "todo": "Give one of tissue, organoid.",
+        "message": HOSTILE,
+    }
+    curation = {"valid": False, "validator": "7.1.2", "schema": "7.1.0", "file": "blood.cellxgene.h5ad"}
+    curation |= {"table": "blood.cellxgene_todo.tsv", "notes": ["3 genes were left out."], "todo": [todo]}
+    write_json(curation, tmp_path / "curation.json")
+    inputs = report.ReportInputs(sample="blood", curation=tmp_path / "curation.json", **files)
+    report.write_report(inputs)
+    reader, text = read(inputs)
+    assert "does not pass cellxgene-schema 7.1.2 (schema 7.1.0) yet: 1 thing to give or to mend" in text
+    assert "Needed, and only you know it" in text and "3 genes were left out." in text
+    assert HOSTILE in text and not [tag for tag, _ in reader.tags if tag == "script"]
