@@ -99,7 +99,7 @@ FIELDS = {
 }
 OTHER_FIELDS = {
     "title": "a title that tells this dataset from the others of its collection",
-    "is_primary_data": "true where these cells are published here first, false where they were taken from elsewhere",
+    "is_primary_data": "True where these cells are published here first, false where they were taken from elsewhere",
     "organism_ontology_term_id": "the organism, which the genes did not tell: column `organism` of the sheet",
     "cell_type_ontology_term_id": "the Cell Ontology ids of the final labels: the model gives them",
 }
@@ -170,9 +170,7 @@ def fill_obs(
             filled[name] = pd.Series(NOT_APPLICABLE, index=obs.index)
         elif rule.unknown:
             filled[name] = pd.Series(rule.unknown, index=obs.index)
-            todo.append(
-                Todo("unknown", name, f"Give {rule.what}, if you know it. Filled with {rule.unknown}.")
-            )
+            todo.append(Todo("unknown", name, f"If you know it: {rule.what}. Filled with {rule.unknown}."))
     filled = {name: column.astype("category") for name, column in filled.items()}
     primary = facts.is_primary_data
     if primary is None and "is_primary_data" in obs and obs["is_primary_data"].dtype == bool:
@@ -181,9 +179,7 @@ def fill_obs(
         filled["is_primary_data"] = pd.Series(primary is not False, index=obs.index)
         if primary is None:
             todo.append(
-                Todo(
-                    "check", "is_primary_data", f"Is it {OTHER_FIELDS['is_primary_data']}? Filled with true."
-                )
+                Todo("check", "is_primary_data", f"{OTHER_FIELDS['is_primary_data']}. Filled with true.")
             )
     own = obs.drop(columns=[name for name in (*filled, *FIELDS) if name in obs])
     own = own.loc[:, [not str(name).startswith("__") for name in own.columns]]
@@ -450,7 +446,7 @@ def run_curate(
         uns["organism_ontology_term_id"] = ORGANISMS[organism]
     if facts.title is None:
         noted.append(
-            Todo("check", "title", f"Better is {OTHER_FIELDS['title']}. Filled with the sample's name.")
+            Todo("check", "title", f"Better give {OTHER_FIELDS['title']}. Filled with the sample's name.")
         )
     n_empty = write_schema_file(cells, obs, genes, obsm, uns, output)
     verdict = validate(output, cpus)

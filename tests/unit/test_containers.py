@@ -15,7 +15,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RECIPE = (ROOT / "containers" / "Dockerfile").read_text()
-TARGETS = ("run", "cpu", "cuda", "schema", "census")
+OWN_RECIPE = (ROOT / "containers" / "Dockerfile.own").read_text()
+TARGETS = ("run", "cpu", "cuda")
+OWN = ("schema", "census")
 
 
 def load(name: str) -> ModuleType:
@@ -27,8 +29,8 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def stage(name: str) -> str:
-    found = re.search(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)", RECIPE, flags=re.M | re.S)
+def stage(name: str, recipe: str = RECIPE) -> str:
+    found = re.search(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)", recipe, flags=re.M | re.S)
     assert found, name
     return found[0]
 
@@ -68,19 +70,35 @@ def test_an_image_copies_only_from_stages_that_stand_before_it(target: str) -> N
 def test_everything_is_installed_in_locked_versions_with_hashes() -> None:
     assert "uv sync --quiet --frozen" in stage("builder-run")
     assert "--require-hashes" in stage("builder")
-    lines = (ROOT / "containers" / "aws.txt").read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", ["aws", *OWN])
+def test_a_lock_file_has_a_hash_for_every_package(name: str) -> None:
+    lines = (ROOT / "containers" / f"{name}.txt").read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith(("#", " "))]
-    assert pins and all(re.match(r"[a-z0-9-]+==\S+ .*\\$", line) for line in pins)
+    assert pins and all(re.match(r"[a-z0-9-]+(\[\w,]+\])?==\S+ .*\\$", line) for line in pins)
     assert all(
         re.search(rf"^{re.escape(pin)}\n    --hash=sha256:", "\n".join(lines), flags=re.M) for pin in pins
     )
+
+
+def test_the_images_of_other_versions_have_the_same_base_install_with_hashes_and_run_as_nobody_special() -> (
+    None
+):
+    base = stage("system").split("# Code compiled")[0]
+    assert base.strip() == stage("system", OWN_RECIPE).split("\n\n\n")[0].strip()
+    assert stage("builder", OWN_RECIPE).count("--require-hashes") == 2
+    own = stage("own", OWN_RECIPE)
+    assert re.search(r"USER 10001:10001\n(.*\n)*RUN cellscribe-check\b", own)
+    assert not re.search(r"apt-get|pip|uv ", own)
+    assert set(load("check").OWN) == set(OWN)
 
 
 def test_the_images_that_nextflow_asks_for_are_those_that_are_built() -> None:
     config = (ROOT / "nextflow.config").read_text()
     version = re.search(r"version +?= '(.*)'", config)
     assert version
-    for target in TARGETS:
+    for target in (*TARGETS, *OWN):
         assert re.search(rf"container_{target} += 'cellscribe/cellscribe:{version[1]}-{target}'", config)
 
 
@@ -152,6 +170,11 @@ def test_images_are_named_after_registry_version_and_target(tmp_path: Path) -> N
     for call, name, target in zip(calls, built, ("run", "cpu"), strict=True):
         assert f"--target {target} --tag {name} " in call
         assert f"VERSION={version} " in call
+
+
+def test_an_image_of_other_versions_is_built_by_its_own_recipe(tmp_path: Path) -> None:
+    _, [schema] = images(tmp_path, "build", "schema")
+    assert "--file containers/Dockerfile.own --target own --build-arg NAME=schema --tag " in schema
 
 
 def test_the_index_of_torch_and_flags_of_the_engine_are_passed_on(tmp_path: Path) -> None:
