@@ -158,6 +158,15 @@ def fill_obs(
     ids = obs[names.final_cl_id].astype(str)
     usable = ids.str.startswith("CL:") & ~ids.isin(TOO_BROAD)
     filled: dict[str, Any] = {"cell_type_ontology_term_id": ids.where(usable, UNKNOWN)}
+    if n_unknown := int((~usable).sum()):
+        todo.append(
+            Todo(
+                "unknown",
+                "cell_type_ontology_term_id",
+                f"{n_unknown:,} of {len(obs):,} cells are unassigned, or their label has no Cell Ontology id. "
+                "Filled with unknown.",
+            )
+        )
     tissue_type = facts.fields.get("tissue_type") or _only(obs, "tissue_type")
     for name, rule in FIELDS.items():
         if facts.fields.get(name):

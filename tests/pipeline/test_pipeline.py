@@ -452,7 +452,7 @@ def test_the_models_of_the_catalogues_are_listed_and_nothing_runs(launch: Launch
 def test_help_lists_the_parameters_and_leaves_nothing(launch: Launch) -> None:
     short, full = launch.run("--help"), launch.run("--help", "full")
     assert short.returncode == full.returncode == 0
-    assert "--input" in short.output and "[annotate, train; default: annotate]" in short.output
+    assert "--input" in short.output and "[annotate, train, reference; default: annotate]" in short.output
     assert "--n_latent" not in short.output and "--n_latent" in full.output
     assert not Path(launch.folder / "results").exists()
 
