@@ -61,27 +61,11 @@ mlflow.models.set_model(CellscribeModel())
 
 NOT_FOR_INFERENCE = (
     *("importing", "training", "templates", "gene_sets", "__pycache__", "*.pyc"),
-    *(
-        "cell_calling.py",
-        "check_input.py",
-        "consensus.py",
-        "convert.py",
-        "doublets.py",
-        "figures.py",
-        "markers.py",
-    ),
-    *(
-        "qc*.py",
-        "foreign.py",
-        "mlflow_run.py",
-        "archive.py",
-        "registry.py",
-        "report*.py",
-        "schema.py",
-        "store.py",
-        "summary.py",
-    ),
-    *("tenx.py", "versions.py"),
+    *("annotate_one.py", "catalogue.py", "obtain.py", "places.py", "archive.py", "store.py", "registry.py"),
+    *("check_input.py", "schema.py", "convert.py", "tenx.py", "cell_calling.py", "doublets.py", "qc*.py"),
+    *("consensus.py", "foreign.py", "mlflow_run.py", "census.py", "label_csv.py"),
+    *("report*.py", "summary.py", "figures.py", "markers.py", "differential.py", "truth.py", "merge*.py"),
+    *("curation.py", "versions.py"),
 )
 
 # MLflow's own lock file of the environment: no model may hold a .toml, and the requirements are all in conda.yaml.

@@ -62,15 +62,24 @@ def query_gene_names(var: pd.DataFrame, gene_column: str | None = None) -> dict[
 
 
 def match_genes(
-    var: pd.DataFrame, genes: pd.DataFrame, gene_column: str | None = None, *, fill_in: bool = True
+    var: pd.DataFrame,
+    genes: pd.DataFrame,
+    gene_column: str | None = None,
+    *,
+    fill_in: bool = True,
+    numbered: bool = False,
 ) -> GeneMatch:
     """Match the query's genes to the model's by ids or symbols, whichever find more.
 
     var: the query's genes, (n_query_genes, ...). genes: the model's, columns `gene_id` and `symbol`.
     Where the best set of names leaves model genes unfound, the other sets fill in one by one (unless `fill_in` is
-    false): a query whose symbols are of another year still has most ids.
+    false): a query whose symbols are of another year still has most ids. numbered: of query genes that share a name
+    the second is `NAME-1`, the third `NAME-2`, as anndata makes them unique and as some models know them; else they
+    are summed.
     """
     columns = query_gene_names(var, gene_column)
+    if numbered:
+        columns = {name: _numbered(column) for name, column in columns.items()}
     keys = {
         name: {str(key): i for i, key in reversed(list(enumerate(genes[name]))) if str(key)}
         for name in ("gene_id", "symbol")
@@ -103,6 +112,14 @@ def match_genes(
         else ("gene ids in the index" if kind == "gene_id" else "index"),
         n_duplicates=len(rows) - int(found.sum()),
     )
+
+
+def _numbered(names: pd.Series) -> pd.Series:
+    """Repeated names as anndata's `make_index_unique` names them."""
+    import pandas as pd
+    from anndata.utils import make_index_unique
+
+    return pd.Series(np.asarray(make_index_unique(pd.Index(names.astype(str)))), index=names.index)
 
 
 def looks_like(names: pd.Series) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from cellscribe.answer import Answer, Decision, answer_cells
 from cellscribe.cli import log, warn
 from cellscribe.clusters import (
     FEWEST_CELLS,
@@ -24,27 +27,22 @@ from cellscribe.clusters import (
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.counts_file import CountsFile, open_counts
 from cellscribe.errors import InputError
+from cellscribe.explorer import explorer_warnings
 from cellscribe.io import atomic_path, plain_columns, write_json, write_table
 from cellscribe.mapping import Mapping, read_mapping
-from cellscribe.model.model import CLASSIFIERS, Model
-from cellscribe.model.neighbours import place_on
-from cellscribe.model.ontology import descendants, nearest_safe_ancestor
+from cellscribe.model.manifest import MANIFEST
+from cellscribe.model.model import Model
+
+if TYPE_CHECKING:
+    from cellscribe.foreign import Prediction
+    from cellscribe.model.foreign import ForeignModel
 
 FAR = 0.99
 
 
-@dataclass(frozen=True)
-class Decision:
-    """The label after rejection; arrays of text (n_cells,)."""
-
-    final: np.ndarray
-    final_cl_id: np.ndarray
-    reason: np.ndarray
-
-
 @dataclass
 class Annotation:
-    """Everything that annotation adds. obs: columns by key, in order; obsm: arrays; info: for annotation.json."""
+    """Everything that annotation adds. obs: columns in order; obsm, uns: by key; info: for annotation.json."""
 
     names: OutputNames
     obs: pd.DataFrame
@@ -54,129 +52,59 @@ class Annotation:
     uns: dict[str, Any] = field(default_factory=dict)
 
 
-def unexpected_share(mapping: Mapping) -> np.ndarray:
-    """Share of each cell's counts on genes that no reference type expresses: float (n_cells,), 0 to 1."""
-    return mapping.n_silent_counts / np.maximum(mapping.n_counts, 1)
+@dataclass(frozen=True)
+class Layout:
+    """How cells lie to each other: clusters int (n_cells,), umap float32 (n_cells, 2), warnings to the reader."""
+
+    clusters: np.ndarray
+    umap: np.ndarray
+    warnings: Sequence[str] = ()
 
 
-def decide(
-    model: Model, probabilities: np.ndarray, distance_quantile: np.ndarray | None, mapping: Mapping
-) -> Decision:
-    """Accept the most probable label, step up to an ancestor, or leave the cell unassigned.
-
-    probabilities: (n_cells, n_labels), calibrated. distance_quantile: (n_cells,) or None. In this order: too few counts
-    on the model's genes (`low_information`); farther than nearly all reference cells, or more counts on genes that no
-    reference type expresses than nearly all held-out cells have (`novel`); a label that is probable enough; the nearest
-    ancestor whose labels together are (reason `ambiguous`); else unassigned (`ambiguous`). Thresholds stand in the
-    model's manifest.
-    """
-    limits = model.manifest["rejection"]
-    labels, cl_ids = np.array(model.labels, dtype=object), np.array(model.cl_ids, dtype=object)
-    best = probabilities.argmax(axis=1)
-    final, final_cl_id = labels[best], cl_ids[best]
-    reason = np.full(len(best), "", dtype=object)
-
-    covers = descendants(model.ontology, model.cl_ids)
-    doubtful = probabilities.max(axis=1) < limits["least_probability"]
-    for row in np.flatnonzero(doubtful):
-        ancestor = nearest_safe_ancestor(
-            model.ontology, covers, cl_ids[best[row]], probabilities[row], limits["ancestor_probability"]
+def lay_out(answer: Answer, seed: int = 0) -> Layout:
+    """Cluster the cells in a model's embedding, and lay them out unless the model did."""
+    n_cells = len(answer.embedding)
+    if n_cells < FEWEST_CELLS:
+        warning = (
+            f"With {n_cells} cells there are no clusters and no UMAP: "
+            "one cluster is given, and principal components."
         )
-        final[row] = model.ontology.name(ancestor) if ancestor else UNASSIGNED
-        final_cl_id[row] = ancestor
-    reason[doubtful] = "ambiguous"
-    novel = (mapping.n_silent_counts >= limits["least_unexpected_counts"]) & (
-        unexpected_share(mapping) > limits["unexpected_share"]
-    )
-    if distance_quantile is not None:
-        novel |= distance_quantile >= limits["distance_quantile"]
-    final[novel], final_cl_id[novel], reason[novel] = UNASSIGNED, "", "novel"
-    shallow = mapping.n_model_counts < limits["least_counts"]
-    final[shallow], final_cl_id[shallow], reason[shallow] = UNASSIGNED, "", "low_information"
-    return Decision(final, final_cl_id, reason)
-
-
-def coarser(model: Model, probabilities: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """For each coarser level, labels and uncertainty by summed probabilities, so that levels never contradict.
-
-    A coarse label is that of the most probable leaf's own branch: its probability is the sum over the branch.
-    """
-    best = probabilities.argmax(axis=1)
-    result = {}
-    for level in model.manifest["levels"]:
-        parents = np.array([level["labels"][label] for label in model.labels], dtype=object)
-        names, branch = np.unique(parents.astype(str), return_inverse=True)
-        sums = np.stack([probabilities[:, branch == b].sum(axis=1) for b in range(len(names))], axis=1)
-        own = branch[best]
-        result[level["name"]] = (
-            names[own].astype(object),
-            np.clip(1 - sums[np.arange(len(best)), own], 0, 1),
-        )
-    return result
+        return Layout(np.zeros(n_cells, dtype=int), flat_layout(answer.embedding), (warning,))
+    near, far = neighbour_graph(answer.embedding, seed=seed)
+    umap = answer.umap
+    if umap is None:
+        umap = umap_layout(answer.embedding, near, far, start=answer.reference_umap, seed=seed)
+    return Layout(leiden(near, seed=seed), umap)
 
 
 def annotate_cells(
-    mapping: Mapping,
-    model: Model,
+    answer: Answer,
     barcodes: pd.Index,
     names: OutputNames,
     *,
-    classifier: str = "default",
-    model_url: str = "",
+    layout: Layout | None = None,
     seed: int = 0,
     pipeline_version: str = "unknown",
 ) -> Annotation:
-    """Name mapped cells. Raises InputError where the model has no such classifier."""
-    chosen = model.classifier(classifier)
-    members = model.member_probabilities(
-        latent=mapping.latent,
-        distances=mapping.distances,
-        indices=mapping.indices,
-        logistic_scores=mapping.logistic_scores,
-        members=CLASSIFIERS[chosen],
-    )
-    probabilities = model.pooled(members, chosen)
-    order = np.argsort(-probabilities, axis=1, kind="stable")
-    best = order[:, 0]
-    labels = np.array(model.labels, dtype=object)
-    cl_ids = np.array(model.cl_ids, dtype=object)
-    n_cells = len(barcodes)
-    rows = np.arange(n_cells)
+    """Everything that the output contract asks for, from what a model says of the cells.
 
-    quantile = None
-    if mapping.distances is not None:
-        quantile = model.reference.quantile(mapping.distances.mean(axis=1))
-    decision = decide(model, probabilities, quantile, mapping)
-
-    embedding = mapping.latent
-    if embedding is None:
-        assert mapping.logistic_scores is not None
-        embedding = mapping.logistic_scores - mapping.logistic_scores.mean(axis=1, keepdims=True)
-    on_reference = None
-    if mapping.distances is not None and mapping.indices is not None and len(model.reference.umap):
-        on_reference = place_on(mapping.distances, mapping.indices, model.reference.umap)
-    warnings = list(mapping.info["warnings"])
-    if n_cells >= FEWEST_CELLS:
-        near, far = neighbour_graph(embedding, seed=seed)
-        clusters = leiden(near, seed=seed)
-        layout = umap_layout(embedding, near, far, start=on_reference, seed=seed)
-    else:
-        warnings.append(
-            f"With {n_cells} cells there are no clusters and no UMAP: one cluster is given, and principal components."
-        )
-        clusters = np.zeros(n_cells, dtype=int)
-        layout = flat_layout(embedding)
-    winners, shares = majority(clusters, best, len(labels))
+    layout: of these cells, where there is one already.
+    """
+    predicted, decision, quantile = answer.predicted, answer.decision, answer.distance_quantile
+    labels, cl_ids = np.array(answer.labels, dtype=object), np.array(answer.cl_ids, dtype=object)
+    layout = layout or lay_out(answer, seed)
+    clusters = layout.clusters
+    winners, shares = majority(clusters, predicted, len(labels))
 
     obs: dict[str, Any] = {
-        names.predicted: pd.Categorical(labels[best], categories=_used(labels, best)),
-        names.uncertainty: (1 - probabilities[rows, best]).astype(np.float32),
+        names.predicted: pd.Categorical(labels[predicted], categories=_used(labels, predicted)),
+        names.uncertainty: answer.uncertainty.astype(np.float32),
         names.final: pd.Categorical(decision.final),
         names.reason: pd.Categorical(decision.reason),
-        names.cl_id: pd.Categorical(cl_ids[best]),
+        names.cl_id: pd.Categorical(cl_ids[predicted]),
         names.final_cl_id: pd.Categorical(decision.final_cl_id),
     }
-    for level, (coarse, uncertainty) in coarser(model, probabilities).items():
+    for level, (coarse, uncertainty) in answer.levels.items():
         obs[names.level(level)] = pd.Categorical(coarse)
         obs[names.level_uncertainty(level)] = uncertainty.astype(np.float32)
     obs[names.cluster] = pd.Categorical(
@@ -186,30 +114,30 @@ def annotate_cells(
     obs[names.cluster_vote] = shares[clusters].astype(np.float32)
     if quantile is not None:
         obs[names.reference_distance] = quantile
-    obs[names.unexpected] = unexpected_share(mapping).astype(np.float32)
+    if answer.unexpected is not None:
+        obs[names.unexpected] = answer.unexpected.astype(np.float32)
+    if answer.agreeing is not None:
+        obs[names.agreeing] = answer.agreeing
     table = pd.DataFrame(obs, index=barcodes)
-    obsm = {names.embedding: embedding.astype(np.float32), names.umap: layout, names.umap_explorer: layout}
-    if on_reference is not None:
-        obsm[names.reference_umap] = on_reference
+    obsm = {
+        names.embedding: answer.embedding.astype(np.float32),
+        names.umap: layout.umap,
+        names.umap_explorer: layout.umap,
+    }
+    if answer.reference_umap is not None:
+        obsm[names.reference_umap] = answer.reference_umap
 
-    second = order[:, 1] if len(labels) > 1 else best
     predictions = table.copy()
     predictions.columns = [str(c).removeprefix(f"{names.key}_") for c in table.columns]
     predictions = predictions.rename(columns={"predicted_uncertainty": "uncertainty"})
-    predictions["second_label"] = labels[second]
-    predictions["second_probability"] = probabilities[rows, second]
+    if answer.second is not None:
+        second, probability = answer.second
+        predictions["second_label"] = labels[second]
+        predictions["second_probability"] = probability
     predictions.insert(0, "barcode", np.asarray(barcodes, dtype=object))
 
-    limits = model.manifest["rejection"]
     info = {
-        "model": {
-            "name": model.manifest["name"],
-            "version": model.manifest["version"],
-            "sha256": model.sha256,
-            "kind": model.manifest["kind"],
-            "url": model_url,
-            "organism": model.manifest["organism"],
-        },
+        "model": answer.model,
         "names": {
             key: getattr(names, key)
             for key in (
@@ -229,18 +157,20 @@ def annotate_cells(
                 "cluster_vote",
                 "reference_distance",
                 "unexpected",
+                *(() if answer.agreeing is None else ("agreeing",)),
             )
         },
-        "parameters": {"classifier": chosen, "seed": seed, "rejection": limits},
+        "parameters": answer.parameters | {"seed": seed},
         "pipeline_version": pipeline_version,
-        "n_cells": n_cells,
+        "n_cells": len(barcodes),
         "composition": _counts(decision.final),
-        "predicted_composition": _counts(labels[best]),
+        "predicted_composition": _counts(labels[predicted]),
         "unassigned": int((decision.final == UNASSIGNED).sum()),
         "reasons": {key: number for key, number in _counts(decision.reason).items() if key},
+        "unassigned_by": _counts(decision.reason[decision.final == UNASSIGNED]),
         "median_uncertainty": float(np.median(table[names.uncertainty])),
         **{
-            key: mapping.info[key]
+            key: answer.mapping[key]
             for key in ("gene_overlap", "n_model_genes", "n_genes_found", "genes_matched_by", "missing_genes")
         },
         "reference_distance": None
@@ -255,23 +185,100 @@ def annotate_cells(
             }
             for cluster in range(clusters.max() + 1)
         ],
-        "levels": [level["name"] for level in model.manifest["levels"]],
-        "warnings": warnings + annotation_warnings(decision, quantile),
+        "levels": list(answer.levels),
+        "calibrated": answer.calibrated,
+        "warnings": [
+            *answer.mapping["warnings"],
+            *layout.warnings,
+            *answer.warnings,
+            *annotation_warnings(decision, quantile),
+        ],
     }
     uns = {
-        "model_url": model_url,
-        "model_name": model.manifest["name"],
-        "model_version": model.manifest["version"],
-        "model_sha256": model.sha256,
+        "model_url": answer.model["url"],
+        "model_name": answer.model["name"],
+        "model_version": answer.model["version"],
+        "model_sha256": answer.model["sha256"],
         "pipeline_version": pipeline_version,
         "parameters": json.dumps(info["parameters"], sort_keys=True),
-        "gene_overlap": mapping.info["gene_overlap"],
-        "genes_matched_by": mapping.info["genes_matched_by"],
+        # Which genes a model made by others looks at, only its code knows; older readers know no null.
+        **{
+            key: answer.mapping[key]
+            for key in ("gene_overlap", "genes_matched_by")
+            if answer.mapping[key] is not None
+        },
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "obs_keys": list(table.columns),
         "obsm_keys": list(obsm),
     }
-    return Annotation(names, table, obsm, predictions, info, uns)
+    return Annotation(names, table, obsm, predictions, info, {names.predictions: uns})
+
+
+def annotate_by_models(
+    answers: Sequence[Answer],
+    barcodes: pd.Index,
+    names: OutputNames,
+    *,
+    seed: int = 0,
+    pipeline_version: str = "unknown",
+) -> Annotation:
+    """What one model says, or each of several under names of its own and, under the plain names, their consensus."""
+    if len(answers) == 1:
+        return annotate_cells(answers[0], barcodes, names, seed=seed, pipeline_version=pipeline_version)
+    from cellscribe.consensus import agreement, agreement_by_label, consensus, unite
+
+    own_names = [names.of_model(name) for name in model_keys(answers)]
+    layouts = [lay_out(answer, seed) for answer in answers]
+    parts = [
+        annotate_cells(answer, barcodes, own, layout=layout, seed=seed, pipeline_version=pipeline_version)
+        for answer, own, layout in zip(answers, own_names, layouts, strict=True)
+    ]
+    together, union = consensus(answers), unite(answers)
+    # The consensus has the embedding of the first model, and so its clusters and its UMAP.
+    joint = annotate_cells(
+        together, barcodes, names, layout=layouts[0], seed=seed, pipeline_version=pipeline_version
+    )
+    for part in parts:
+        key = part.names.key.removeprefix(f"{names.key}_")
+        for column in ("predicted", "uncertainty", "final"):
+            joint.predictions[f"{key}_{column}"] = part.obs[getattr(part.names, column)].to_numpy()
+    joint.info["models"] = [part.info for part in parts]
+    joint.info["agreement"] = {
+        "pairs": agreement(answers, union),
+        "labels": agreement_by_label(answers, union, together.predicted),
+    }
+    obs = pd.concat([joint.obs, *(part.obs for part in parts)], axis=1)
+    obsm, uns = joint.obsm, joint.uns
+    for part in parts:
+        obsm = obsm | part.obsm
+        uns = uns | part.uns
+    uns[names.predictions] |= {
+        "obs_keys": list(obs.columns),
+        "obsm_keys": list(obsm),
+        "uns_keys": list(uns),
+    }
+    return Annotation(names, obs, obsm, joint.predictions, joint.info, uns)
+
+
+def model_keys(answers: Sequence[Answer]) -> list[str]:
+    """A name for each of several models that can stand in a key: its own, with its version where that is not enough."""
+    plain = [_key_part(str(answer.model["name"])) for answer in answers]
+    versioned = [_key_part(f"{answer.model['name']}_{answer.model['version']}") for answer in answers]
+    # A model called "umap" would take the place of the consensus's UMAP.
+    taken = {"umap"}
+    keys = []
+    for own, longer in zip(plain, versioned, strict=True):
+        first = longer if plain.count(own) > 1 or own in taken else own
+        key, number = first, 2
+        while key in taken:
+            key, number = f"{first}_{number}", number + 1
+        taken.add(key)
+        keys.append(key)
+    return keys
+
+
+def _key_part(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]+", "_", text).strip("_") or "model"
 
 
 def annotation_warnings(decision: Decision, quantile: np.ndarray | None) -> list[str]:
@@ -301,10 +308,11 @@ def _used(labels: np.ndarray, codes: np.ndarray) -> list[str]:
     return [str(label) for i, label in enumerate(labels) if (codes == i).any()]
 
 
-def write_annotated(counts: Path, annotation: Annotation, output: Path) -> None:
+def write_annotated(counts: Path, annotation: Annotation, output: Path) -> list[str]:
     """Copy the filtered counts file and add the annotation to the copy; the matrix is never read.
 
-    What an earlier annotation of the same name added goes, so that nothing of another model stays beside it.
+    What an earlier annotation of the same name added goes, so that nothing of another model stays beside it. Returns
+    in sentences what CELLxGENE Explorer will not show of the file.
     """
     import anndata
     import h5py
@@ -329,20 +337,25 @@ def write_annotated(counts: Path, annotation: Annotation, output: Path) -> None:
             for key in earlier.get("obsm_keys", ()):
                 if key in file["obsm"]:
                     del file["obsm"][key]
+            for key in earlier.get("uns_keys", ()):
+                if key in file["uns"]:
+                    del file["uns"][key]
             for key, array in annotation.obsm.items():
                 _replace(file["obsm"], key, array, write_elem)
-            _replace(file["uns"], annotation.names.predictions, annotation.uns, write_elem)
+            for key, said in annotation.uns.items():
+                _replace(file["uns"], key, said, write_elem)
+            return explorer_warnings(obs, file["obsm"])
 
 
 def _earlier(file: Any, names: OutputNames, read_elem: Any) -> dict[str, list[str]]:
-    """Which obs and obsm keys an annotation of this name wrote before; empty for another program's."""
+    """Which keys of obs, obsm and uns an annotation of this name wrote before; empty for another program's."""
     key = f"uns/{names.predictions}"
     found = read_elem(file[key]) if key in file else {}
     if not isinstance(found, dict):
         return {}
     return {
         part: [str(name) for name in found.get(part, ()) if names.key in str(name)]
-        for part in ("obs_keys", "obsm_keys")
+        for part in ("obs_keys", "obsm_keys", "uns_keys")
     }
 
 
@@ -354,8 +367,8 @@ def _replace(group: Any, key: str, value: Any, write_elem: Any) -> None:
 
 def run_annotate(
     counts: Path,
-    mapping_path: Path,
-    model_folder: Path,
+    mapping_paths: Sequence[Path],
+    model_folders: Sequence[Path],
     *,
     sample: str,
     output: Path,
@@ -363,26 +376,27 @@ def run_annotate(
     summary: Path,
     names: OutputNames,
     classifier: str = "default",
-    model_url: str = "",
+    model_urls: Sequence[str] = (),
     seed: int = 0,
     pipeline_version: str = "unknown",
 ) -> None:
-    """Annotate a mapped sample: annotated.h5ad, predictions.tsv.gz and annotation.json (docs/outputs.md)."""
-    cells, mapping, model = open_counts(counts), read_mapping(mapping_path), Model(model_folder)
-    check_same(cells, mapping, model, mapping_path)
-    annotation = annotate_cells(
-        mapping,
-        model,
-        cells.obs.index,
-        names,
-        classifier=classifier,
-        model_url=model_url,
-        seed=seed,
-        pipeline_version=pipeline_version,
+    """Annotate a mapped sample: annotated.h5ad, predictions.tsv.gz and annotation.json (docs/outputs.md).
+
+    mapping_paths, model_urls: one a model, in the order of `model_folders`; without urls none is recorded. Raises
+    InputError where a mapping is not of these cells or not by that model.
+    """
+    cells = open_counts(counts)
+    answers = []
+    urls = model_urls or [""] * len(model_folders)
+    for mapping_path, folder, url in zip(mapping_paths, model_folders, urls, strict=True):
+        answers.append(sample_answer(cells, mapping_path, folder, classifier=classifier, model_url=url))
+    check_different(answers)
+    annotation = annotate_by_models(
+        answers, cells.obs.index, names, seed=seed, pipeline_version=pipeline_version
     )
+    annotation.info["warnings"] += write_annotated(counts, annotation, output)
     for warning in annotation.info["warnings"]:
         warn(warning)
-    write_annotated(counts, annotation, output)
     write_table(annotation.predictions.round(6), predictions)
     write_json({"sample": sample, **annotation.info}, summary)
     log(
@@ -391,21 +405,63 @@ def run_annotate(
     )
 
 
-def check_same(cells: CountsFile, mapping: Mapping, model: Model, path: Path) -> None:
+def check_different(answers: Sequence[Answer]) -> None:
+    """Raises InputError where two of several models are the same: their agreement would say nothing."""
+    seen: dict[str, Answer] = {}
+    for answer in answers:
+        sha256 = str(answer.model["sha256"])
+        if sha256 in seen:
+            raise InputError(
+                f"the model '{answer.model['name']} {answer.model['version']}' is given twice (sha256 {sha256[:12]})",
+                "Give each model once with --model.",
+            )
+        seen[sha256] = answer
+
+
+def sample_answer(
+    cells: CountsFile,
+    mapping_path: Path,
+    model_folder: Path,
+    *,
+    classifier: str = "default",
+    model_url: str = "",
+) -> Answer:
+    """What a model says of a sample's cells by their mapping, as MAP wrote it or, for a model made by others, PREDICT.
+
+    Raises InputError where the mapping is of other cells or of another model.
+    """
+    if (Path(model_folder) / MANIFEST).is_file():
+        mapping, model = read_mapping(mapping_path), Model(model_folder)
+        check_same(cells, mapping, model, mapping_path)
+        return answer_cells(mapping, model, classifier=classifier, model_url=model_url)
+    # Here, as models carry this file into environments that have no use for those.
+    from cellscribe.foreign import answer_prediction, read_prediction_mapping
+    from cellscribe.model.foreign import open_foreign
+
+    prediction = read_prediction_mapping(mapping_path)
+    check_same(cells, prediction, open_foreign(model_folder), mapping_path)
+    return answer_prediction(prediction, model_url)
+
+
+def check_same(
+    cells: CountsFile, mapping: Mapping | Prediction, model: Model | ForeignModel, path: Path
+) -> None:
     """Raises InputError where the mapping is of other cells or of another model."""
-    if len(mapping.n_model_counts) != cells.n_obs:
+    if mapping.n_obs != cells.n_obs:
         raise InputError(
-            f"the mapping has {len(mapping.n_model_counts):,} cells, the counts have {cells.n_obs:,}",
-            "Run map.py again on these counts.",
+            f"the mapping has {mapping.n_obs:,} cells, the counts have {cells.n_obs:,}",
+            "Run map.py, or predict.py for a model made by others, again on these counts.",
             file=path,
         )
     if mapping.barcodes is not None and list(mapping.barcodes) != list(cells.obs.index):
         raise InputError(
             "the mapping is of other cells than the counts, or in another order",
-            "Run map.py again on these counts.",
+            "Run map.py, or predict.py for a model made by others, again on these counts.",
             file=path,
         )
     if mapping.info["model_sha256"] != model.sha256:
         raise InputError(
-            f"the mapping was made with another model than '{model.name}'", "Run map.py again.", file=path
+            f"the mapping was made with another model than '{model.name}'",
+            "Run map.py, or predict.py for a model made by others, again.",
+            file=path,
         )

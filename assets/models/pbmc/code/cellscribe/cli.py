@@ -14,6 +14,7 @@ import click
 
 from cellscribe.errors import CellscribeError
 
+ENV_MANAGERS = ("local", "virtualenv", "conda")
 SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 file_in = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -81,4 +82,11 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
 
 sample_option = click.option(
     "--sample", required=True, help="The sample's name, as the sample sheet gives it."
+)
+
+trust_option = click.option(
+    "--trust-model-code",
+    "--trust_model_code",
+    is_flag=True,
+    help="Run the code of an MLflow model made by others: only where you trust its source.",
 )

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from cellscribe.errors import InputError
 
 UNASSIGNED = "unassigned"
+# A cell's name in a file of several samples: `sample:barcode`. No sample's name holds it.
+MERGED_BY = ":"
 
 REASONS = {
     "": "assigned",
     "ambiguous": "no label is probable enough: it gets the name of a common ancestor that is, or none",
+    "disagreement": "several models contradict each other: it gets the name of a common ancestor, or none",
     "novel": "far from every reference cell, or expressing genes that none of them does",
     "low_information": "too few counts on the model's genes",
 }
@@ -118,6 +121,15 @@ class OutputNames:
     def unexpected(self) -> str:
         """obs: share of a cell's counts on genes that no reference type expresses (0 to 1)."""
         return f"{self.key}_unexpected"
+
+    @property
+    def agreeing(self) -> str:
+        """obs: with several models, how many of them agree with the predicted label."""
+        return f"{self.key}_agreeing_models"
+
+    def of_model(self, name: str) -> OutputNames:
+        """The names of one of several models' own columns."""
+        return OutputNames(f"{self.key}_{name}")
 
     def level(self, name: str) -> str:
         """obs: the label at a coarser level, by summed probabilities."""

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from cellscribe.errors import InputError
 
 if TYPE_CHECKING:
+    import h5py
     import pandas as pd
 
 CHUNK_ROWS = 8192
@@ -78,3 +79,44 @@ def open_counts(path: Path) -> CountsFile:
             "Pass Cell Ranger output or any h5ad to convert.py first.",
             file=path,
         ) from error
+
+
+class CsrWriter:
+    """Writes a CSR float32 matrix into an open h5ad, some rows at a time, so that memory holds no more than these.
+
+    Use it in a `with` block, whose end writes the row pointers; `place` is as `X` or `raw/X`.
+    """
+
+    def __init__(self, file: h5py.File, place: str, n_columns: int) -> None:
+        self._group = file.create_group(place)
+        self._n_columns = n_columns
+        self._lengths: list[np.ndarray] = []
+        self._parts = {
+            name: self._group.create_dataset(
+                name, (0,), dtype, maxshape=(None,), chunks=(65536,), compression="lzf"
+            )
+            for name, dtype in (("data", np.float32), ("indices", np.int32))
+        }
+
+    def append(self, rows: sp.csr_matrix) -> None:
+        """Add rows, (n, n_columns). Columns are sorted within each."""
+        rows.sort_indices()
+        self._lengths.append(np.diff(rows.indptr))
+        for name, values in (("data", rows.data), ("indices", rows.indices)):
+            part = self._parts[name]
+            part.resize(len(part) + len(values), axis=0)
+            part[len(part) - len(values) :] = values
+
+    def __enter__(self) -> CsrWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        lengths = np.concatenate([np.zeros(1, dtype=np.int64), *self._lengths])
+        self._group.create_dataset("indptr", data=np.cumsum(lengths, dtype=np.int64))
+        self._group.attrs.update(
+            {
+                "encoding-type": "csr_matrix",
+                "encoding-version": "0.1.0",
+                "shape": np.array([len(lengths) - 1, self._n_columns], dtype=np.int64),
+            }
+        )

@@ -12,7 +12,7 @@ EXIT_CODES: dict[int, str] = {
     3: "bad input",
     4: "model and data do not fit",
     5: "nothing left after quality control",
-    6: "model could not be fetched or verified",
+    6: "model or reference could not be fetched or verified",
     70: "an error inside cellscribe",
 }
 
@@ -63,6 +63,6 @@ class NothingLeftError(CellscribeError):
 
 
 class ModelFetchError(CellscribeError):
-    """The model could not be fetched, unpacked or verified."""
+    """The model or the reference could not be fetched, unpacked or verified."""
 
     exit_code = 6

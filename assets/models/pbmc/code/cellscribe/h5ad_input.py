@@ -7,6 +7,7 @@ dense matrix is made sparse by blocks of rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,11 +48,23 @@ def read_h5ad(path: Path, counts_layer: str | None = None) -> Counts:
     counts_layer: a layer's name, `X` or `raw.X`; None looks into raw.X, X, then the layers, in that order.
     Raises InputError where there are no raw counts, saying for each matrix what was seen.
     """
+    with _open(path) as file:
+        return _read(file, path, counts_layer)
+
+
+def cell_names(path: Path) -> pd.Index:
+    """The names of an .h5ad's cells: text, (n_obs,). Raises InputError where it cannot be read."""
+    with _open(path) as file:
+        return _frame(file["obs"], file).index
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[h5py.File]:
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            return _read(file, path, counts_layer)
+            yield file
     except InputError:
         raise
     except (OSError, KeyError, ValueError, TypeError, UnicodeDecodeError) as error:

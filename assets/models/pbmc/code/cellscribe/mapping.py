@@ -19,6 +19,7 @@ from cellscribe.io import write_h5ad
 from cellscribe.model.model import LOGISTIC, Model
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest
 from cellscribe.progress import progress
+from cellscribe.surgery import Surgery, Tuned, tune
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +56,11 @@ class Mapping:
     info: dict[str, Any]
     barcodes: pd.Index | None = None
 
+    @property
+    def n_obs(self) -> int:
+        """Cells."""
+        return len(self.n_model_counts)
+
 
 def check_organism(model: Model, given: str, seen: str) -> None:
     """Raises ModelMismatchError where the sample is of another organism than the model.
@@ -80,16 +86,19 @@ def map_cells(
     min_gene_overlap: float = 0.5,
     warn_gene_overlap: float = 0.8,
     use_gpu: bool = False,
+    surgery: Surgery | None = None,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Mapping:
     """Encode the cells, find their nearest reference cells, score them by the logistic regression.
 
-    One pass over the counts, in chunks of `chunk_rows` cells. Raises ModelMismatchError where too few of the model's
-    genes are there, InputError where `gene_column` is not or there is no cell.
+    One pass over the counts, in chunks of `chunk_rows` cells. surgery: how to fine-tune the encoder on the cells first,
+    which takes one pass more, and memory for the counts on the model's genes. Raises ModelMismatchError where too few
+    of the model's genes are there, InputError where `gene_column` is not or there is no cell.
     """
     if not counts.n_obs:
         raise InputError("there is no cell to map", "Check the cells that quality control removed.")
-    match = match_genes(counts.var, model.genes, gene_column)
+    numbered = bool(model.manifest["genes"].get("numbered"))
+    match = match_genes(counts.var, model.genes, gene_column, numbered=numbered)
     names = next(iter(query_gene_names(counts.var, gene_column or "index").values()))
     warnings = check_overlap(
         match,
@@ -101,11 +110,16 @@ def map_cells(
     )
     if use_gpu:
         log("the model's members run in numpy, in seconds: the GPU is not needed and not used")
+    tuned = Tuned()
+    if surgery is not None:
+        tuned = tune(model, counts, match, surgery)
+        warnings += tuned.warnings
     # genes that no reference type expresses: what a cell says with them, the model cannot read
     silent = match_genes(counts.var, model.silent_genes, gene_column, fill_in=False)
     on_silent = np.asarray(silent.selector.sum(axis=1)).ravel()
     on_silent[np.diff(match.selector.indptr) > 0] = 0
-    has_latent, has_logistic = any(m.startswith("scvi") for m in model.members), LOGISTIC in model.members
+    has_latent, has_logistic = set(model.members) != {LOGISTIC}, LOGISTIC in model.members
+    encoder = (tuned.encoder or model.encoder) if has_latent else None
     latent, scores, totals, distances, indices = [], [], [], [], []
     all_counts, silent_counts = [], []
     n_chunks = -(-counts.n_obs // chunk_rows)
@@ -114,14 +128,14 @@ def map_cells(
         totals.append(np.asarray(on_model.sum(axis=1)).ravel())
         all_counts.append(np.asarray(chunk.sum(axis=1)).ravel())
         silent_counts.append(chunk @ on_silent)
-        if has_latent:
-            encoded = model.encoder.encode(on_model)
+        if encoder is not None:
+            encoded = encoder.encode(on_model)
             near, which = nearest(encoded, model.reference.latent, N_NEIGHBOURS)
             latent.append(encoded)
             distances.append(near)
             indices.append(which)
         if has_logistic:
-            scores.append(model.logistic.scores(on_model))
+            scores.append(model.logistic.scores(on_model, totals=all_counts[-1], found=match.found))
     for warning in warnings:
         warn(warning)
     return Mapping(
@@ -132,7 +146,8 @@ def map_cells(
         np.concatenate(totals),
         np.concatenate(all_counts),
         np.concatenate(silent_counts),
-        mapping_info(match, model, warnings) | {"n_silent_genes_found": int(silent.found.sum())},
+        mapping_info(match, model, warnings)
+        | {"n_silent_genes_found": int(silent.found.sum()), "surgery_epochs": tuned.epochs},
     )
 
 
@@ -163,6 +178,7 @@ def run_map(
     min_gene_overlap: float = 0.5,
     warn_gene_overlap: float = 0.8,
     use_gpu: bool = False,
+    surgery: Surgery | None = None,
 ) -> None:
     """Map the cells of a filtered counts file and write mapping.h5ad (docs/architecture.md)."""
     sample, model = open_counts(counts), Model(model_folder)
@@ -174,6 +190,7 @@ def run_map(
         min_gene_overlap=min_gene_overlap,
         warn_gene_overlap=warn_gene_overlap,
         use_gpu=use_gpu,
+        surgery=surgery,
     )
     write_mapping(mapping, sample, output)
     log(

@@ -14,7 +14,8 @@ import scipy.sparse as sp
 
 from cellscribe import genes as gene_names
 from cellscribe.annotation import annotate_cells, write_annotated
-from cellscribe.cli import log
+from cellscribe.answer import answer_cells
+from cellscribe.cli import log, warn
 from cellscribe.contract import OutputNames
 from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.counts_file import CHUNK_ROWS
@@ -64,6 +65,10 @@ def annotate_file(
     organism: str = "auto",
     use_gpu: bool = False,
     model_url: str = "",
+    min_gene_overlap: float = 0.5,
+    warn_gene_overlap: float = 0.8,
+    seed: int = 0,
+    pipeline_version: str = "unknown",
 ) -> dict[str, Any]:
     """Write a copy of `query` with the annotation added; returns what annotation.json holds.
 
@@ -79,16 +84,26 @@ def annotate_file(
     if not gene_column:
         var = var.assign(gene_ids=identity.gene_ids, gene_symbols=identity.gene_symbols)
     cells = CountsInMemory(counts.matrix[:, is_gene].tocsr(), var)
-    mapping = map_cells(cells, model, gene_column=gene_column, use_gpu=use_gpu)
-    annotation = annotate_cells(
-        mapping,
+    mapping = map_cells(
+        cells,
         model,
+        gene_column=gene_column,
+        min_gene_overlap=min_gene_overlap,
+        warn_gene_overlap=warn_gene_overlap,
+        use_gpu=use_gpu,
+    )
+    annotation = annotate_cells(
+        answer_cells(mapping, model, classifier=classifier, model_url=model_url),
         counts.obs.index,
         OutputNames(key),
-        classifier=classifier,
-        model_url=model_url,
+        seed=seed,
+        pipeline_version=pipeline_version,
     )
-    write_annotated(query, annotation, output)
+    for warning in annotation.info["warnings"]:
+        if warning not in mapping.info["warnings"]:
+            warn(warning)
+    for warning in write_annotated(query, annotation, output):
+        warn(warning)
     log(f"{len(counts.obs):,} cells named, {annotation.info['unassigned']:,} left unassigned: {output}")
     return annotation.info
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 FLOOR = 1e-4
+# The method, in a manifest, of a classifier of one member whose probabilities are given as the source gives them.
+UNCALIBRATED = "none"
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 Lopez et al. 2018, Nature Methods 15:1053. The mean of the approximate posterior is
 `W_mean @ h + b_mean` with `h` a stack of linear layers, batch normalisation (constant at inference, so
-folded into the weights here) and ReLU, on `log1p` of the raw counts.
+folded into the weights here), layer normalisation where the model has it, and ReLU, on `log1p` of the raw counts
+(or on the counts, where the model says so). A scANVI classifier is a stack of the same layers on the latent.
 """
 
 from __future__ import annotations
@@ -13,53 +14,98 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
+LAYER_NORM_EPSILON = 1e-5
+
 
 @dataclass(frozen=True)
 class Encoder:
-    """weights[i]: (n_in, n_out) float32; biases[i]: (n_out,). The last layer has no ReLU."""
+    """weights[i]: (n_in, n_out) float32; biases[i]: (n_out,). The last layer has no ReLU and no normalisation.
+
+    log: log1p of the counts goes in. layer_norm: the other layers' outputs are normalised in each cell, before ReLU.
+    covariates[i]: (n_covariates, n_out), what covariates (one-hot, or numbers) add to each layer, or no array at all;
+    default: (n_covariates,), the covariates of a cell of unknown batch: their mean over the reference.
+    """
 
     weights: tuple[np.ndarray, ...]
     biases: tuple[np.ndarray, ...]
+    log: bool = True
+    layer_norm: bool = False
+    covariates: tuple[np.ndarray, ...] = ()
+    default: np.ndarray | None = None
 
     @property
     def n_latent(self) -> int:
         """Dimensions of the embedding."""
         return int(self.biases[-1].shape[0])
 
-    def encode(self, counts: sp.csr_matrix) -> np.ndarray:
+    def encode(self, counts: sp.csr_matrix, covariates: np.ndarray | None = None) -> np.ndarray:
         """Latent means of raw counts on the model's genes.
 
-        counts: CSR (n_cells, n_genes), missing genes as zeros. Returns float32 (n_cells, n_latent).
+        counts: CSR (n_cells, n_genes), missing genes as zeros. covariates: (n_cells, n_covariates), by default
+        `default` for every cell. Returns float32 (n_cells, n_latent).
         """
         logged = counts.astype(np.float32, copy=True)
-        np.log1p(logged.data, out=logged.data)
-        hidden = np.asarray(logged @ self.weights[0]) + self.biases[0]
-        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+        if self.log:
+            np.log1p(logged.data, out=logged.data)
+        return self.forward(logged, covariates)
+
+    def forward(self, values: sp.csr_matrix | np.ndarray, covariates: np.ndarray | None = None) -> np.ndarray:
+        """The layers alone. values: (n_cells, n_in). Returns float32 (n_cells, n_out)."""
+        hidden = np.asarray(values @ self.weights[0]) + self._bias(0, covariates)
+        for layer in range(1, len(self.weights)):
+            if self.layer_norm:
+                hidden = hidden - hidden.mean(axis=1, keepdims=True)
+                hidden /= np.sqrt(np.square(hidden).mean(axis=1, keepdims=True) + LAYER_NORM_EPSILON)
             np.maximum(hidden, 0, out=hidden)
-            hidden = hidden @ weight + bias
+            hidden = hidden @ self.weights[layer] + self._bias(layer, covariates)
         return hidden
 
+    def _bias(self, layer: int, covariates: np.ndarray | None) -> np.ndarray:
+        if not self.covariates:
+            return self.biases[layer]
+        of = self.default if covariates is None else covariates
+        return self.biases[layer] + np.asarray(of, dtype=np.float32) @ self.covariates[layer]
+
     def save(self, path: Path) -> None:
-        """Write as safetensors."""
+        """Write as safetensors; what differs from an encoder trained here stands in the metadata."""
         from safetensors.numpy import save_file
 
         tensors = {}
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             tensors[f"layer{i}.weight"] = np.ascontiguousarray(weight, dtype=np.float32)
             tensors[f"layer{i}.bias"] = np.ascontiguousarray(bias, dtype=np.float32)
-        save_file(tensors, path)
+        for i, weight in enumerate(self.covariates):
+            tensors[f"layer{i}.covariates"] = np.ascontiguousarray(weight, dtype=np.float32)
+        if self.default is not None:
+            tensors["covariates.default"] = np.ascontiguousarray(self.default, dtype=np.float32)
+        metadata = {} if self.log else {"input": "counts"}
+        if self.layer_norm:
+            metadata["layer_norm"] = "yes"
+        save_file(tensors, path, metadata=metadata or None)
 
     @classmethod
     def load(cls, path: Path) -> Encoder:
         """Read what `save` wrote."""
-        from safetensors.numpy import load_file
-
-        tensors = load_file(path)
-        n_layers = len(tensors) // 2
+        tensors, metadata = read_tensors(path)
+        n_layers = sum(name.endswith(".weight") for name in tensors)
         return cls(
             tuple(tensors[f"layer{i}.weight"] for i in range(n_layers)),
             tuple(tensors[f"layer{i}.bias"] for i in range(n_layers)),
+            log=metadata.get("input") != "counts",
+            layer_norm=metadata.get("layer_norm") == "yes",
+            covariates=tuple(tensors[f"layer{i}.covariates"] for i in range(n_layers))
+            if "layer0.covariates" in tensors
+            else (),
+            default=tensors.get("covariates.default"),
         )
+
+
+def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a safetensors file, and its metadata."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
 def fold_batch_norm(

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on log-normalised counts, kept sparse."""
+"""Logistic regression on log-normalised counts, kept sparse."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
+from cellscribe.model.calibration import softmax
+from cellscribe.model.encoder import read_tensors
+
 TARGET_SUM = 1e4
 
 
-def log_normalise(counts: sp.csr_matrix, target_sum: float = TARGET_SUM) -> sp.csr_matrix:
+def log_normalise(
+    counts: sp.csr_matrix, target_sum: float = TARGET_SUM, totals: np.ndarray | None = None
+) -> sp.csr_matrix:
     """log1p of counts scaled to `target_sum` a cell.
 
     The sum is over the columns given (the model's genes), so that a query with fewer other genes is
-    normalised as the reference was. Cells without counts stay zero.
+    normalised as the reference was; or `totals`, (n_cells,), where they are given. Cells without counts stay zero.
     """
-    totals = np.asarray(counts.sum(axis=1)).ravel()
+    if totals is None:
+        totals = np.asarray(counts.sum(axis=1)).ravel()
     factors = (target_sum / np.maximum(totals, 1)).astype(np.float32)
     result = counts.astype(np.float32, copy=True).tocsr()
     result.data *= np.repeat(factors, np.diff(result.indptr))
@@ -27,31 +33,72 @@ def log_normalise(counts: sp.csr_matrix, target_sum: float = TARGET_SUM) -> sp.c
 
 @dataclass(frozen=True)
 class Logistic:
-    """coefficients: (n_genes, n_labels) float32, the scaling of genes folded in; intercepts: (n_labels,)."""
+    """coefficients: (n_genes, n_labels), the scaling of genes folded in; intercepts: (n_labels,).
+
+    Models made by others may also have: ceilings, (n_genes,), the highest log-normalised value that counts; means,
+    (n_genes,), subtracted first, so that a gene that the query lacks is taken to be at its mean; `all_genes`: cells are
+    normalised by their counts on all genes, not on the model's.
+    """
 
     coefficients: np.ndarray
     intercepts: np.ndarray
+    ceilings: np.ndarray | None = None
+    means: np.ndarray | None = None
+    all_genes: bool = False
 
-    def scores(self, counts: sp.csr_matrix) -> np.ndarray:
-        """Logits of raw counts on the model's genes: float32 (n_cells, n_labels)."""
-        return np.asarray(log_normalise(counts) @ self.coefficients, dtype=np.float32) + self.intercepts
+    def scores(
+        self, counts: sp.csr_matrix, *, totals: np.ndarray | None = None, found: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Logits of raw counts on the model's genes: float32 (n_cells, n_labels).
+
+        totals: (n_cells,), each cell's counts on all genes, by default those of `counts`. found: bool (n_genes,), which
+        of the model's genes the query has, by default all.
+        """
+        logged = log_normalise(counts, totals=totals if self.all_genes else None)
+        if self.ceilings is not None:
+            np.minimum(logged.data, self.ceilings[logged.indices], out=logged.data)
+        intercepts = self.intercepts
+        if self.means is not None:
+            present = self.means if found is None else np.where(found, self.means, 0)
+            intercepts = intercepts - present @ self.coefficients
+        return (np.asarray(logged @ self.coefficients) + intercepts).astype(np.float32, copy=False)
 
     def save(self, path: Path) -> None:
-        """Write as safetensors."""
+        """Write as safetensors, in the precision that they have."""
         from safetensors.numpy import save_file
 
-        save_file(
-            {
-                "coefficients": np.ascontiguousarray(self.coefficients, dtype=np.float32),
-                "intercepts": np.ascontiguousarray(self.intercepts, dtype=np.float32),
-            },
-            path,
-        )
+        tensors = {
+            name: np.ascontiguousarray(array)
+            for name in ("coefficients", "intercepts", "ceilings", "means")
+            if (array := getattr(self, name)) is not None
+        }
+        save_file(tensors, path, metadata={"totals": "all genes"} if self.all_genes else None)
 
     @classmethod
     def load(cls, path: Path) -> Logistic:
         """Read what `save` wrote."""
-        from safetensors.numpy import load_file
+        tensors, metadata = read_tensors(path)
+        return cls(**tensors, all_genes=metadata.get("totals") == "all genes")
 
-        tensors = load_file(path)
-        return cls(tensors["coefficients"], tensors["intercepts"])
+
+def link(scores: np.ndarray, name: str = "softmax") -> np.ndarray:
+    """Label probabilities of scores (n_cells, n_labels), float64.
+
+    name: `softmax`; `one_vs_rest`: each label's own sigmoid, divided by their sum where that exceeds one, so that
+    what is left to one is the chance of none of the labels; `one_vs_rest_share`: always divided by their sum. Where
+    sigmoids are the same to all digits, the label of the highest score stays the first.
+    """
+    if name == "softmax":
+        return softmax(scores)
+    from scipy.special import expit, log_expit
+
+    exact = np.asarray(scores, dtype=np.float64)
+    if name == "one_vs_rest_share":
+        result = softmax(log_expit(exact))
+    else:
+        result = expit(exact)
+        result /= np.maximum(result.sum(axis=1, keepdims=True), 1)
+    best = exact.argmax(axis=1)
+    tied = np.flatnonzero(result.argmax(axis=1) != best)
+    result[tied, best[tied]] = result[tied].max(axis=1) * (1 + 1e-9) + 1e-12
+    return result

@@ -32,6 +32,7 @@ NEEDED_FILES = {
     "scvi_neighbours": ("encoder.safetensors", "reference.safetensors"),
     "scvi_trees": ("encoder.safetensors", "trees.ubj"),
     "logistic": ("logistic.safetensors",),
+    "scanvi": ("encoder.safetensors", "scanvi.safetensors"),
 }
 
 _MAX_MANIFEST_BYTES = 64 * 2**20
@@ -152,21 +153,29 @@ def list_files(folder: Path) -> list[str]:
     Raises ModelFetchError for what no model may hold: a link to a folder or out of `folder`, a device, pipe
     or socket, a file of a kind that is not in `ALLOWED_SUFFIXES`.
     """
+    names = [name for name in plain_files(folder) if name != MANIFEST]
+    for name in names:
+        check_kind(name, Path(folder).resolve() / name)
+    return names
+
+
+def plain_files(folder: Path) -> list[str]:
+    """Relative POSIX paths of every file under `folder`, sorted.
+
+    Raises ModelFetchError for a link to a folder or out of `folder`, a device, pipe or socket.
+    """
     root = Path(folder).resolve()
     names = []
     for parent, folders, files in root.walk():
         for entry in (*folders, *files):
             path = parent / entry
-            name = path.relative_to(root).as_posix()
             if path.is_symlink():
                 _check_link(path, root)
             elif entry in folders:
                 continue
             if not stat.S_ISREG(path.stat().st_mode):
                 raise ModelFetchError("this is not a plain file", "Remove it.", file=path)
-            if name != MANIFEST:
-                check_kind(name, path)
-                names.append(name)
+            names.append(path.relative_to(root).as_posix())
     return sorted(names)
 
 

@@ -11,24 +11,27 @@ import numpy as np
 
 from cellscribe.errors import InputError
 from cellscribe.io import read_json
-from cellscribe.model.calibration import pool, softmax
+from cellscribe.model.calibration import UNCALIBRATED, pool, softmax
 from cellscribe.model.encoder import Encoder
-from cellscribe.model.logistic import Logistic
+from cellscribe.model.logistic import Logistic, link
 from cellscribe.model.manifest import model_sha256, read_manifest
 from cellscribe.model.neighbours import vote
 from cellscribe.model.ontology import Ontology
+from cellscribe.model.scvi_model import SETTINGS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NEIGHBOURS, TREES, LOGISTIC = "scvi_neighbours", "scvi_trees", "logistic"
-MEMBERS = (NEIGHBOURS, TREES, LOGISTIC)
+NEIGHBOURS, TREES, LOGISTIC, SCANVI = "scvi_neighbours", "scvi_trees", "logistic", "scanvi"
+MEMBERS = (NEIGHBOURS, TREES, LOGISTIC, SCANVI)
+# The classifiers of a model trained here, the best first; a model's own stand in its manifest, under `calibration`.
 CLASSIFIERS: dict[str, tuple[str, ...]] = {
     "consensus": (NEIGHBOURS, TREES, LOGISTIC),
     "scvi": (NEIGHBOURS, TREES),
     "neighbours": (NEIGHBOURS,),
     "trees": (TREES,),
     "logistic": (LOGISTIC,),
+    "scanvi": (SCANVI,),
 }
 
 
@@ -104,6 +107,16 @@ class Model:
         """Names of the members that this model has."""
         return [member["name"] for member in self.manifest["members"]]
 
+    @property
+    def classifiers(self) -> dict[str, tuple[str, ...]]:
+        """The members that each classifier pools, the default classifier first."""
+        weights = {name: fitted["weights"] for name, fitted in self.manifest["calibration"].items()}
+        return {
+            name: tuple(member for member in MEMBERS if member in weights[name])
+            for name in CLASSIFIERS
+            if name in weights
+        }
+
     @functools.cached_property
     def genes(self) -> pd.DataFrame:
         """The model's genes in order: gene_id, symbol, mean, importance."""
@@ -122,6 +135,16 @@ class Model:
     def encoder(self) -> Encoder:
         """The scVI encoder."""
         return Encoder.load(self.folder / "encoder.safetensors")
+
+    @property
+    def can_be_tuned(self) -> bool:
+        """Whether the encoder takes covariates, so that fine-tuning on a query changes it."""
+        return SETTINGS in self.manifest["files"]
+
+    @functools.cached_property
+    def scanvi(self) -> Encoder:
+        """The classifier of a scANVI model: layers on the latent."""
+        return Encoder.load(self.folder / "scanvi.safetensors")
 
     @functools.cached_property
     def logistic(self) -> Logistic:
@@ -154,7 +177,7 @@ class Model:
 
     def classifier(self, wanted: str = "default") -> str:
         """The classifier meant by `--classifier`. Raises InputError where this model has none of that name."""
-        has = [name for name, needs in CLASSIFIERS.items() if set(needs) <= set(self.members)]
+        has = list(self.classifiers)
         if wanted == "default":
             return has[0]
         if wanted not in has:
@@ -187,12 +210,27 @@ class Model:
             elif member == TREES and latent is not None:
                 result[member] = tree_probabilities(self.trees, latent)
             elif member == LOGISTIC and logistic_scores is not None:
-                result[member] = softmax(logistic_scores)
+                result[member] = link(logistic_scores, self.parameters(LOGISTIC).get("link", "softmax"))
+            elif member == SCANVI and latent is not None:
+                result[member] = softmax(self.scanvi.forward(latent))
         return result
 
+    def parameters(self, member: str) -> dict[str, Any]:
+        """What the manifest says of a member; empty where the model has no such member."""
+        found: list[dict[str, Any]] = [
+            entry["parameters"] for entry in self.manifest["members"] if entry["name"] == member
+        ]
+        return found[0] if found else {}
+
+    def is_calibrated(self, classifier: str) -> bool:
+        """Whether the classifier's probabilities were fitted on cells that it had not seen."""
+        return bool(self.manifest["calibration"][classifier]["method"] != UNCALIBRATED)
+
     def pooled(self, members: dict[str, np.ndarray], classifier: str) -> np.ndarray:
-        """The calibrated probabilities of a classifier, (n_cells, n_labels)."""
-        names = CLASSIFIERS[classifier]
+        """The probabilities of a classifier, (n_cells, n_labels), calibrated where it is."""
+        names = self.classifiers[classifier]
+        if not self.is_calibrated(classifier):
+            return members[names[0]]
         weights = self.manifest["calibration"][classifier]["weights"]
         return pool([members[name] for name in names], np.array([weights[name] for name in names]))
 

@@ -85,6 +85,22 @@ def build_ontology(cl_ids: Sequence[str]) -> Ontology:
     return Ontology(terms, frozenset(curated & wanted))
 
 
+def is_term(cl_id: str) -> bool:
+    """Whether the Cell Ontology has a term of this id."""
+    from cellxgene_ontology_guide.ontology_parser import OntologyParser
+
+    return bool(cl_id) and OntologyParser().is_valid_term_id(cl_id)
+
+
+def lineages(cl_ids: Sequence[str]) -> dict[str, frozenset[str]]:
+    """The ancestors of each id, itself left out; ids that the Cell Ontology does not have are passed over."""
+    from cellxgene_ontology_guide.ontology_parser import OntologyParser
+
+    parser = OntologyParser()
+    known = [cl_id for cl_id in dict.fromkeys(cl_ids) if cl_id and parser.is_valid_term_id(cl_id)]
+    return {cl_id: frozenset(parser.get_term_ancestors(cl_id)) - {cl_id} for cl_id in known}
+
+
 def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -> dict[str, str]:
     """The Cell Ontology id of each label: as given, else by name or exact synonym, else "".
 
@@ -100,18 +116,19 @@ def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -
         if parser.is_term_deprecated(cl_id):
             continue
         for synonym in parser.get_term_synonyms(cl_id):
-            known.setdefault(_plain_name(synonym), cl_id)
+            known.setdefault(plain_name(synonym), cl_id)
     for name, cl_id in by_name.items():
         if not parser.is_term_deprecated(cl_id):
-            known[_plain_name(name)] = cl_id
+            known[plain_name(name)] = cl_id
     result = {}
     for label in labels:
         wanted = (given or {}).get(label, label)
-        result[label] = wanted if re.fullmatch(r"CL:\d{7}", wanted) else known.get(_plain_name(wanted), "")
+        result[label] = wanted if re.fullmatch(r"CL:\d{7}", wanted) else known.get(plain_name(wanted), "")
     return result
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name without case, plural and punctuation; a `+` is kept."""
     words = re.sub(r"[^a-z0-9+]+", " ", name.lower()).split()
     return " ".join(word[:-1] if word.endswith("s") and len(word) > 3 else word for word in words)
 

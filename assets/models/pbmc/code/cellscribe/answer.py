@@ -1,0 +1,201 @@
+"""What a model says of each cell: label, uncertainty, what it will not say, and the cells' place in its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cellscribe.contract import UNASSIGNED
+from cellscribe.mapping import Mapping
+from cellscribe.model.model import Model
+from cellscribe.model.neighbours import place_on
+from cellscribe.model.ontology import Ontology, descendants, nearest_safe_ancestor
+
+NOT_CALIBRATED = (
+    "The uncertainty is {}'s own and was not calibrated: read it as an order of the cells, not as the chance of being "
+    "wrong."
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The label after rejection; arrays of text (n_cells,)."""
+
+    final: np.ndarray
+    final_cl_id: np.ndarray
+    reason: np.ndarray
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of a sample's cells; arrays have one row a cell, in the order of the mapping.
+
+    labels, cl_ids: what the model can say, and the Cell Ontology id of each ("" where unknown). predicted: int
+    (n_cells,), the most probable label's position in `labels`; uncertainty: (n_cells,), 0 to 1. embedding: (n_cells,
+    n_dimensions). model: name, version, sha256, kind, url, organism. mapping: what is said of the genes
+    (`mapping_info`). levels: by name, coarser labels and their uncertainty.
+    What a kind of model cannot give is None. probabilities: (n_cells, n_labels). second: position and probability of
+    the next label. umap: (n_cells, 2), a layout that the model gave itself; reference_umap: the cells on the
+    reference's own UMAP. distance_quantile, unexpected: (n_cells,), 0 to 1. agreeing: int (n_cells,), how many of
+    several models agree. calibrated: whether 1 - uncertainty was held against the truth.
+    """
+
+    labels: Sequence[str]
+    cl_ids: Sequence[str]
+    ontology: Ontology
+    predicted: np.ndarray
+    uncertainty: np.ndarray
+    decision: Decision
+    embedding: np.ndarray
+    model: dict[str, Any]
+    parameters: dict[str, Any]
+    mapping: dict[str, Any]
+    levels: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    probabilities: np.ndarray | None = None
+    second: tuple[np.ndarray, np.ndarray] | None = None
+    umap: np.ndarray | None = None
+    reference_umap: np.ndarray | None = None
+    distance_quantile: np.ndarray | None = None
+    unexpected: np.ndarray | None = None
+    agreeing: np.ndarray | None = None
+    calibrated: bool = True
+    warnings: Sequence[str] = ()
+
+
+def unexpected_share(mapping: Mapping) -> np.ndarray:
+    """Share of each cell's counts on genes that no reference type expresses: float (n_cells,), 0 to 1."""
+    return mapping.n_silent_counts / np.maximum(mapping.n_counts, 1)
+
+
+def decide(
+    model: Model, probabilities: np.ndarray, distance_quantile: np.ndarray | None, mapping: Mapping
+) -> Decision:
+    """Accept the most probable label, step up to an ancestor, or leave the cell unassigned.
+
+    probabilities: (n_cells, n_labels), calibrated. distance_quantile: (n_cells,) or None. In this order: too few counts
+    on the model's genes (`low_information`); farther than nearly all reference cells, or more counts on genes that no
+    reference type expresses than nearly all held-out cells have (`novel`); a label that is probable enough; the nearest
+    ancestor whose labels together are (reason `ambiguous`); else unassigned (`ambiguous`). Thresholds stand in the
+    model's manifest.
+    """
+    limits = model.manifest["rejection"]
+    labels, cl_ids = np.array(model.labels, dtype=object), np.array(model.cl_ids, dtype=object)
+    best = probabilities.argmax(axis=1)
+    final, final_cl_id = labels[best], cl_ids[best]
+    reason = np.full(len(best), "", dtype=object)
+
+    covers = descendants(model.ontology, model.cl_ids)
+    doubtful = probabilities.max(axis=1) < limits["least_probability"]
+    for row in np.flatnonzero(doubtful):
+        ancestor = nearest_safe_ancestor(
+            model.ontology, covers, cl_ids[best[row]], probabilities[row], limits["ancestor_probability"]
+        )
+        final[row] = model.ontology.name(ancestor) if ancestor else UNASSIGNED
+        final_cl_id[row] = ancestor
+    reason[doubtful] = "ambiguous"
+    novel = (mapping.n_silent_counts >= limits["least_unexpected_counts"]) & (
+        unexpected_share(mapping) > limits["unexpected_share"]
+    )
+    if distance_quantile is not None:
+        novel |= distance_quantile >= limits["distance_quantile"]
+    final[novel], final_cl_id[novel], reason[novel] = UNASSIGNED, "", "novel"
+    shallow = mapping.n_model_counts < limits["least_counts"]
+    final[shallow], final_cl_id[shallow], reason[shallow] = UNASSIGNED, "", "low_information"
+    return Decision(final, final_cl_id, reason)
+
+
+def coarser(model: Model, probabilities: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """For each coarser level, labels and uncertainty by summed probabilities, so that levels never contradict.
+
+    A coarse label is that of the most probable leaf's own branch: its probability is the sum over the branch.
+    """
+    best = probabilities.argmax(axis=1)
+    result = {}
+    for level in model.manifest["levels"]:
+        parents = np.array([level["labels"][label] for label in model.labels], dtype=object)
+        names, branch = np.unique(parents.astype(str), return_inverse=True)
+        sums = np.stack([probabilities[:, branch == b].sum(axis=1) for b in range(len(names))], axis=1)
+        own = branch[best]
+        result[level["name"]] = (
+            names[own].astype(object),
+            np.clip(1 - sums[np.arange(len(best)), own], 0, 1),
+        )
+    return result
+
+
+def answer_cells(
+    mapping: Mapping, model: Model, *, classifier: str = "default", model_url: str = ""
+) -> Answer:
+    """What a model of ours says of mapped cells. Raises InputError where it has no such classifier."""
+    chosen = model.classifier(classifier)
+    members = model.member_probabilities(
+        latent=mapping.latent,
+        distances=mapping.distances,
+        indices=mapping.indices,
+        logistic_scores=mapping.logistic_scores,
+        members=model.classifiers[chosen],
+    )
+    probabilities = model.pooled(members, chosen)
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    best = order[:, 0]
+    second = order[:, 1] if len(model.labels) > 1 else best
+    rows = np.arange(len(best))
+
+    quantile = on_reference = None
+    if mapping.distances is not None:
+        quantile = model.reference.quantile(mapping.distances.mean(axis=1))
+        if mapping.indices is not None and len(model.reference.umap):
+            on_reference = place_on(mapping.distances, mapping.indices, model.reference.umap)
+    embedding = mapping.latent
+    if embedding is None:
+        assert mapping.logistic_scores is not None
+        embedding = mapping.logistic_scores - mapping.logistic_scores.mean(axis=1, keepdims=True)
+    return Answer(
+        labels=model.labels,
+        cl_ids=model.cl_ids,
+        ontology=model.ontology,
+        predicted=best,
+        uncertainty=1 - probabilities[rows, best],
+        decision=decide(model, probabilities, quantile, mapping),
+        embedding=embedding,
+        model={
+            "name": model.manifest["name"],
+            "version": model.manifest["version"],
+            "sha256": model.sha256,
+            "kind": model.manifest["kind"],
+            "url": model_url,
+            "organism": model.manifest["organism"],
+        },
+        parameters={
+            "classifier": chosen,
+            "rejection": model.manifest["rejection"],
+            **({"surgery_epochs": epochs} if (epochs := mapping.info.get("surgery_epochs")) else {}),
+        },
+        mapping=mapping.info,
+        levels=coarser(model, probabilities),
+        probabilities=probabilities,
+        second=(second, probabilities[rows, second]),
+        reference_umap=on_reference,
+        distance_quantile=quantile,
+        unexpected=unexpected_share(mapping),
+        calibrated=model.is_calibrated(chosen),
+        warnings=calibration_warnings(model, chosen),
+    )
+
+
+SEEN_BY_ENCODER = (
+    "The uncertainty was calibrated on reference cells that the model's encoder may have been trained on: cells of new "
+    "donors are less certain than it says."
+)
+
+
+def calibration_warnings(model: Model, classifier: str) -> list[str]:
+    """What a reader must know of probabilities that were never held against the truth."""
+    if model.is_calibrated(classifier):
+        seen = model.manifest["calibration"][classifier].get("seen_by") == "encoder"
+        return [SEEN_BY_ENCODER] if seen else []
+    program = model.manifest.get("source", {}).get("program", "another program")
+    return [NOT_CALIBRATED.format(program)]
