@@ -2,6 +2,7 @@ include { flags } from '../flags'
 
 process MERGE {
     label 'process_medium'
+    label 'per_sample'
 
     input:
     path(samples, stageAs: 'samples/*')     // annotated.h5ad and annotation.json of every sample that got so far
