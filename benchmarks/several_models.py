@@ -1,12 +1,22 @@
 #!/usr/bin/env python3
-"""Accuracy and calibration of several models and of their consensus on labelled cells that none of them has seen.
+"""Accuracy and calibration of several models and of their consensus on labelled cells.
 
-Writes benchmarks/results/several_models.csv:
+Models for it, of one donor and of six samples, each with broad and with fine labels (D is ../shared/data/labelled):
 
-    .venv/bin/python benchmarks/several_models.py --data ../shared/data/labelled --model A --model B
+    .venv/bin/python bin/train.py --name donor --output donor --kind logistic --reference D/pbmc3k_labelled.h5ad \\
+      --label-key cell_type_harmonized --cl-map assets/models/pbmc_labels.csv
+    .venv/bin/python bin/train.py --name multi --output multi --reference D/multistudy_pbmc_6samples.h5ad \\
+      --label-key cell_type_harmonized --batch-key batch --cl-map assets/models/pbmc_labels.csv
+
+and `donor_fine`, `multi_fine` with `--kind logistic --label-key cell_type` and `--cl-map
+benchmarks/several_models_labels.csv`. Then, for each pair:
+
+    .venv/bin/python benchmarks/several_models.py --data D --model donor --model multi \\
+      --output benchmarks/results/several_models.csv
 
 Labels of any depth are held against `cell_type_harmonized`: one is right if by its Cell Ontology id it is the true type
-or lies below it. What is broader than the truth is wrong as a prediction; as a final label it is counted apart.
+or lies below it. What is broader than the truth is wrong as a prediction; as a final label it is counted apart. One of
+the six samples is of pbmc4k's donor.
 """
 
 from __future__ import annotations

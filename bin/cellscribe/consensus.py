@@ -170,26 +170,12 @@ def refined(probabilities: Sequence[np.ndarray], votes: np.ndarray, union: Union
     return results
 
 
-def pooled(probabilities: Sequence[np.ndarray], votes: np.ndarray, union: Union) -> np.ndarray:
-    """Average each label over the voting models that know it, and scale each cell's sum back to what was given.
-
-    A model knows a label that it has, one that a label of its own speaks for, and one that lies above one of its own.
-    Returns (n_cells, n_labels); rows sum to one, or to less where models said nothing of the rest.
+def pooled(probabilities: Sequence[np.ndarray], votes: np.ndarray) -> np.ndarray:
+    """The mean of the voting models' probabilities: (n_cells, n_labels); rows sum to one, or to less where models said
+    nothing of the rest. votes: bool (n_cells, n_models), at least one a cell.
     """
-    votes = votes.astype(np.float64)
-    knows = np.array(
-        [
-            scopes.any(axis=0) | union.below[:, columns].any(axis=1)
-            for scopes, columns in zip(union.scopes, union.columns, strict=True)
-        ],
-        dtype=np.float64,
-    )
     given = sum(votes[:, [i]] * array for i, array in enumerate(probabilities))
-    average = given / np.maximum(votes @ knows, 1)
-    n_votes = votes.sum(axis=1)
-    rest = 1 - given.sum(axis=1) / n_votes
-    total = average.sum(axis=1) + rest
-    return np.clip(average / np.maximum(total, 1e-12)[:, None], 0, 1)
+    return np.asarray(given / votes.sum(axis=1, keepdims=True))
 
 
 def chosen_labels(probabilities: np.ndarray, meaning: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -235,7 +221,7 @@ def consensus(answers: Sequence[Answer]) -> Answer:
         placed(answer, columns, len(union.keys))
         for answer, columns in zip(answers, union.columns, strict=True)
     ]
-    probabilities = pooled(refined(given, votes, union), votes, union)
+    probabilities = pooled(refined(given, votes, union), votes)
     support, choice = chosen_labels(probabilities, union.meaning)
     chosen = choice.argmax(axis=1)
     rows = np.arange(len(chosen))
