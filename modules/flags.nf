@@ -7,6 +7,15 @@ def flags(options) {
         .join(' ')
 }
 
+// What a sample's mapping is called, as a task and as a file: with the model's label and place where there are several.
+def mappingTask(meta, which) {
+    return which.label ? "${meta.id} with ${which.label}" : meta.id
+}
+
+def mappingFile(meta, which) {
+    return which.label ? "${meta.id}.${which.place}.mapping.h5ad" : "${meta.id}.mapping.h5ad"
+}
+
 // An option given for each of several files.
 def each(name, files) {
     return [files].flatten().collect { file -> "--${name} ${file}" }.join(' ')

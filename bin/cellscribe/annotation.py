@@ -16,14 +16,7 @@ import pandas as pd
 
 from cellscribe.answer import Answer, Decision, answer_cells
 from cellscribe.cli import log, warn
-from cellscribe.clusters import (
-    FEWEST_CELLS,
-    flat_layout,
-    leiden,
-    majority,
-    neighbour_graph,
-    umap_layout,
-)
+from cellscribe.clusters import FEWEST_CELLS, clusters_and_map, majority
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.counts_file import CountsFile, open_counts
 from cellscribe.errors import InputError
@@ -63,18 +56,14 @@ class Layout:
 
 def lay_out(answer: Answer, seed: int = 0) -> Layout:
     """Cluster the cells in a model's embedding, and lay them out unless the model did."""
-    n_cells = len(answer.embedding)
-    if n_cells < FEWEST_CELLS:
-        warning = (
-            f"With {n_cells} cells there are no clusters and no UMAP: "
-            "one cluster is given, and principal components."
-        )
-        return Layout(np.zeros(n_cells, dtype=int), flat_layout(answer.embedding), (warning,))
-    near, far = neighbour_graph(answer.embedding, seed=seed)
-    umap = answer.umap
-    if umap is None:
-        umap = umap_layout(answer.embedding, near, far, start=answer.reference_umap, seed=seed)
-    return Layout(leiden(near, seed=seed), umap)
+    clusters, umap = clusters_and_map(
+        answer.embedding, start=answer.reference_umap, umap=answer.umap, seed=seed
+    )
+    n_cells = len(clusters)
+    if n_cells >= FEWEST_CELLS:
+        return Layout(clusters, umap)
+    warning = f"With {n_cells} cells there are no clusters and no UMAP: one cluster is given, and principal components."
+    return Layout(clusters, umap, (warning,))
 
 
 def annotate_cells(

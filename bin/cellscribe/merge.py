@@ -15,14 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cellscribe.cli import log, warn
-from cellscribe.clusters import (
-    FEWEST_CELLS,
-    flat_layout,
-    leiden,
-    majority,
-    neighbour_graph,
-    umap_layout,
-)
+from cellscribe.clusters import clusters_and_map, majority
 from cellscribe.contract import MERGED_BY, OutputNames
 from cellscribe.counts_file import open_counts
 from cellscribe.errors import InputError
@@ -307,7 +300,9 @@ def merge_samples(samples: Sequence[SampleFile], *, seed: int = 0) -> Merged:
             )
             continue
         log(f"placing {len(obs):,} cells on one map by '{key}'")
-        clusters, layout = joint_layout(obsm[names.embedding], obsm.get(names.reference_umap), seed)
+        clusters, layout = clusters_and_map(
+            obsm[names.embedding], start=obsm.get(names.reference_umap), seed=seed
+        )
         obsm[names.umap] = obsm[names.umap_explorer] = layout
         winners, shares = _votes(clusters, obs[names.predicted])
         obs[names.cluster] = pd.Categorical(
@@ -347,16 +342,6 @@ def shared_arrays(samples: Sequence[SampleFile], runs: Sequence[str]) -> dict[st
 def _features(one: SampleFile, key: str) -> list[str]:
     """What the columns of an obsm array are, where CONVERT named them."""
     return [str(name) for name in one.uns.get("feature_names", {}).get(key, ())]
-
-
-def joint_layout(
-    embedding: np.ndarray, on_reference: np.ndarray | None, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Clusters int (n_cells,) and UMAP float32 (n_cells, 2) of all cells, as ANNOTATE makes them of one sample."""
-    if len(embedding) < FEWEST_CELLS:
-        return np.zeros(len(embedding), dtype=int), flat_layout(embedding)
-    near, far = neighbour_graph(embedding, seed=seed)
-    return leiden(near, seed=seed), umap_layout(embedding, near, far, start=on_reference, seed=seed)
 
 
 def _votes(clusters: np.ndarray, predicted: pd.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from cellscribe.cli import log, warn
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import atomic_path, read_json, write_json, write_table
-from cellscribe.report_models import joint_manifest, joint_markers, model_parts
+from cellscribe.report_models import joint_manifest, joint_markers, model_parts, read_optional
 
 if TYPE_CHECKING:
     import anndata
@@ -159,7 +159,7 @@ def write_report(inputs: ReportInputs) -> None:
     import anndata
 
     convert, qc, annotation = (read_json(path) for path in (inputs.convert, inputs.qc, inputs.annotation))
-    manifests = [_read_optional(model / "manifest.json", {}) for model in inputs.models]
+    manifests = [read_optional(model / "manifest.json") for model in inputs.models]
     manifest = joint_manifest(manifests)
     adata = anndata.read_h5ad(inputs.annotated, backed="r")
     try:
@@ -207,10 +207,6 @@ def write_report(inputs: ReportInputs) -> None:
     with atomic_path(inputs.output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     log(f"{inputs.sample}: wrote {inputs.output.name} ({size / 1e6:.1f} MB)")
-
-
-def _read_optional(path: Path, default: Any) -> Any:
-    return read_json(path) if path.is_file() else default
 
 
 # --- reading ---

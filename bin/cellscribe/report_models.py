@@ -47,7 +47,7 @@ def joint_markers(
     names: dict[str, str] = {}
     broad: set[str] = set()
     for folder, manifest in zip(folders, manifests, strict=True):
-        own = markers.read_markers(_read_optional(folder / "markers.json"))
+        own = markers.read_markers(read_optional(folder / "markers.json"))
         ids = [str(entry.get("cl_id") or "") for entry in manifest.get("labels") or []]
         for entry, cl_id in zip(manifest.get("labels") or [], ids, strict=True):
             label = str(entry.get("label"))
@@ -56,7 +56,7 @@ def joint_markers(
                 expected.setdefault(name, own[label])
         for label in own.keys() - {str(entry.get("label")) for entry in manifest.get("labels") or []}:
             expected.setdefault(label, own[label])
-        terms = _read_optional(folder / "ontology.json").get("terms", {})
+        terms = read_optional(folder / "ontology.json").get("terms", {})
         broad |= {ancestor for cl_id in ids if cl_id in terms for ancestor in terms[cl_id]["ancestors"]}
     if len(folders) > 1:
         for cl_id in broad & names.keys():
@@ -65,7 +65,8 @@ def joint_markers(
     return expected
 
 
-def _read_optional(path: Path) -> dict[str, Any]:
+def read_optional(path: Path) -> dict[str, Any]:
+    """A JSON file of a model folder; {} where the model has none, as those made by others."""
     return dict(read_json(path)) if path.is_file() else {}
 
 

@@ -1,7 +1,7 @@
-include { flags } from '../flags'
+include { flags ; mappingFile ; mappingTask } from '../flags'
 
 process MAP {
-    tag "${which.label ? "${meta.id} with ${which.label}" : meta.id}"
+    tag "${mappingTask(meta, which)}"
     label 'process_medium'
     label 'per_sample'
 
@@ -12,16 +12,14 @@ process MAP {
     tuple val(meta), val(which), path("*.mapping.h5ad"), emit: mapping
 
     script:
-    def name = which.label ? "${meta.id}.${which.place}" : meta.id
     """
     map.py --sample '${meta.id}' --counts ${counts} --model ${model} ${flags(options)} \\
-        --output ${name}.mapping.h5ad \\
+        --output ${mappingFile(meta, which)} \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
     """
 
     stub:
-    def name = which.label ? "${meta.id}.${which.place}" : meta.id
     """
-    touch ${name}.mapping.h5ad
+    touch ${mappingFile(meta, which)}
     """
 }

@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 from small_model import simulate, small_counts, small_mapping, small_model, write_counts
 
-from cellscribe import annotation as annotate
+from cellscribe import clusters
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(annotate, "umap_layout", lambda embedding, *_, **__: annotate.flat_layout(embedding))
+    monkeypatch.setattr(clusters, "umap_layout", lambda embedding, *_, **__: clusters.flat_layout(embedding))
     monkeypatch.setattr("cellscribe.cli.set_threads", lambda cpus: None)
 
 

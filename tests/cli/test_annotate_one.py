@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from foreign_model import make_foreign_model
 from small_model import simulate, small_model
 
-from cellscribe import annotation as annotate
+from cellscribe import clusters
 from cellscribe.errors import ModelFetchError
 from cellscribe.model.archive import pack_model
 from cellscribe.model.foreign import content_sha256
@@ -47,7 +47,7 @@ def command(root: Path) -> click.Command:
 @pytest.fixture(autouse=True)
 def flat(monkeypatch):
     """No UMAP, which other tests cover."""
-    monkeypatch.setattr(annotate, "umap_layout", lambda embedding, *_, **__: annotate.flat_layout(embedding))
+    monkeypatch.setattr(clusters, "umap_layout", lambda embedding, *_, **__: clusters.flat_layout(embedding))
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from small_model import (
 )
 
 from cellscribe import annotation as annotate
+from cellscribe import clusters
 from cellscribe.answer import coarser, decide
 from cellscribe.contract import REASONS, UNASSIGNED, OutputNames
 from cellscribe.counts_file import open_counts
@@ -189,7 +190,7 @@ def run(folder, names, *, kind="consensus", counts=None, mapping=None, **changes
 def flat():
     """No UMAP: for what does not depend on it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(annotate, "umap_layout", lambda embedding, *_, **__: annotate.flat_layout(embedding))
+        patch.setattr(clusters, "umap_layout", lambda embedding, *_, **__: clusters.flat_layout(embedding))
         yield
 
 

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from sklearn.metrics import f1_score
 
 from cellscribe import annotation as annotate
+from cellscribe import clusters
 from cellscribe.answer import answer_cells
 from cellscribe.contract import OutputNames
 from cellscribe.mapping import map_cells
@@ -28,7 +29,7 @@ def model(root) -> Model:
 @pytest.fixture
 def scored(model, shared_data, monkeypatch):
     """Accuracy, macro-F1 and calibration error of every labelled cell of a study."""
-    monkeypatch.setattr(annotate, "umap_layout", lambda embedding, *_, **__: annotate.flat_layout(embedding))
+    monkeypatch.setattr(clusters, "umap_layout", lambda embedding, *_, **__: clusters.flat_layout(embedding))
 
     def _scored(name: str) -> tuple[float, float, float]:
         adata = anndata.read_h5ad(shared_data / "labelled" / f"{name}.h5ad")

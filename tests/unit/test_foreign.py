@@ -13,6 +13,7 @@ from foreign_model import make_foreign_model
 from small_model import TYPES, simulate, small_counts, write_counts
 
 from cellscribe import annotation as annotate
+from cellscribe import clusters
 from cellscribe.contract import OutputNames
 from cellscribe.counts_file import open_counts
 from cellscribe.errors import InputError, ModelFetchError, ModelMismatchError
@@ -266,7 +267,7 @@ def test_the_mapping_holds_the_models_answer(mapped):
 
 
 def test_annotate_makes_the_whole_contract_of_it(mapped, tmp_path, monkeypatch):
-    monkeypatch.setattr(annotate, "umap_layout", None)  # the model's own is kept
+    monkeypatch.setattr(clusters, "umap_layout", None)  # the model's own is kept
     model, path = mapped
     annotate.run_annotate(
         small_counts(90),

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from small_model import CL_IDS, simulate, small_counts, write_cl_map, write_reference
 
 import annotate_one
-from cellscribe import annotation
 from cellscribe.answer import answer_cells
 from cellscribe.counts_file import open_counts
 from cellscribe.errors import ModelFetchError
@@ -132,9 +131,7 @@ def test_other_cells_are_named_with_a_warning_of_what_the_encoder_had_seen(scanv
 
 @pytest.mark.parametrize("classifier", ["default", "scanvi"])
 def test_one_command_annotates_a_file_with_it(scanvi_model, tmp_path, monkeypatch, classifier):
-    monkeypatch.setattr(
-        annotation, "umap_layout", lambda embedding, *_, **__: annotation.flat_layout(embedding)
-    )
+    monkeypatch.setattr(clusters, "umap_layout", lambda embedding, *_, **__: clusters.flat_layout(embedding))
     simulate(60, seed=1).write_h5ad(tmp_path / "query.h5ad")
     arguments = ["-m", str(scanvi_model), "-o", str(tmp_path / "out.h5ad"), "--classifier", classifier]
     done = CliRunner().invoke(annotate_one.main, [str(tmp_path / "query.h5ad"), *arguments])

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from cellscribe import merge
+from cellscribe import clusters, merge
 from cellscribe.contract import OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import write_h5ad, write_json
@@ -81,7 +81,7 @@ def write_sample(
 @pytest.fixture(autouse=True)
 def flat(monkeypatch: pytest.MonkeyPatch) -> None:
     """No UMAP: the tests of clusters.py are about it."""
-    monkeypatch.setattr(merge, "umap_layout", lambda embedding, *_, **__: merge.flat_layout(embedding))
+    monkeypatch.setattr(clusters, "umap_layout", lambda embedding, *_, **__: clusters.flat_layout(embedding))
 
 
 def run(folder: Path) -> tuple[anndata.AnnData, merge.Merged, pd.DataFrame, str]:

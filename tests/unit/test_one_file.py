@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 from small_model import simulate, small_counts, small_mapping, small_model
 
-from cellscribe import annotation as annotate
+from cellscribe import clusters
 from cellscribe.errors import InputError, ModelMismatchError
 from cellscribe.mapping import map_cells, read_mapping
 from cellscribe.model.model import Model
@@ -20,7 +20,7 @@ from cellscribe.one_file import CountsInMemory, annotate_file, answer_request, a
 @pytest.fixture(autouse=True)
 def flat(monkeypatch):
     """No UMAP, which other tests cover."""
-    monkeypatch.setattr(annotate, "umap_layout", lambda embedding, *_, **__: annotate.flat_layout(embedding))
+    monkeypatch.setattr(clusters, "umap_layout", lambda embedding, *_, **__: clusters.flat_layout(embedding))
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ from cellscribe.training.train import (
     REJECTION,
     HeldOut,
     Members,
+    as_stored,
     check_fold,
     fit_calibration,
     folds_of,
@@ -251,7 +252,7 @@ def place_reference(model: ScviModel, options: ScviOptions, name: str, label_key
     return Placed(
         cells=cells,
         encoder=encoder,
-        latent=_half(encoder.encode(copies, own[source] if model.encodes_covariates else None)),
+        latent=as_stored(encoder.encode(copies, own[source] if model.encodes_covariates else None)),
         source=source,
         asked=encoder.encode(counts),
         altered=encoder.encode(thinned),
@@ -384,17 +385,12 @@ def _minified(model: ScviModel, file: Path, options: ScviOptions, label_key: str
     return Placed(
         cells=cells,
         encoder=model.encoder(default),
-        latent=_half(latent[rows]),
+        latent=as_stored(latent[rows]),
         source=np.arange(len(rows)),
         asked=latent[rows],
         genes=genes,
         notes=tuple(notes),
     )
-
-
-def _half(latent: np.ndarray) -> np.ndarray:
-    """As it will be stored."""
-    return latent.astype(np.float16).astype(np.float32)
 
 
 def members_of(
@@ -424,12 +420,7 @@ def hold_out(placed: Placed, codes: np.ndarray, names: list[str], options: ScviO
         silent = silent_genes(cells.counts[np.flatnonzero(inside)], codes[inside], len(names))
         totals = np.asarray(cells.counts[held].sum(axis=1)).ravel()
         unexpected.append((cells.counts[held] @ silent.astype(np.float32)) / np.maximum(totals, 1))
-    return HeldOut(
-        {name: np.concatenate([part[0][name] for part in parts]) for name in (NEIGHBOURS, TREES)},
-        np.concatenate([part[1] for part in parts]),
-        np.concatenate([np.full(len(part[1]), part[2]) for part in parts]),
-        np.concatenate(unexpected),
-    )
+    return HeldOut.of(parts, unexpected)
 
 
 def test_members(

@@ -135,6 +135,11 @@ class Members:
         }
 
 
+def as_stored(latent: np.ndarray) -> np.ndarray:
+    """A latent in the precision that `Reference.save` keeps: what is trained on it meets the same numbers later."""
+    return latent.astype(np.float16).astype(np.float32)
+
+
 def train_members(
     counts: sp.csr_matrix, codes: np.ndarray, batches: np.ndarray, n_labels: int, options: TrainOptions
 ) -> Members:
@@ -161,7 +166,7 @@ def train_members(
             encoder = scvi.encoder(own.mean(axis=0))
         else:
             encoder = train_encoder(copies, batches[source], **how)
-        latent = encoder.encode(copies, own).astype(np.float16).astype(np.float32)
+        latent = as_stored(encoder.encode(copies, own))
         trees = train_trees(latent, codes[source], n_labels, cpus=options.cpus, seed=options.seed)
     return Members(encoder, trees, logistic, latent, source, codes[source], n_labels, scvi)
 
@@ -202,6 +207,18 @@ class HeldOut:
     rows: np.ndarray
     altered: np.ndarray
     unexpected: np.ndarray
+
+    @classmethod
+    def of(
+        cls, parts: Sequence[tuple[dict[str, np.ndarray], np.ndarray, bool]], unexpected: Sequence[np.ndarray]
+    ) -> HeldOut:
+        """From the folds' parts: the members' probabilities, the cells, and whether these were altered."""
+        return cls(
+            {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0]},
+            np.concatenate([part[1] for part in parts]),
+            np.concatenate([np.full(len(part[1]), part[2]) for part in parts]),
+            np.concatenate(unexpected),
+        )
 
 
 def check_fold(codes: np.ndarray, batches: np.ndarray, inside: np.ndarray, names: Sequence[str]) -> None:
@@ -245,12 +262,7 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
         parts.append((members.probabilities(counts[held]), held, False))
         altered = thinned_copy(counts[held], rng, drop_genes=True)
         parts.append((members.probabilities(altered), held, True))
-    return HeldOut(
-        {name: np.concatenate([part[0][name] for part in parts]) for name in KINDS[options.kind]},
-        np.concatenate([part[1] for part in parts]),
-        np.concatenate([np.full(len(part[1]), part[2]) for part in parts]),
-        np.concatenate(unexpected),
-    )
+    return HeldOut.of(parts, unexpected)
 
 
 def choose_genes(cells: LabelledCells, rows: np.ndarray, options: TrainOptions) -> np.ndarray:
