@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from small_model import CL_IDS, simulate, small_counts, write_cl_map, write_reference
 
 import annotate_one
+from cellscribe import clusters
 from cellscribe.answer import answer_cells
 from cellscribe.counts_file import open_counts
 from cellscribe.errors import ModelFetchError

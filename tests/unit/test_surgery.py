@@ -139,6 +139,16 @@ def test_a_model_trained_here_with_the_batch_in_its_encoder_can_be_fine_tuned(tm
     assert mapping.info["surgery_epochs"] == EPOCHS
 
 
+def test_training_on_one_batch_says_that_there_is_nothing_to_fine_tune(tmp_path, capsys):
+    from cellscribe.training.train import run_train
+
+    write_reference(simulate(60), tmp_path / "reference.h5ad")
+    write_cl_map(tmp_path / "cl.csv")
+    folder = run_train(options(tmp_path, kind="scvi", encode_covariates=True, max_epochs=1, batch_key=None))
+    assert not Model(folder).can_be_tuned
+    assert "--encode_covariates has no effect" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("n_cells", "epochs"), [(10, 100), (80_000, 100), (160_000, 50), (10**8, 1)])
 def test_more_cells_take_fewer_epochs(n_cells, epochs):
     assert epochs_for(n_cells) == epochs

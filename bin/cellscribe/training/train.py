@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cellscribe.cli import log
+from cellscribe.cli import log, warn
 from cellscribe.contract import OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import write_json
@@ -401,6 +401,8 @@ def run_train(options: TrainOptions) -> Path:
         f"reference: {len(codes):,} cells, {len(names)} labels, {len(np.unique(cells.batches.astype(str)))} batches, "
         f"{len(cells.genes):,} genes"
     )
+    if options.encode_covariates and len(np.unique(cells.batches.astype(str))) == 1:
+        warn("--encode_covariates has no effect: there is one batch, so that the encoder sees genes alone")
     cl_ids, ontology = place_labels(names, options.cl_map)
     levels = [
         {"name": level, "labels": {n: cells.levels[level][n] for n in names}} for level in options.levels
