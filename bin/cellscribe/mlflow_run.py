@@ -173,7 +173,10 @@ def _what_is_needed(env_manager: str) -> str:
 
 @contextmanager
 def _one_at_a_time(environ: Mapping[str, str]) -> Iterator[None]:
-    """Let samples that run side by side make an environment once: MLflow would take a half-made one for whole."""
+    """Let samples that run side by side make an environment once: MLflow would take a half-made one for whole.
+
+    What a run that was killed left half-made is removed before: while one is made, a file names those that are whole.
+    """
     root = Path(
         environ.get("MLFLOW_ENV_ROOT") or Path(environ.get("HOME", "~")).expanduser() / ".mlflow" / "envs"
     )
@@ -182,4 +185,14 @@ def _one_at_a_time(environ: Mapping[str, str]) -> Iterator[None]:
         with suppress(OSError):
             root.mkdir(parents=True, exist_ok=True)
             fcntl.flock(stack.enter_context((root / ".cellscribe.lock").open("w")), fcntl.LOCK_EX)
+            whole = root / ".cellscribe.whole"
+            if whole.exists():
+                kept = whole.read_text().split("\n")
+                for folder in root.glob("mlflow-*"):
+                    if folder.name not in kept:
+                        log(f"Removing {folder}, which an earlier run that was killed left half-made")
+                        shutil.rmtree(folder)
+            whole.write_text("\n".join(folder.name for folder in root.glob("mlflow-*")))
         yield
+        with suppress(OSError):
+            (root / ".cellscribe.whole").unlink(missing_ok=True)

@@ -139,6 +139,29 @@ def test_an_environment_is_made_before_the_model_runs_in_it(mlflow, folder, tmp_
     ]
 
 
+def test_what_a_killed_run_left_half_made_is_made_anew(mlflow, folder, tmp_path, monkeypatch):
+    envs = tmp_path / "envs"
+    (envs / "mlflow-old").mkdir(parents=True)
+    monkeypatch.setenv("MLFLOW_ENV_ROOT", str(envs))
+    python = tmp_path / "programs" / "python"
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o755)
+
+    def killed(command, *_):
+        (envs / "mlflow-new").mkdir()
+        raise KeyboardInterrupt
+
+    mlflow("true")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(mlflow_run, "_run", killed)
+        predict_by_mlflow(tmp_path / "model", "{}", folder, env_manager="virtualenv")
+    mlflow(f"test ! -e {envs}/mlflow-new && test -e {envs}/mlflow-old && mkdir {envs}/mlflow-new")
+    for _ in range(2):  # made anew, and then kept
+        predict_by_mlflow(tmp_path / "model", "{}", folder, env_manager="virtualenv")
+        mlflow(f"test -e {envs}/mlflow-new")
+    assert sorted(path.name for path in envs.glob("mlflow-*")) == ["mlflow-new", "mlflow-old"]
+
+
 def test_without_mlflow_it_is_said_where_it_comes_from(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setattr(shutil, "which", lambda _: None)
