@@ -76,6 +76,11 @@ share = click.FloatRange(0, 1)
 @click.option("--min-gene-overlap", type=share, default=0.5, help="Stop where fewer of its genes are there.")
 @click.option("--warn-gene-overlap", type=share, default=0.8, help="Warn where fewer of its genes are there.")
 @click.option(
+    "--orthologs",
+    is_flag=True,
+    help="Map the genes of the other organism, human or mouse, to the model's by one-to-one orthologues.",
+)
+@click.option(
     "--qc",
     type=click.Choice(["off", "filter", "flag"]),
     default="off",

@@ -37,6 +37,12 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
     default=0.8,
     help="Warn where less of the model's genes are in the data.",
 )
+@click.option(
+    "--orthologs",
+    type=bool,
+    default=False,
+    help="Map the genes of the other organism, human or mouse, to the model's by one-to-one orthologues.",
+)
 @click.option("--use-gpu", type=bool, default=False, help="Use a GPU where a step has a use for one.")
 @click.option(
     "--surgery",
@@ -61,6 +67,7 @@ def main(
     gene_column_name: str | None,
     min_gene_overlap: float,
     warn_gene_overlap: float,
+    orthologs: bool,
     use_gpu: bool,
     surgery: bool,
     surgery_epochs: int | None,
@@ -83,6 +90,7 @@ def main(
         warn_gene_overlap=warn_gene_overlap,
         use_gpu=use_gpu,
         surgery=Surgery(surgery_epochs, seed) if surgery else None,
+        orthologs=orthologs,
     )
 
 

@@ -154,3 +154,41 @@ def small_mapping(kind: str = "logistic", n_cells: int = 90) -> Path:
     path = scratch() / f"s1_{kind}_{n_cells}.mapping.h5ad"
     run_map(small_counts(n_cells), small_model(kind), path)
     return path
+
+
+def as_organism(adata: anndata.AnnData, organism: str) -> anndata.AnnData:
+    """The simulated cells with ids and symbols of human or mouse; the same column is the same gene in both."""
+    from cellscribe.orthologs import ortholog_pairs
+
+    pairs = ortholog_pairs()
+    pairs = pairs[(pairs["human_symbol"] != "") & (pairs["mouse_symbol"] != "")].iloc[:N_GENES]
+    ids, symbols = pairs[f"{organism}_gene_id"].to_numpy(), pairs[f"{organism}_symbol"].to_numpy()
+    renamed = adata.copy()
+    renamed.var = pd.DataFrame({"gene_ids": ids, "gene_symbols": symbols}, index=symbols)
+    return renamed
+
+
+@functools.cache
+def model_of(organism: str) -> Path:
+    """A logistic model of human or mouse genes, both trained on the same cells."""
+    from cellscribe.training.train import run_train
+
+    folder = scratch() / organism
+    folder.mkdir()
+    write_reference(as_organism(simulate(), organism), folder / "reference.h5ad")
+    write_cl_map(folder / "cl.csv")
+    return run_train(options(folder, name=organism))
+
+
+def barnyard(n_cells: int = 60) -> anndata.AnnData:
+    """Human and mouse cells, half and half, in one matrix of both organisms' genes; two have a count of the other's."""
+    human, mouse = (
+        as_organism(simulate(n_cells // 2, seed=seed), organism)
+        for seed, organism in ((3, "human"), (4, "mouse"))
+    )
+    mouse.obs_names = [f"M{name}" for name in mouse.obs_names]
+    counts = sp.block_diag([human.X, mouse.X], format="lil", dtype=np.float32)
+    counts[0, -1] = counts[-1, 0] = 1
+    return anndata.AnnData(
+        counts.tocsr(), obs=pd.concat([human.obs, mouse.obs]), var=pd.concat([human.var, mouse.var])
+    )

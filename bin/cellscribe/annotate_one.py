@@ -49,6 +49,7 @@ class OneOptions:
     organism: str = "Homo sapiens"
     min_gene_overlap: float = 0.5
     warn_gene_overlap: float = 0.8
+    orthologs: bool = False
     qc: str = "off"
     genome: str | None = None
     seed: int = 0
@@ -88,6 +89,7 @@ def annotate_one(options: OneOptions) -> dict[str, Any]:
                 model_url=options.model_url,
                 min_gene_overlap=options.min_gene_overlap,
                 warn_gene_overlap=options.warn_gene_overlap,
+                orthologs=options.orthologs,
                 seed=options.seed,
                 pipeline_version=options.pipeline_version,
             )
@@ -139,11 +141,12 @@ def _stays_as_given(options: OneOptions, cells: CountsFile) -> bool:
 
 @contextmanager
 def _cells(options: OneOptions, *, always_read: bool = False) -> Iterator[tuple[Path, bool]]:
-    """The cells as one h5ad, and whether that is the file as it was given: an h5ad without quality control.
+    """The cells as one h5ad, and whether that is the file as it was given: an h5ad, whole, without quality control.
 
     always_read: give a counts file of ours all the same.
     """
-    if not always_read and options.qc == "off" and find_input(options.query).kind == "h5ad":
+    as_given = not always_read and options.qc == "off" and options.genome is None
+    if as_given and find_input(options.query).kind == "h5ad":
         yield options.query, True
         return
     with tempfile.TemporaryDirectory() as scratch:

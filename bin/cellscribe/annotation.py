@@ -125,6 +125,7 @@ def annotate_cells(
         predictions["second_probability"] = probability
     predictions.insert(0, "barcode", np.asarray(barcodes, dtype=object))
 
+    orthologs = answer.mapping.get("orthologs")
     info = {
         "model": answer.model,
         "names": {
@@ -162,6 +163,7 @@ def annotate_cells(
             key: answer.mapping[key]
             for key in ("gene_overlap", "n_model_genes", "n_genes_found", "genes_matched_by", "missing_genes")
         },
+        "orthologs": orthologs,
         "reference_distance": None
         if quantile is None
         else {"median": float(np.median(quantile)), "share_beyond_99": float((quantile >= FAR).mean())},
@@ -196,6 +198,7 @@ def annotate_cells(
             for key in ("gene_overlap", "genes_matched_by")
             if answer.mapping[key] is not None
         },
+        **({"orthologs": "{from} to {to}".format(**orthologs)} if orthologs else {}),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "obs_keys": list(table.columns),
         "obsm_keys": list(obsm),

@@ -78,6 +78,7 @@ MAP = {
     "gene_column_name": "gene_column_name",
     "min_gene_overlap": "min_gene_overlap",
     "warn_gene_overlap": "warn_gene_overlap",
+    "orthologs": "orthologs",
     "use_gpu": "use_gpu",
     "surgery": "surgery",
     "surgery_epochs": "surgery_epochs",

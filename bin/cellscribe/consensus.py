@@ -264,6 +264,9 @@ def consensus(answers: Sequence[Answer]) -> Answer:
         },
         mapping={
             **least.mapping,
+            "orthologs": next(
+                (used for answer in answers if (used := answer.mapping.get("orthologs"))), None
+            ),
             "warnings": [
                 f"{model_title(answer)}: {warning}"
                 for answer in answers

@@ -50,7 +50,7 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
     _not_empty(counts, options.input)
     n_features = {str(kind): int(n) for kind, n in pd.Series(counts.feature_types).value_counts().items()}
     is_gene = _gene_features(counts, n_features, options.input)
-    is_gene, other_species, genomes = pick_genome(counts, is_gene, options.genome, options.input)
+    is_gene, other_species, genomes = pick_genome(counts, is_gene, options)
 
     identity, prefix = genes.identify_genes(counts.var[is_gene], options.gene_column, genomes)
     genomes = genomes or ([prefix] if prefix else [])
@@ -163,7 +163,7 @@ def _gene_features(counts: Counts, n_features: dict[str, int], path: Path) -> np
 
 
 def pick_genome(
-    counts: Counts, is_gene: np.ndarray, asked: str | None, path: Path
+    counts: Counts, is_gene: np.ndarray, options: ConvertOptions
 ) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     """Genes of the one genome to go on with.
 
@@ -171,9 +171,12 @@ def pick_genome(
     or None where there is but one, and the genomes' names. Raises InputError for several genomes and none
     chosen, and for an unknown one.
     """
+    asked, path = options.genome, options.input
     genomes = np.where(is_gene, counts.genomes, "")
     if not (genomes != "").any():
         genomes = _genomes_by_prefix(counts, is_gene)
+    if not (genomes != "").any():
+        genomes = _genomes_by_organism(counts, is_gene, options.gene_column)
     names = [str(name) for name in pd.unique(genomes) if name]
     if len(names) <= 1:
         if asked and names and asked != names[0]:
@@ -205,6 +208,15 @@ def _genomes_by_prefix(counts: Counts, is_gene: np.ndarray) -> np.ndarray:
     if len(shares) >= 2 and shares.sum() >= genes.CLEAR_MAJORITY:
         return found
     return np.full(len(found), "", dtype=object)
+
+
+def _genomes_by_organism(counts: Counts, is_gene: np.ndarray, gene_column: str | None) -> np.ndarray:
+    """`human`, `mouse` and the like, where the genes' own names are of several organisms; else all ""."""
+    found = np.full(len(is_gene), "", dtype=object)
+    identity, _ = genes.identify_genes(counts.var[is_gene], gene_column)
+    if genes.detect_organism(identity.gene_ids, identity.gene_symbols)[0] == genes.MIXED:
+        found[is_gene] = genes.organism_of_each(identity.gene_ids, identity.gene_symbols)
+    return found
 
 
 def _must_call(options: ConvertOptions, counts: Counts, totals: np.ndarray, notes: list[str]) -> bool:

@@ -125,28 +125,35 @@ def read_markers(entries: dict[str, list[dict[str, Any]]]) -> dict[str, list[Mar
 
 
 def locate_markers(
-    markers: dict[str, list[Marker]], var: pd.DataFrame, matched_by: str = "gene_ids"
+    markers: dict[str, list[Marker]],
+    var: pd.DataFrame,
+    matched_by: str = "gene_ids",
+    orthologs: pd.DataFrame | None = None,
 ) -> dict[str, list[tuple[Marker, int]]]:
     """Find the markers among this sample's genes, by id, else by symbol.
 
     var: the sample's genes, with `gene_ids` and `gene_symbols` where known. matched_by: the column that the
-    mapping used, looked at first. Returns label to the markers found, each with its column of X.
+    mapping used, looked at first. orthologs: the same genes as another organism names them, looked at last. Returns
+    label to the markers found, each with its column of X.
     """
     ids: dict[str, int] = {}
     symbols: dict[str, int] = {}
-    columns = [name for name in dict.fromkeys([matched_by, "gene_ids", "gene_symbols"]) if name in var]
-    for name in columns:
-        target = symbols if name == "gene_symbols" else ids
-        for column, value in enumerate(var[name].astype(str)):
-            if value:
-                target.setdefault(value, column)
-    for column, value in enumerate(var.index.astype(str)):
-        symbols.setdefault(value, column)
+    for genes, first in ((var, matched_by), (orthologs, "gene_ids")):
+        if genes is None:
+            continue
+        columns = [name for name in dict.fromkeys([first, "gene_ids", "gene_symbols"]) if name in genes]
+        for name in columns:
+            target = symbols if name == "gene_symbols" else ids
+            for column, value in enumerate(genes[name].astype(str)):
+                if value:
+                    target.setdefault(value, column)
+        for column, value in enumerate(genes.index.astype(str)):
+            symbols.setdefault(value, column)
     found: dict[str, list[tuple[Marker, int]]] = {}
-    for label, genes in markers.items():
+    for label, expected in markers.items():
         hits = [
             (gene, ids.get(gene.gene_id, ids.get(gene.symbol, symbols.get(gene.symbol, -1))))
-            for gene in genes
+            for gene in expected
         ]
         found[label] = [(gene, column) for gene, column in hits if column >= 0]
     return found

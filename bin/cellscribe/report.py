@@ -98,6 +98,7 @@ METHODS = [
     ("scVI", "Lopez et al., Nature Methods 15:1053 (2018)", "scvi"),
     ("Leiden clustering", "Traag, Waltman & van Eck, Scientific Reports 9:5233 (2019)", ""),
     ("UMAP", "McInnes, Healy & Melville, arXiv:1802.03426 (2018)", ""),
+    ("Orthologues (Ensembl Compara)", "Herrero et al., Database 2016:bav096 (2016)", "orthologs"),
 ]
 
 
@@ -174,6 +175,7 @@ def write_report(inputs: ReportInputs) -> None:
             cells,
             expected,
             str(annotation.get("genes_matched_by") or "gene_ids"),
+            annotation.get("orthologs"),
             contrasts,
             final_key,
         )
@@ -304,12 +306,14 @@ def marker_evidence(
     cells: Cells,
     expected: dict[str, list[markers.Marker]],
     matched_by: str,
+    orthologs: dict[str, Any] | None = None,
     contrasts: Sequence[differential.Contrast] = (),
     final_key: str = "",
 ) -> MarkerEvidence:
     """Look at every label's expected markers, and test for the genes that mark it here, in one pass of X.
 
-    The same pass keeps the cells of the contrasts, and tests them.
+    orthologs: between which organisms the mapping used them. The same pass keeps the cells of the contrasts, and
+    tests them.
     """
     import pandas as pd
     import scipy.sparse as sp
@@ -335,7 +339,13 @@ def marker_evidence(
     statistics = markers.group_statistics(blocks(), len(pairs), adata.n_vars)
     expression = sp.vstack(kept, format="csr")
     kept.clear()
-    located = markers.locate_markers(expected, adata.var, matched_by)
+    others = None
+    if orthologs:
+        from cellscribe.orthologs import named_as
+
+        column = matched_by if matched_by in adata.var else None
+        others, _ = named_as(adata.var, orthologs["from"], orthologs["to"], column)
+    located = markers.locate_markers(expected, adata.var, matched_by, others)
     predicted, final = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     named, left = markers.judge(statistics, predicted, final, located, expected)
     types = differential.each_against_rest(
@@ -625,8 +635,8 @@ def what_was_done(
     )
     found = (
         f"{count(annotation.get('n_genes_found'))} of the model's "
-        f"{count(annotation.get('n_model_genes'))} genes found, "
-        f"matched by {annotation.get('genes_matched_by', '')}"
+        f"{count(annotation.get('n_model_genes'))} genes found"
+        f"{by_orthologs(annotation)}, matched by {annotation.get('genes_matched_by', '')}"
     )
     rows.append(("Genes", "only the model's code knows" if _overlap(annotation) is None else found))
     if trusted := trusted_code(annotation):
@@ -634,6 +644,12 @@ def what_was_done(
             ("Code that was run", f"that of {trusted}, made by others, as --trust_model_code said to")
         )
     return rows
+
+
+def by_orthologs(annotation: dict[str, Any]) -> str:
+    """That orthologues were used, and between which organisms; "" where they were not."""
+    used = annotation.get("orthologs")
+    return f" by one-to-one orthologues of {used['from']} and {used['to']} genes" if used else ""
 
 
 def _overlap(annotation: dict[str, Any]) -> float | None:
@@ -1087,6 +1103,7 @@ def build_page(
     needs = {
         "called": bool(convert.get("called_cells")),
         "scvi": bool(kinds & {"scvi", "consensus"}),
+        "orthologs": bool(annotation.get("orthologs")),
         "": True,
     }
     return {
@@ -1159,6 +1176,7 @@ def build_page(
         "clusters": cluster_rows(cells, annotation, evidence.colours),
         "trusted_code": trusted_code(annotation),
         "calibrated": annotation.get("calibrated", True),
+        "orthologs": annotation.get("orthologs"),
         "overlap": overlap is not None
         and {
             "share": percent(overlap),
@@ -1166,6 +1184,7 @@ def build_page(
             "found": count(annotation.get("n_genes_found")),
             "of": count(annotation.get("n_model_genes")),
             "by": annotation.get("genes_matched_by", ""),
+            "orthologs": by_orthologs(annotation),
             "missing": [_gene_name(gene) for gene in (annotation.get("missing_genes") or [])[:50]],
         },
         "distance": annotation.get("reference_distance") or {},

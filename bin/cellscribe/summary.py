@@ -104,6 +104,11 @@ def _model(sample: Sample) -> str | None:
     return f"{model.get('name', '')} {model.get('version', '')}".strip() if model else None
 
 
+def _orthologs(sample: Sample) -> str | None:
+    used = sample.get("annotation", "orthologs")
+    return f"{used['from']} to {used['to']}" if used else None
+
+
 def _top(sample: Sample) -> tuple[str | None, int | None]:
     # The name breaks ties, so that the same cells always give the same row.
     return min(sample.labels.items(), key=lambda item: (-item[1], item[0]), default=(None, None))
@@ -123,6 +128,7 @@ COLUMNS: dict[str, Callable[[Sample], Any]] = {
     "median_pct_mt": lambda s: s.get("qc", "after", "pct_counts_mt", "median"),
     "model": _model,
     "gene_overlap": lambda s: s.get("annotation", "gene_overlap"),
+    "orthologs": _orthologs,
     "n_labels": lambda s: len(s.labels) if s.annotation is not None else None,
     "top_label": lambda s: _top(s)[0],
     "top_label_share": lambda s: _share(_top(s)[1], s.get("annotation", "n_cells")),

@@ -270,8 +270,9 @@ def choose_genome(genomes: dict[str, str], asked: str | None, path: Path) -> str
     listed = "\n".join(f"  {name}: {summary}" for name, summary in genomes.items())
     if asked is None:
         raise InputError(
-            f"the matrix holds {len(genomes)} genomes:\n{listed}",
-            f"Choose one with genome (--genome {next(iter(genomes))}).",
+            f"the matrix holds the genes of {len(genomes)} genomes:\n{listed}",
+            f"Choose one with genome (--genome {next(iter(genomes))}): its genes are read, and the cells that have "
+            "most of their counts on them.",
             file=path,
         )
     if asked not in genomes:

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from foreign_model import make_foreign_model
-from small_model import simulate, small_model
+from small_model import as_organism, barnyard, model_of, simulate, small_model
 
 from cellscribe import clusters
 from cellscribe.errors import ModelFetchError
@@ -87,6 +87,22 @@ def test_it_names_the_cells_of_an_h5ad_and_keeps_what_it_held(command, query):
     assert right.mean() > 0.95
     assert list(after.obs_names) == list(before.obs_names) and (after.X != before.X).nnz == 0
     assert "mapping: 1 of 1 (100 %)" in result.output
+
+
+def test_the_other_organism_and_a_mixture_are_named_only_where_asked(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    as_organism(simulate(60, seed=1), "mouse").write_h5ad("mouse.h5ad")
+    barnyard().write_h5ad("both.h5ad")
+    human = ("-m", model_of("human"), "-o", "out.h5ad", "--organism", "auto")
+    for query, code, said in (("mouse.h5ad", 4, "--orthologs"), ("both.h5ad", 3, "--genome mouse")):
+        result = run(command, query, *human)
+        assert result.exit_code == code and said in result.stderr
+    for arguments in (("mouse.h5ad", *human), ("both.h5ad", *human, "--genome", "mouse")):
+        result = run(command, *arguments, "--orthologs", "--overwrite")
+        assert result.exit_code == 0 and "These are mouse cells" in result.stderr, result.output
+        named = anndata.read_h5ad("out.h5ad")
+        right = named.obs["cxg_cell_type_predicted"].astype(str) == named.obs["cell_type"].astype(str)
+        assert right.mean() > 0.9
 
 
 def test_nothing_is_written_over_unasked(command, query):

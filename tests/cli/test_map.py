@@ -7,7 +7,15 @@ import sys
 import anndata
 import pytest
 from click.testing import CliRunner
-from small_model import simulate, small_counts, small_mapping, small_model, write_counts
+from small_model import (
+    as_organism,
+    model_of,
+    simulate,
+    small_counts,
+    small_mapping,
+    small_model,
+    write_counts,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +50,15 @@ def test_a_model_of_another_organism_ends_with_code_4_and_writes_nothing(command
     assert result.exit_code == 4
     assert result.stderr.startswith("error: sample 's1': the model 'small 1.0' is for human")
     assert not (tmp_path / "m.h5ad").exists()
+
+
+def test_another_organism_is_mapped_by_orthologues_where_asked(command, tmp_path):
+    mouse = write_counts(as_organism(simulate(20, seed=1), "mouse"), tmp_path / "c.h5ad", organism="mouse")
+    arguments = [*("--model", model_of("human")), *("--output", tmp_path / "m.h5ad")]
+    result = run(command, tmp_path / "m.h5ad", *arguments, counts=mouse)
+    assert result.exit_code == 4 and "the sample's genes are mouse" in result.stderr
+    result = run(command, tmp_path / "m.h5ad", *arguments, "--orthologs", "true", counts=mouse)
+    assert result.exit_code == 0 and "warning: These are mouse cells" in result.stderr
 
 
 def test_genes_that_do_not_fit_end_with_code_4_unless_the_bar_is_lowered(command, tmp_path):

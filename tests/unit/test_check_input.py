@@ -192,7 +192,9 @@ def test_names_that_differ_in_capitals_alone_are_refused(folder: Folder) -> None
     )
 
 
-@pytest.mark.parametrize("column", ["sample", "path", "batch", "counts_layer", "gene_column", "organism"])
+@pytest.mark.parametrize(
+    "column", ["sample", "path", "batch", "counts_layer", "gene_column", "genome", "organism"]
+)
 @pytest.mark.parametrize(
     "value", ["$(touch x)", "`touch x`", "a'b", "x;rm y", "-rf", "a\\b", "<b>", "a|b", "a&b"]
 )
@@ -204,8 +206,8 @@ def test_no_hostile_value_passes(folder: Folder, column: str, value: str) -> Non
 
 def test_a_row_goes_before_the_parameters_and_an_empty_cell_does_not(folder: Folder) -> None:
     sheet = folder.sheet(
-        "sample,path,organism,batch,gene_column,counts_layer,n_mads,max_pct_mt,expected_doublet_rate\n"
-        "a,a.h5ad,Mus musculus,b1,symbol,raw counts,3,12.5,0.1\nb,b.h5ad,,,,,,,\n"
+        "sample,path,organism,batch,gene_column,genome,counts_layer,n_mads,max_pct_mt,expected_doublet_rate\n"
+        "a,a.h5ad,Mus musculus,b1,symbol,mm10,raw counts,3,12.5,0.1\nb,b.h5ad,,,,,,,,\n"
     )
     own, other = folder.check(
         sheet, organism="human", gene_column_name="id", n_mads=4, max_pct_mt="8", seed=9
@@ -214,6 +216,7 @@ def test_a_row_goes_before_the_parameters_and_an_empty_cell_does_not(folder: Fol
         "organism": "mouse",
         "batch": "b1",
         "gene_column": "symbol",
+        "genome": "mm10",
         "counts_layer": "raw counts",
         "call_cells": "auto",
         "seed": 9,

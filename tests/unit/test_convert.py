@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from small_model import barnyard
 from tenx_files import GEX, IDS, SYMBOLS, barcodes, small_counts, write_folder, write_h5_v3
 
 from cellscribe.convert import ConvertOptions, run_convert
@@ -110,6 +111,22 @@ def test_a_chosen_genome_is_read_alone_and_without_its_prefix(tmp_path, named):
     assert report["genome_prefix_removed"] == "mm10"
     assert data.obsm["antibody_capture"].tolist() == [[2.0]]
     assert any("3 cells with most counts on another genome" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize("named", ["by ids", "by symbols"])
+def test_cells_of_two_organisms_in_one_matrix_are_refused_unless_one_is_chosen(tmp_path, named):
+    cells = barnyard()
+    if named == "by symbols":
+        ribosome = [f"{stem}{i}" for stem in ("RPL", "Rpl") for i in range(4, 24)]
+        cells.var_names = [*ribosome[:20], *cells.var_names[20:-20], *ribosome[20:]]
+        cells.var = cells.var[[]]
+    cells.write_h5ad(tmp_path / "both.h5ad")
+    seen = r"(?s)genes of 2 genomes:\n  human: 30 cells.*\n  mouse: 30 cells.*--genome human"
+    with pytest.raises(InputError, match=seen):
+        convert(tmp_path / "both.h5ad", tmp_path)
+    data, report = convert(tmp_path / "both.h5ad", tmp_path, genome="mouse")
+    assert (data.n_obs, report["organism"], report["genomes"]) == (30, "mouse", ["mouse"])
+    assert 390 <= data.n_vars <= 400 and all(name.startswith("M") for name in data.obs_names)
 
 
 def test_an_unknown_genome_is_refused(tmp_path):

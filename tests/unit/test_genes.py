@@ -11,6 +11,7 @@ from cellscribe.genes import (
     ensembl_ids,
     gene_set_masks,
     identify_genes,
+    organism_of_each,
     qc_gene_sets,
     read_organism,
     strip_genome_prefix,
@@ -118,7 +119,11 @@ def test_prefixed_ids_are_recognised():
         ([""] * 5, ["Cd3e", "Ms4a1", "Lyz2", "mt-Co1", "Rpl10"], "mouse"),
         ([""] * 3, ["cd3e", "ms4a1", "lyz"], "unknown"),
         ([""] * 3, ["", "1", "2"], "unknown"),
-        (["ENSG00000000001", "ENSMUSG00000000001"], ["A1", "A1"], "unknown"),
+        (["ENSG00000000001", "ENSMUSG00000000001"], ["A1", "A1"], "mixed"),
+        (["ENSG00000000001"] * 19 + ["ENSMUSG00000000001"], ["A1"] * 20, "human"),
+        ([""] * 40, [*(f"RPL{i}" for i in range(4, 24)), *(f"Rpl{i}" for i in range(4, 24))], "mixed"),
+        # Two kinds of writing alone are no two organisms.
+        ([""] * 4, ["CD3E", "MS4A1", "Gfp", "Tomato"], "human"),
     ],
 )
 def test_the_organism_is_told_by_ids_then_by_symbols(ids, symbols, organism):
@@ -128,6 +133,23 @@ def test_the_organism_is_told_by_ids_then_by_symbols(ids, symbols, organism):
 def test_a_wrong_organism_is_refused_with_what_was_seen():
     with pytest.raises(InputError, match=r"given as mouse, but the data look like human: .*CD3E"):
         check_organism("mouse", text(*[""] * 6), text(*HUMAN))
+
+
+@pytest.mark.parametrize("asked", ["auto", "human"])
+def test_genes_of_two_organisms_are_refused_whatever_was_given(asked):
+    ids = text("ENSG00000000001", "ENSMUSG00000000001", "ENSMUSG00000000003")
+    with pytest.raises(InputError, match=r"more than one organism: .*\(2 ENSMUSG, 1 ENSG\)") as caught:
+        check_organism(asked, ids, text("A", "B", "C"))
+    assert "--genome human" in caught.value.todo
+
+
+def test_each_gene_of_a_mixture_is_told_by_its_id_else_by_how_it_is_written():
+    ids = text("ENSG00000000001", "ENSMUSG00000000001", "", "ENSDARG00000000001")
+    assert list(organism_of_each(ids, text("Aa", "AA", "CD3E", "x"))) == ["human", "mouse", "", "ENSDARG"]
+    written = text("CD3E", "Cd3e", "C1orf112", "mt-Co1", "MT-CO1", "H2-K1", "")
+    assert list(organism_of_each(text(*[""] * 7), written)) == [
+        *("human", "mouse", "human", "mouse", "human", "human", "")
+    ]
 
 
 def test_a_given_organism_stands_where_the_genes_say_nothing():

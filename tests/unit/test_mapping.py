@@ -152,10 +152,18 @@ def test_another_organism_is_refused_before_anything_is_read(model):
         ("human", "mouse"),
     ):
         check_organism(model, given, seen)
-    with pytest.raises(ModelMismatchError, match="is for human, but its genes are mouse"):
+    with pytest.raises(ModelMismatchError, match="is for human, but the sample's genes are mouse") as caught:
         check_organism(model, "auto", "mouse")
-    with pytest.raises(ModelMismatchError, match="is for human, but it was given as mouse"):
+    assert "Use a mouse model" in caught.value.todo and "--orthologs" in caught.value.todo
+    with pytest.raises(ModelMismatchError, match="is for human, but the sample was given as mouse"):
         check_organism(model, "Mus musculus", "human")
+
+
+def test_orthologues_are_used_where_they_were_asked_for_and_only_for_another_organism(model):
+    assert check_organism(model, "auto", "mouse", orthologs=True) == "mouse"
+    assert check_organism(model, "Mus musculus", "unknown", orthologs=True) == "mouse"
+    for seen in ("human", "unknown"):
+        assert check_organism(model, "auto", seen, orthologs=True) == ""
 
 
 @pytest.mark.parametrize("n", [1, 2])

@@ -133,6 +133,12 @@ def test_markers_are_found_by_id_first_and_by_symbol_where_there_is_no_id(cells)
     }
     found = markers.locate_markers(wanted, cells.var)
     assert [column for _, column in found["x"]] == [3, 7]
+    # Genes that another organism names so come last.
+    others = cells.var.assign(gene_ids=["ENSG_NONE", *cells.var["gene_ids"][:-1]], gene_symbols="").set_axis(
+        [""] * cells.n_vars
+    )
+    located = markers.locate_markers(wanted, cells.var, "gene_ids", others)
+    assert [column for _, column in located["x"]] == [3, 7, 0]
     no_ids = cells.var.assign(gene_ids="")
     assert [column for _, column in markers.locate_markers(wanted, no_ids)["x"]] == [7]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from small_model import simulate, small_counts, small_mapping, small_model
+from small_model import barnyard, model_of, simulate, small_counts, small_mapping, small_model
 
 from cellscribe import clusters
 from cellscribe.errors import InputError, ModelMismatchError
@@ -98,8 +98,13 @@ def test_a_request_that_is_none_says_what_it_needs(bad):
 
 
 def test_another_organism_and_a_missing_file_are_refused(query, tmp_path):
-    with pytest.raises(ModelMismatchError, match="for human, but it was given as mouse"):
+    with pytest.raises(InputError, match="given as mouse, but the data look like human"):
         answer_request(request(query, tmp_path / "o.h5ad", organism="Mus musculus"), small_model("logistic"))
+    with pytest.raises(ModelMismatchError, match="for mouse, but the sample's genes are human"):
+        answer_request(request(query, tmp_path / "o.h5ad"), model_of("mouse"))
+    barnyard().write_h5ad(tmp_path / "both.h5ad")
+    with pytest.raises(InputError, match="of more than one organism"):
+        answer_request(request(tmp_path / "both.h5ad", tmp_path / "o.h5ad"), model_of("mouse"))
     with pytest.raises(InputError):
         answer_request(request(tmp_path / "none.h5ad", tmp_path / "o.h5ad"), small_model("logistic"))
     assert not (tmp_path / "o.h5ad").exists()

@@ -407,6 +407,21 @@ def test_several_models_have_a_part_of_their_own(tmp_path):
     assert len(maps) == 2 and maps[0]["src"] != maps[1]["src"]
 
 
+def test_cells_named_by_orthologues_say_so_with_a_caution(tmp_path, page):
+    files = write_sample(tmp_path, simulated())
+    annotation = read_json(files["annotation"]) | {
+        "orthologs": {"from": "mouse", "to": "human", "n_genes": 9}
+    }
+    write_json(annotation, files["annotation"])
+    inputs = report.ReportInputs(sample="blood", **files)
+    report.write_report(inputs)
+    caution = "Measured on human cells, and these are mouse cells"
+    text, plain = read(inputs)[1], read(page)[1]
+    assert text.count("by one-to-one orthologues of mouse and human genes, matched by gene_ids") == 2
+    assert caution in text and "Ensembl Compara" in text
+    assert not any(words in plain for words in ("one-to-one", "Measured on human", "Compara"))
+
+
 def test_one_model_has_no_such_part(page):
     assert "What each model says" not in read(page)[1]
 

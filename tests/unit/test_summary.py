@@ -94,6 +94,7 @@ def test_a_whole_sample_has_every_column_filled(tmp_path: Path) -> None:
             "median_pct_mt": "3.25",
             "model": "pbmc 1.0",
             "gene_overlap": "0.9",
+            "orthologs": "",
             "n_labels": "3",
             "top_label": "T cell",
             "top_label_share": "0.625",
@@ -245,6 +246,12 @@ def test_a_model_without_distances_leaves_their_column_empty(tmp_path: Path) -> 
     rows, sections = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "annotation": annotation}}))
     assert rows[0]["share_far_from_reference"] == ""
     assert "far" not in sections["fit"]["data"]["s"]
+
+
+def test_cells_named_by_orthologues_say_between_which_organisms(tmp_path: Path) -> None:
+    annotation = {**ANNOTATION, "orthologs": {"from": "mouse", "to": "human", "n_genes": 900}}
+    rows, _ = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "annotation": annotation}, "t": PARTS}))
+    assert [row["orthologs"] for row in rows] == ["mouse to human", ""]
 
 
 def test_a_section_without_data_is_not_written(tmp_path: Path) -> None:
