@@ -33,6 +33,10 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
     "--differential", type=path_out, required=True, help="The table of differential expression (TSV, .gz)."
 )
 @click.option("--clusters", type=path_out, required=True, help="The table of types by cluster (TSV).")
+@click.option(
+    "--verdicts", type=path_out, required=True, help="The table of each cluster's name and its verdict (TSV)."
+)
+@click.option("--verdict-summary", type=path_out, required=True, help="The same in short (JSON).")
 @click.option("--curation", type=file_in, help="What CURATE says about the sample (JSON).")
 @click.option(
     "--compare", default="", help="Groups of cells to compare: 'B cell vs NK cell', see docs/usage.md."

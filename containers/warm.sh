@@ -14,7 +14,8 @@ annotate.py --sample demo --counts demo.filtered.h5ad --mapping mapping.h5ad --m
     --output annotated.h5ad --predictions predictions.tsv.gz --summary annotation.json
 report.py --sample demo --annotated annotated.h5ad --convert convert.json --qc demo.qc.json --annotation annotation.json \
     --qc-violin demo.qc_violin.png --qc-knee demo.qc_knee.png --qc-scatter demo.qc_scatter.png \
-    --model "$model" --output report.html --markers markers.tsv --differential de.tsv.gz --clusters clusters.tsv --truth truth.tsv --truth-summary truth.json
+    --model "$model" --output report.html --markers markers.tsv --differential de.tsv.gz --clusters clusters.tsv \
+    --verdicts verdicts.tsv --verdict-summary verdicts.json --truth truth.tsv --truth-summary truth.json
 cd /
 rm -rf /tmp/warm
 chmod -R a+rX "$1"

@@ -268,6 +268,8 @@ def write_sample(
         "markers": folder / f"{sample}.markers.tsv",
         "differential": folder / f"{sample}.de.tsv.gz",
         "clusters": folder / f"{sample}.clusters.tsv",
+        "verdicts": folder / f"{sample}.verdicts.tsv",
+        "verdict_summary": folder / f"{sample}.verdicts.json",
         "truth": folder / f"{sample}.truth.tsv",
         "truth_summary": folder / f"{sample}.truth.json",
     }

@@ -122,7 +122,7 @@ workflow ANNOTATION {
 
     // Sorted, as the order in which samples end would else decide whether -resume knows them again.
     def metrics = CONVERT.out.metrics
-        .mix(QC.out.metrics, ANNOTATE.out.summary, REPORT.out.truth_summary)
+        .mix(QC.out.metrics, ANNOTATE.out.summary, REPORT.out.verdict_summary, REPORT.out.truth_summary)
         .map { _meta, json -> json }
         .toSortedList { a, b -> a.name <=> b.name }
     SUMMARY(checked, metrics)

@@ -1,30 +1,22 @@
-"""Do the genes agree with the names? Expected markers of each type, and the genes that really mark it here.
+"""Marker genes: those that a model expects of each type, found in a sample, and those that really mark it here.
 
-The model keeps, for each label, the genes that mark it in the reference (`markers.json`). A name is judged by
-whether those genes go up in the cells that carry it; `RULE` says how, in the words that the report prints.
+The model keeps, for each label, the genes that mark it in the reference (`markers.json`). What they say of the names is
+verdicts.py's subject.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from cellscribe.contract import UNASSIGNED
-from cellscribe.differential import MIN_CELLS_TO_TEST
 
 if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
 TARGET_SUM = 1e4
-MIN_CELLS_TO_JUDGE = 5
-MARKERS_JUDGED = 10
-MIN_MARKERS_PRESENT = 3
-SUPPORTED, CONTRADICTED = 0.6, 0.3
-SHARE_OF_REFERENCE = 0.5
 MARKER_COLUMNS = (
     "label",
     "gene",
@@ -38,17 +30,6 @@ MARKER_COLUMNS = (
     "expected_marker",
 )
 
-RULE = (
-    f"For each name, the model's first {MARKERS_JUDGED} marker genes that this sample measures are looked at."
-    " A marker goes up when its mean log-normalised expression is higher in the cells of that name than in"
-    " the cells that resemble another type most, and when the share of cells that express it is at least half"
-    " of what it was in the reference. The name is supported when at least"
-    f" {100 * SUPPORTED:.0f} % of its markers go up, contradicted when fewer than {100 * CONTRADICTED:.0f} %"
-    f" do, and weak in between. It is not judged with fewer than {MIN_CELLS_TO_JUDGE} cells or fewer than"
-    f" {MIN_MARKERS_PRESENT} markers measured. Where nearly all cells resemble one type, they are compared"
-    " with the other cells of the reference instead."
-)
-
 
 @dataclass(frozen=True)
 class Marker:
@@ -57,55 +38,63 @@ class Marker:
     gene_id: str
     symbol: str
     share: float
-    mean_rest: float
-
-
-@dataclass(frozen=True)
-class MarkerCall:
-    """One expected marker as it is in this sample."""
-
-    symbol: str
-    column: int
     mean: float
-    share: float
     mean_rest: float
-    up: bool
-    higher_in: str
-    """The label whose cells express it more, "" where that is this one."""
-
-
-@dataclass(frozen=True)
-class Support:
-    """What the expected markers say about the cells of one label."""
-
-    label: str
-    n_cells: int
-    verdict: str
-    """`supported`, `weak`, `contradicted` or `not judged`."""
-    why: str
-    calls: list[MarkerCall] = field(default_factory=list)
-    rival: str = ""
-    """A type whose own markers go up in these cells more than this label's do, or ""."""
-    rival_share: float = 0.0
-
-    @property
-    def n_up(self) -> int:
-        """How many of the markers go up."""
-        return sum(call.up for call in self.calls)
 
 
 @dataclass(frozen=True)
 class GroupStatistics:
-    """Sums over cells, by group. sums, expressing: shape (n_groups, n_genes); n_cells: (n_groups,)."""
+    """Sums over the log-normalised expression of cells, by group, added up a block of cells at a time.
+
+    n_cells: (n_groups,). sums, squares (sums of squares), expressing (numbers of cells): (n_groups, n_genes), dense.
+    """
 
     n_cells: np.ndarray
     sums: np.ndarray
+    squares: np.ndarray
     expressing: np.ndarray
 
-    def of(self, groups: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-        """Cells, mean and share by gene of some groups together. groups: bool, shape (n_groups,)."""
+    @classmethod
+    def zeros(cls, n_groups: int, n_genes: int) -> GroupStatistics:
+        """Of no cells yet."""
+        shape = (n_groups, n_genes)
+        return cls(np.zeros(n_groups, dtype=np.int64), np.zeros(shape), np.zeros(shape), np.zeros(shape))
+
+    def add(self, groups: np.ndarray, block: sp.csr_matrix) -> None:
+        """Add cells. groups: the group of each, int (n_block,). block: log-normalised CSR, (n_block, n_genes)."""
+        import scipy.sparse as sp
+
+        n_groups = len(self.n_cells)
+        member = sp.csr_matrix(
+            (np.ones(len(groups), dtype=np.float32), (groups, np.arange(len(groups)))),
+            shape=(n_groups, len(groups)),
+        )
+        self.n_cells[:] += np.bincount(groups, minlength=n_groups)
+        for total, power in ((self.sums, 1), (self.squares, 2), (self.expressing, 0)):
+            part = block.copy()
+            part.data = (part.data > 0).astype(np.float32) if power == 0 else part.data**power
+            total += (member @ part).toarray()
+
+    def of(
+        self, groups: np.ndarray, columns: Sequence[int] | None = None
+    ) -> tuple[int, np.ndarray, np.ndarray]:
+        """Cells, mean and share by gene of some groups together. groups: bool, (n_groups,). columns: all where None."""
         n = int(self.n_cells[groups].sum())
-        return n, self.sums[groups].sum(axis=0) / max(n, 1), self.expressing[groups].sum(axis=0) / max(n, 1)
+        mean, share = (
+            self._total(part, groups, columns) / max(n, 1) for part in (self.sums, self.expressing)
+        )
+        return n, mean, share
+
+    def variance(self, groups: np.ndarray, columns: Sequence[int] | None = None) -> np.ndarray:
+        """Variance between cells by gene, of some groups together; parameters as of `of`."""
+        n, mean, _ = self.of(groups, columns)
+        return np.maximum(self._total(self.squares, groups, columns) / max(n, 1) - mean**2, 0)
+
+    @staticmethod
+    def _total(part: np.ndarray, groups: np.ndarray, columns: Sequence[int] | None) -> np.ndarray:
+        rows = np.flatnonzero(groups)
+        picked = part[rows] if columns is None else part[np.ix_(rows, np.asarray(columns, dtype=int))]
+        return np.asarray(picked.sum(axis=0))
 
 
 def read_markers(entries: dict[str, list[dict[str, Any]]]) -> dict[str, list[Marker]]:
@@ -116,6 +105,7 @@ def read_markers(entries: dict[str, list[dict[str, Any]]]) -> dict[str, list[Mar
                 gene_id=str(gene.get("gene_id") or ""),
                 symbol=str(gene.get("symbol") or gene.get("gene_id") or ""),
                 share=float(gene.get("share") or 0.0),
+                mean=float(gene.get("mean") or 0.0),
                 mean_rest=float(gene.get("mean_rest") or 0.0),
             )
             for gene in genes
@@ -172,111 +162,11 @@ def log_normalise(counts: sp.csr_matrix) -> sp.csr_matrix:
 def group_statistics(
     blocks: Iterable[tuple[np.ndarray, sp.csr_matrix]], n_groups: int, n_genes: int
 ) -> GroupStatistics:
-    """Sum log-normalised expression by group, a block of cells at a time.
-
-    blocks: (group of each cell, log-normalised CSR of shape (n_block, n_genes)). Memory: two dense arrays of
-    n_groups x n_genes.
-    """
-    import scipy.sparse as sp
-
-    n_cells = np.zeros(n_groups, dtype=np.int64)
-    sums = np.zeros((n_groups, n_genes))
-    expressing = np.zeros((n_groups, n_genes))
-    for codes, block in blocks:
-        n_cells += np.bincount(codes, minlength=n_groups)
-        member = sp.csr_matrix(
-            (np.ones(len(codes), dtype=np.float32), (codes, np.arange(len(codes)))),
-            shape=(n_groups, len(codes)),
-        )
-        sums += (member @ block).toarray()
-        present = block.copy()
-        present.data = (present.data > 0).astype(np.float32)
-        expressing += (member @ present).toarray()
-    return GroupStatistics(n_cells, sums, expressing)
-
-
-def judge(
-    statistics: GroupStatistics,
-    predicted: Sequence[str],
-    final: Sequence[str],
-    located: dict[str, list[tuple[Marker, int]]],
-    expected: dict[str, list[Marker]],
-) -> tuple[list[Support], list[Support]]:
-    """Judge each label by its expected markers, as `RULE` says.
-
-    statistics: by group, a group being the cells of one predicted and one final label: `predicted` and
-    `final` give each group's. Returns (by final label, the unassigned cells by the label that they came
-    closest to), the largest first. Cells are held against those whose *predicted* label is another one,
-    so that cells of the same type that were left unassigned do not hide its markers.
-    """
-    predicted_array, final_array = np.asarray(predicted, dtype=object), np.asarray(final, dtype=object)
-    sizes = {name: int(statistics.n_cells[predicted_array == name].sum()) for name in set(predicted)}
-    means = {
-        name: statistics.of(predicted_array == name)[1]
-        for name, size in sizes.items()
-        if size >= MIN_CELLS_TO_JUDGE
-    }
-
-    def support(label: str, members: np.ndarray) -> Support:
-        n, mean, share = statistics.of(members)
-        n_rest, mean_rest, _ = statistics.of((predicted_array != label) & ~members)
-        if n < MIN_CELLS_TO_JUDGE:
-            return Support(label, n, "not judged", f"fewer than {MIN_CELLS_TO_JUDGE} cells")
-        if not expected.get(label):
-            return Support(label, n, "not judged", "the model has no markers for this name")
-        enough_rest = n_rest >= max(MIN_CELLS_TO_TEST, 0.02 * n)
-
-        def call(gene: Marker, column: int) -> MarkerCall:
-            rest = float(mean_rest[column]) if enough_rest else gene.mean_rest
-            up = bool(mean[column] > rest and share[column] >= SHARE_OF_REFERENCE * gene.share)
-            others = {name: values[column] for name, values in means.items() if name != label}
-            top = max(others, key=lambda name: others[name], default="")
-            return MarkerCall(
-                symbol=gene.symbol,
-                column=column,
-                mean=float(mean[column]),
-                share=float(share[column]),
-                mean_rest=rest,
-                up=up,
-                higher_in=top if top and others[top] > mean[column] else "",
-            )
-
-        calls = [call(gene, column) for gene, column in located[label][:MARKERS_JUDGED]]
-        if len(calls) < MIN_MARKERS_PRESENT:
-            return Support(
-                label,
-                n,
-                "not judged",
-                f"only {len(calls)} of its {len(expected[label])} markers are measured here",
-                calls,
-            )
-        own = sum(one.up for one in calls) / len(calls)
-        verdict = "supported" if own >= SUPPORTED else "contradicted" if own < CONTRADICTED else "weak"
-        rival, rival_share = "", own
-        own_columns = {column for _, column in located[label]}
-        for other, genes in sorted(located.items()):
-            theirs = [(gene, column) for gene, column in genes if column not in own_columns][:MARKERS_JUDGED]
-            if other == label or len(theirs) < MIN_MARKERS_PRESENT:
-                continue
-            rising = sum(call(gene, column).up for gene, column in theirs) / len(theirs)
-            if rising >= SUPPORTED and rising > rival_share:
-                rival, rival_share = other, rising
-        return Support(
-            label,
-            n,
-            verdict,
-            f"{sum(one.up for one in calls)} of {len(calls)} markers go up",
-            calls,
-            rival,
-            rival_share if rival else 0.0,
-        )
-
-    named = [support(name, final_array == name) for name in sorted(set(final)) if name != UNASSIGNED]
-    left = [
-        support(name, (predicted_array == name) & (final_array == UNASSIGNED))
-        for name in sorted({p for p, f in zip(predicted, final, strict=True) if f == UNASSIGNED})
-    ]
-    return sorted(named, key=lambda s: -s.n_cells), sorted(left, key=lambda s: -s.n_cells)
+    """Sum up blocks of cells, each as `GroupStatistics.add` takes it."""
+    statistics = GroupStatistics.zeros(n_groups, n_genes)
+    for groups, block in blocks:
+        statistics.add(groups, block)
+    return statistics
 
 
 def stratified_sample(groups: np.ndarray, n: int, seed: int = 0, at_least: int = 200) -> np.ndarray:

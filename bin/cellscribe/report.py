@@ -5,19 +5,19 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscribe import differential, figures, markers, truth
+from cellscribe import differential, figures, markers, truth, verdicts
 from cellscribe.cli import log, warn
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import atomic_path, read_json, write_json, write_table
-from cellscribe.report_models import joint_manifest, joint_markers, model_parts, read_optional
+from cellscribe.report_models import joint_manifest, joint_markers, model_parts, read_optional, relatives
 
 if TYPE_CHECKING:
     import anndata
@@ -119,6 +119,8 @@ class ReportInputs:
     markers: Path
     differential: Path
     clusters: Path
+    verdicts: Path
+    verdict_summary: Path
     truth: Path
     truth_summary: Path
     compare: str = ""
@@ -150,7 +152,7 @@ class Cells:
 
 
 def write_report(inputs: ReportInputs) -> None:
-    """Write the page, and the tables of markers, of differential expression and of types by cluster.
+    """Write the page, and the tables of markers, of differential expression, of types by cluster and of verdicts.
 
     With a `truth_key` also the table of agreement with these labels, where the sample has them, and its JSON.
 
@@ -178,10 +180,20 @@ def write_report(inputs: ReportInputs) -> None:
             annotation.get("orthologs"),
             contrasts,
             final_key,
+            relatives(inputs.models, manifests, cells.cl_ids),
         )
         write_table(evidence.table, inputs.markers)
         write_table(printed(evidence.differential), inputs.differential)
         write_table(types_by_cluster(cells), inputs.clusters)
+        write_table(verdicts.verdict_table(evidence.clusters), inputs.verdicts)
+        write_json(
+            {
+                "sample": inputs.sample,
+                **verdicts.count_verdicts(evidence.clusters),
+                "warnings": verdicts.verdict_warnings(evidence.clusters),
+            },
+            inputs.verdict_summary,
+        )
         agreement, truth_notes = hold_against_truth(adata.obs, cells, manifest, inputs)
         page = render(
             build_page(
@@ -288,10 +300,11 @@ def _plain_uns(adata: anndata.AnnData, annotation: dict[str, Any]) -> dict[str, 
 
 @dataclass(frozen=True)
 class MarkerEvidence:
-    """What the genes say: verdicts by final label, of the unassigned by closest label, test and dot plot."""
+    """What the genes say: verdicts by final label, of the unassigned by closest label, by cluster; tests; dot plots."""
 
-    named: list[markers.Support]
-    left: list[markers.Support]
+    named: list[verdicts.Support]
+    left: list[verdicts.Support]
+    clusters: list[verdicts.ClusterVerdict]
     table: pd.DataFrame
     differential: pd.DataFrame
     contrasts: list[differential.Contrast]
@@ -299,6 +312,7 @@ class MarkerEvidence:
     top_plots: list[bytes]
     n_tested: int
     colours: dict[str, str]
+    has_markers: bool
 
 
 def marker_evidence(
@@ -309,6 +323,7 @@ def marker_evidence(
     orthologs: dict[str, Any] | None = None,
     contrasts: Sequence[differential.Contrast] = (),
     final_key: str = "",
+    kin: Mapping[str, frozenset[str]] | None = None,
 ) -> MarkerEvidence:
     """Look at every label's expected markers, and test for the genes that mark it here, in one pass of X.
 
@@ -318,27 +333,9 @@ def marker_evidence(
     import pandas as pd
     import scipy.sparse as sp
 
-    pairs = sorted(set(zip(cells.predicted, cells.final, strict=True)))
-    position = {pair: i for i, pair in enumerate(pairs)}
-    codes = np.array([position[pair] for pair in zip(cells.predicted, cells.final, strict=True)])
-    _, final_codes = np.unique(cells.final.astype(str), return_inverse=True)
-    sample = markers.stratified_sample(final_codes, CELLS_TESTED)
-    wanted = np.unique(
-        np.concatenate([sample, *(rows for one in contrasts for rows in (one.rows_in, one.rows_out))])
-    )
-    kept: list[sp.csr_matrix] = []
-
-    def blocks() -> Iterator[tuple[np.ndarray, sp.csr_matrix]]:
-        for start in range(0, adata.n_obs, BLOCK):
-            end = min(start + BLOCK, adata.n_obs)
-            block = markers.log_normalise(sp.csr_matrix(adata.X[start:end]))
-            first, last = np.searchsorted(wanted, [start, end])
-            kept.append(block[wanted[first:last] - start])
-            yield codes[start:end], block
-
-    statistics = markers.group_statistics(blocks(), len(pairs), adata.n_vars)
-    expression = sp.vstack(kept, format="csr")
-    kept.clear()
+    pairs, codes = _grouped(cells.predicted, cells.final)
+    cluster = np.full(len(codes), "", dtype=object) if cells.cluster is None else cells.cluster
+    by_cluster, cluster_codes = _grouped(cluster, cells.predicted)
     others = None
     if orthologs:
         from cellscribe.orthologs import named_as
@@ -346,8 +343,38 @@ def marker_evidence(
         column = matched_by if matched_by in adata.var else None
         others, _ = named_as(adata.var, orthologs["from"], orthologs["to"], column)
     located = markers.locate_markers(expected, adata.var, matched_by, others)
-    predicted, final = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    named, left = markers.judge(statistics, predicted, final, located, expected)
+    columns = sorted({column for hits in located.values() for _, column in hits})
+    _, final_codes = np.unique(cells.final.astype(str), return_inverse=True)
+    sample = markers.stratified_sample(final_codes, CELLS_TESTED)
+    wanted = np.unique(
+        np.concatenate([sample, *(rows for one in contrasts for rows in (one.rows_in, one.rows_out))])
+    )
+    kept: list[sp.csr_matrix] = []
+    statistics = markers.GroupStatistics.zeros(len(pairs), adata.n_vars)
+    cluster_statistics = markers.GroupStatistics.zeros(len(by_cluster), len(columns))
+    for start in range(0, adata.n_obs, BLOCK):
+        end = min(start + BLOCK, adata.n_obs)
+        block = markers.log_normalise(sp.csr_matrix(adata.X[start:end]))
+        statistics.add(codes[start:end], block)
+        cluster_statistics.add(cluster_codes[start:end], block[:, columns])
+        first, last = np.searchsorted(wanted, [start, end])
+        kept.append(block[wanted[first:last] - start])
+    expression = sp.vstack(kept, format="csr")
+    kept.clear()
+    predicted, final = (np.array(part, dtype=object) for part in zip(*pairs, strict=True))
+    judge = verdicts.Judge(statistics, predicted, predicted, located, expected, kin or {})
+    named, left = verdicts.judge_labels(judge, final)
+    clusters: list[verdicts.ClusterVerdict] = []
+    if cells.cluster is not None:
+        of_cluster, of_label = (np.array(part, dtype=object) for part in zip(*by_cluster, strict=True))
+        place = {column: i for i, column in enumerate(columns)}
+        own = {label: [(gene, place[column]) for gene, column in hits] for label, hits in located.items()}
+        clusters = verdicts.judge_clusters(
+            verdicts.Judge(cluster_statistics, of_label, of_cluster, own, expected, kin or {}),
+            cells.cluster,
+            cells.predicted,
+            cells.final,
+        )
     types = differential.each_against_rest(
         expression[np.searchsorted(wanted, sample)], cells.final[sample], adata.var, final_key
     )
@@ -363,6 +390,7 @@ def marker_evidence(
     return MarkerEvidence(
         named,
         left,
+        clusters,
         table,
         pd.concat(tested, ignore_index=True) if len(types) else tested[-1],
         list(contrasts),
@@ -370,33 +398,40 @@ def marker_evidence(
         _found_plots(statistics, final, table, adata.var, named, colours),
         len(sample),
         colours,
+        any(expected.values()),
     )
+
+
+def _grouped(first: np.ndarray, second: np.ndarray) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """The pairs of values that cells have, sorted, and the number of each cell's pair, int (n_obs,)."""
+    pairs = sorted(set(zip(first, second, strict=True)))
+    position = {pair: i for i, pair in enumerate(pairs)}
+    return pairs, np.array([position[pair] for pair in zip(first, second, strict=True)])
 
 
 def _expected_plots(
     statistics: markers.GroupStatistics,
-    predicted: Sequence[str],
-    final: Sequence[str],
-    named: list[markers.Support],
-    left: list[markers.Support],
+    predicted: np.ndarray,
+    final: np.ndarray,
+    named: list[verdicts.Support],
+    left: list[verdicts.Support],
     located: dict[str, list[tuple[markers.Marker, int]]],
     colours: dict[str, str],
 ) -> list[bytes]:
     """Dot plots of the genes that mark each type in the reference."""
-    predicted_array, final_array = np.asarray(predicted, dtype=object), np.asarray(final, dtype=object)
-    least = markers.MIN_CELLS_TO_JUDGE
+    least = verdicts.MIN_CELLS_TO_JUDGE
     types = [one.label for one in named if one.n_cells >= least and located.get(one.label)]
     types += [
         one.label
         for one in left
         if one.n_cells >= least and located.get(one.label) and one.label not in types
     ]
-    rows = [(one.label, one.label, final_array == one.label) for one in named if one.n_cells >= least]
+    rows = [(one.label, one.label, final == one.label) for one in named if one.n_cells >= least]
     rows += [
         (
             f"unassigned, closest to {one.label}",
             one.label,
-            (predicted_array == one.label) & (final_array == UNASSIGNED),
+            (predicted == one.label) & (final == UNASSIGNED),
         )
         for one in left
         if one.n_cells >= least
@@ -407,18 +442,17 @@ def _expected_plots(
 
 def _found_plots(
     statistics: markers.GroupStatistics,
-    final: Sequence[str],
+    final: np.ndarray,
     table: pd.DataFrame,
     var: pd.DataFrame,
-    named: list[markers.Support],
+    named: list[verdicts.Support],
     colours: dict[str, str],
 ) -> list[bytes]:
     """Dot plots of the genes that mark each type in this sample: rows of the marker table."""
-    final_array = np.asarray(final, dtype=object)
     found = table.assign(column=var.index.get_indexer(table["gene"]))
     own = {str(label): part for label, part in found.groupby("label", sort=False)}
     types = [one.label for one in named if one.label in own]
-    rows = [(name, name, final_array == name) for name in types]
+    rows = [(name, name, final == name) for name in types]
     genes = {name: list(zip(own[name]["gene"], own[name]["column"], strict=True)) for name in types}
     return _dot_plots(statistics, rows, genes, colours)
 
@@ -757,8 +791,11 @@ def _cell_ontology_url(cl_id: str) -> str:
     )
 
 
-def cluster_rows(cells: Cells, annotation: dict[str, Any], colours: dict[str, str]) -> list[dict[str, Any]]:
-    """One row a cluster: its label by vote, and how many of its cells are unassigned or far."""
+def cluster_rows(
+    cells: Cells, annotation: dict[str, Any], judged: Sequence[verdicts.ClusterVerdict]
+) -> list[dict[str, Any]]:
+    """One row a cluster: its name, whether its genes support it, and how many of its cells are unassigned or far."""
+    by_name = {one.cluster: one for one in judged}
     rows = []
     for entry in annotation.get("clusters") or []:
         name = str(entry.get("cluster"))
@@ -766,21 +803,26 @@ def cluster_rows(cells: Cells, annotation: dict[str, Any], colours: dict[str, st
             cells.cluster == name if cells.cluster is not None else np.zeros(len(cells.final), dtype=bool)
         )
         some = bool(members.any())
-        label = str(entry.get("label", ""))
         rows.append(
             {
                 "cluster": name,
                 "n": count(entry.get("n_cells")),
-                "label": label,
-                "colour": colours.get(label, ""),
+                "vote_label": str(entry.get("label", "")),
                 "vote": percent(float(entry.get("vote") or 0), 0),
                 "unassigned": percent(float(cells.unassigned[members].mean()), 0) if some else "–",
                 "distance": f"{np.median(cells.distance[members]):.2f}"
                 if some and cells.distance is not None
                 else "–",
+                "judged": by_name.get(name),
             }
         )
     return rows
+
+
+def verdict_counts(judged: Sequence[verdicts.ClusterVerdict]) -> list[tuple[str, int]]:
+    """How many clusters that got a name have each verdict, those that none has left out."""
+    given = [one.support.verdict for one in judged if one.named]
+    return [(verdict_, given.count(verdict_)) for verdict_ in verdicts.VERDICTS if verdict_ in given]
 
 
 def types_by_cluster(cells: Cells) -> pd.DataFrame:
@@ -1086,11 +1128,12 @@ def build_page(
     """Everything that the template prints."""
     n, n_left = len(cells.final), int(cells.unassigned.sum())
     model = annotation.get("model") or {}
-    contradicted = [
-        f"The expected markers contradict the name '{one.label}' ({plural(one.n_cells, 'cell')}): "
-        f"only {one.n_up} of {len(one.calls)} go up."
+    by_cluster = verdicts.verdict_warnings(evidence.clusters)
+    told = {one.label for one in evidence.clusters if one.support.verdict == verdicts.CONTRADICTED}
+    by_label = [
+        f"The genes contradict the name '{one.label}' ({plural(one.n_cells, 'cell')}): {one.why}."
         for one in evidence.named
-        if one.verdict == "contradicted"
+        if one.verdict == verdicts.CONTRADICTED and one.label not in told
     ]
     reasons, numbers = np.unique(cells.reason[cells.unassigned].astype(str), return_counts=True)
     overlap = _overlap(annotation)
@@ -1116,7 +1159,8 @@ def build_page(
             ("reading", convert.get("warnings") or []),
             ("quality control", qc.get("warnings") or []),
             ("annotation", annotation.get("warnings") or []),
-            ("markers", contradicted),
+            ("clusters", by_cluster),
+            ("markers", by_label),
             *own_notes,
         ),
         "notes": [str(note) for note in convert.get("notes") or []],
@@ -1165,15 +1209,18 @@ def build_page(
         "n_comparisons": len(evidence.contrasts),
         "differential_file": inputs.differential.name,
         "clusters_file": inputs.clusters.name,
-        "rule": markers.RULE,
+        "verdicts_file": inputs.verdicts.name,
+        "cluster_counts": verdict_counts(evidence.clusters),
+        "has_markers": evidence.has_markers,
+        "rule": verdicts.RULE,
         "named": evidence.named,
-        "left": [one for one in evidence.left if one.n_cells >= markers.MIN_CELLS_TO_JUDGE],
+        "left": [one for one in evidence.left if one.n_cells >= verdicts.MIN_CELLS_TO_JUDGE],
         "colours": evidence.colours,
         "top_genes": top_genes(evidence.table, [one.label for one in evidence.named]),
         "n_tested": count(evidence.n_tested),
         "all_tested": evidence.n_tested == n,
         "markers_file": inputs.markers.name,
-        "clusters": cluster_rows(cells, annotation, evidence.colours),
+        "clusters": cluster_rows(cells, annotation, evidence.clusters),
         "trusted_code": trusted_code(annotation),
         "calibrated": annotation.get("calibrated", True),
         "orthologs": annotation.get("orthologs"),
@@ -1196,7 +1243,6 @@ def build_page(
         "annotated_file": inputs.annotated.name,
         "methods": [(name, reference) for name, reference, need in METHODS if needs[need]],
         "pipeline_version": inputs.pipeline_version,
-        "supported_at": percent(markers.SUPPORTED, 0),
     }
 
 

@@ -65,6 +65,31 @@ def joint_markers(
     return expected
 
 
+def relatives(
+    folders: Sequence[Path], manifests: Sequence[dict[str, Any]], cl_ids: dict[str, str]
+) -> dict[str, frozenset[str]]:
+    """For each label with a Cell Ontology id: the labels that are the same, its ancestors or its descendants.
+
+    cl_ids: the ids of this sample's labels, broad ones too; those of the models' own are taken from the manifests.
+    """
+    ids = {label: cl_id for label, cl_id in cl_ids.items() if cl_id}
+    above: dict[str, set[str]] = {}
+    for folder, manifest in zip(folders, manifests, strict=True):
+        for entry in manifest.get("labels") or []:
+            if entry.get("cl_id"):
+                ids.setdefault(str(entry.get("label")), str(entry["cl_id"]))
+        for cl_id, term in read_optional(folder / "ontology.json").get("terms", {}).items():
+            above.setdefault(cl_id, {cl_id}).update(term["ancestors"])
+    return {
+        label: frozenset(
+            other
+            for other, other_id in ids.items()
+            if other_id in above.get(cl_id, {cl_id}) or cl_id in above.get(other_id, {other_id})
+        )
+        for label, cl_id in ids.items()
+    }
+
+
 def read_optional(path: Path) -> dict[str, Any]:
     """A JSON file of a model folder; {} where the model has none, as those made by others."""
     return dict(read_json(path)) if path.is_file() else {}

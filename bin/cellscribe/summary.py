@@ -22,7 +22,9 @@ from cellscribe.io import atomic_path, read_json
 
 # In the order of the pipeline: the file that is left, and the steps that failed where it is missing.
 STEPS = {"convert": "CONVERT", "qc": "QC", "annotation": "MAP or ANNOTATE"}
-WARNED_BY = {**STEPS, "annotation": "ANNOTATE", "truth": "REPORT"}
+# What REPORT leaves: a sample without it has failed at nothing.
+REPORTED = ("verdicts", "truth")
+WARNED_BY = {**STEPS, "annotation": "ANNOTATE", **dict.fromkeys(REPORTED, "REPORT")}
 
 MAX_LABELS_DRAWN = 25
 OTHER_LABELS = "other labels"
@@ -67,6 +69,7 @@ class Sample:
     convert: dict[str, Any] | None
     qc: dict[str, Any] | None
     annotation: dict[str, Any] | None
+    verdicts: dict[str, Any] | None = None
     truth: dict[str, Any] | None = None
 
     @property
@@ -135,6 +138,10 @@ COLUMNS: dict[str, Callable[[Sample], Any]] = {
     "unassigned_share": lambda s: _share(s.get("annotation", "unassigned"), s.get("annotation", "n_cells")),
     "median_uncertainty": lambda s: s.get("annotation", "median_uncertainty"),
     "share_far_from_reference": lambda s: s.get("annotation", "reference_distance", "share_beyond_99"),
+    "n_clusters": lambda s: s.get("verdicts", "n_clusters"),
+    "n_clusters_supported": lambda s: s.get("verdicts", "n_clusters_supported"),
+    "n_clusters_weak": lambda s: s.get("verdicts", "n_clusters_weak"),
+    "n_clusters_contradicted": lambda s: s.get("verdicts", "n_clusters_contradicted"),
     "truth_n_cells": lambda s: s.get("truth", "n_cells"),
     "truth_n_known": lambda s: s.get("truth", "n_known"),
     "truth_accuracy": lambda s: s.get("truth", "accuracy"),
@@ -170,7 +177,7 @@ def read_samples(samples_file: Path, inputs: Path) -> list[Sample]:
         raise InputError("the run has no samples", "Give at least one sample as --input.", file=samples_file)
     samples = []
     for row in listed:
-        files = {part: inputs / f"{row['id']}.{part}.json" for part in (*STEPS, "truth")}
+        files = {part: inputs / f"{row['id']}.{part}.json" for part in (*STEPS, *REPORTED)}
         parts = {part: _read(file, dict) if file.exists() else None for part, file in files.items()}
         samples.append(Sample(row["id"], str(row.get("path", "")), **parts))
     return samples
@@ -434,6 +441,10 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
         "far": _times_100("share_far_from_reference"),
         "unassigned_share": _times_100("unassigned_share"),
         "median_uncertainty": COLUMNS["median_uncertainty"],
+        **{
+            name: COLUMNS[name]
+            for name in ("n_clusters_supported", "n_clusters_weak", "n_clusters_contradicted")
+        },
     }
     return {
         "id": "cellscribe_fit",
@@ -464,6 +475,13 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
             ),
             "median_uncertainty": _number(
                 "Uncertainty", "Median: 0 sure, 1 not at all", "OrRd", "{:,.2f}", max=1, ceiling=0.5
+            ),
+            "n_clusters_supported": _number(
+                "Supported", "Clusters in which the markers of their name go up", "Greens"
+            ),
+            "n_clusters_weak": _number("Weak", "Clusters whose genes are too few or too faint to tell"),
+            "n_clusters_contradicted": _number(
+                "Contradicted", "Clusters whose genes contradict their name", "OrRd", ceiling=3
             ),
         },
         "data": _rows([s for s in samples if s.annotation is not None], columns),

@@ -10,12 +10,14 @@ process REPORT {
     path(models, stageAs: 'model?/*')
 
     output:
-    tuple val(meta), path("${meta.id}.report.html") , emit: report
-    tuple val(meta), path("${meta.id}.markers.tsv") , emit: markers
-    tuple val(meta), path("${meta.id}.de.tsv.gz")   , emit: differential
-    tuple val(meta), path("${meta.id}.clusters.tsv"), emit: clusters
-    tuple val(meta), path("${meta.id}.truth.tsv")   , emit: truth        , optional: true
-    tuple val(meta), path("${meta.id}.truth.json")  , emit: truth_summary, optional: true
+    tuple val(meta), path("${meta.id}.report.html")  , emit: report
+    tuple val(meta), path("${meta.id}.markers.tsv")  , emit: markers
+    tuple val(meta), path("${meta.id}.de.tsv.gz")    , emit: differential
+    tuple val(meta), path("${meta.id}.clusters.tsv") , emit: clusters
+    tuple val(meta), path("${meta.id}.verdicts.tsv") , emit: verdicts
+    tuple val(meta), path("${meta.id}.verdicts.json"), emit: verdict_summary
+    tuple val(meta), path("${meta.id}.truth.tsv")    , emit: truth        , optional: true
+    tuple val(meta), path("${meta.id}.truth.json")   , emit: truth_summary, optional: true
 
     script:
     """
@@ -23,6 +25,7 @@ process REPORT {
         --annotation ${annotation} --qc-violin ${violin} --qc-knee ${knee} --qc-scatter ${scatter} \\
         ${each('model', models)} ${curation ? "--curation ${curation}" : ''} --output ${meta.id}.report.html --markers ${meta.id}.markers.tsv \\
         --differential ${meta.id}.de.tsv.gz --clusters ${meta.id}.clusters.tsv \\
+        --verdicts ${meta.id}.verdicts.tsv --verdict-summary ${meta.id}.verdicts.json \\
         ${truth_csv ? "--truth-csv ${truth_csv}" : ''} --truth ${meta.id}.truth.tsv --truth-summary ${meta.id}.truth.json \\
         ${flags(options)} \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
@@ -30,6 +33,7 @@ process REPORT {
 
     stub:
     """
-    touch ${meta.id}.report.html ${meta.id}.markers.tsv ${meta.id}.de.tsv.gz ${meta.id}.clusters.tsv
+    touch ${meta.id}.report.html ${meta.id}.markers.tsv ${meta.id}.de.tsv.gz ${meta.id}.clusters.tsv \\
+        ${meta.id}.verdicts.tsv ${meta.id}.verdicts.json
     """
 }

@@ -35,6 +35,7 @@ SAMPLE_FILES = [
     "qc.json",
     "removed.tsv.gz",
     "report.html",
+    "verdicts.tsv",
 ]
 RUN_FILES = {
     "summary/summary.tsv",

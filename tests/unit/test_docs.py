@@ -14,6 +14,7 @@ from cellscribe.errors import EXIT_CODES
 from cellscribe.markers import MARKER_COLUMNS
 from cellscribe.merge import composition_table
 from cellscribe.summary import COLUMNS
+from cellscribe.verdicts import RULE, VERDICT_COLUMNS, VERDICTS
 
 NAMES = OutputNames.of()
 PROPERTIES = [name for name, value in vars(OutputNames).items() if isinstance(value, property)]
@@ -80,6 +81,15 @@ def test_outputs_lists_the_columns_of_differential_expression_and_markers_in_the
 ) -> None:
     assert [row[0] for row in tables(section(outputs, "S.de.tsv.gz"))[0]] == list(differential.COLUMNS)
     assert [row[0] for row in tables(section(outputs, "S.markers.tsv"))[0]] == list(MARKER_COLUMNS)
+
+
+def test_outputs_lists_the_columns_of_the_verdicts_and_states_the_rule_with_its_thresholds(
+    outputs: str,
+) -> None:
+    below = section(outputs, "S.verdicts.tsv")
+    assert [row[0] for row in tables(below)[0]] == list(VERDICT_COLUMNS)
+    assert {row[0] for row in tables(below)[1]} == set(VERDICTS)
+    assert RULE in " ".join(below.split())
 
 
 def test_outputs_lists_the_columns_of_the_table_of_agreement_in_their_order(outputs: str) -> None:

@@ -115,7 +115,8 @@ def test_the_columns_are_told_as_the_contract_has_them_and_only_those_that_are_t
 
 def test_every_supported_name_says_so_and_the_markers_are_in_the_table(page):
     _, text = read(page)
-    assert text.count("supported 10 of 10") >= 2 * len(TYPES)
+    assert text.count("supported 10 of 10") == len(TYPES)
+    assert text.count("(10 of 10 markers go up)") == 2 * len(TYPES)
     table = pd.read_csv(page.markers, sep="\t")
     named = "label gene gene_id rank log2_fold_change score adjusted_p share_in share_out expected_marker"
     assert list(table) == named.split()
@@ -160,14 +161,29 @@ def test_contradicting_markers_are_among_the_warnings(tmp_path):
     report.write_report(report.ReportInputs(sample="blood", **files))
     _, text = read(inputs)
     warnings = text[: text.index("What was done")]
-    assert "The expected markers contradict the name 'B cell' (" in warnings
-    assert "more markers of T cell go up" in text
+    # The cells that were left unassigned are of their cluster too: what is told is its name.
+    for name, truly in (("B cell", "T cell"), ("T cell", "B cell")):
+        assert re.search(
+            rf"The genes contradict the name of cluster \d \(40 cells, {name}\) and point to {truly}: {truly[0]}\d, ",
+            warnings,
+        )
+    table = pd.read_csv(files["verdicts"], sep="\t").set_index("label")
+    assert table["verdict"].to_dict() == {
+        "B cell": "contradicted",
+        "T cell": "contradicted",
+        "Monocyte": "supported",
+    }
+    assert table["points_to"].fillna("").to_dict() == {"B cell": "T cell", "T cell": "B cell", "Monocyte": ""}
+    summary = read_json(files["verdict_summary"])
+    assert summary["n_clusters_contradicted"] == 2 and len(summary["warnings"]) == 2
 
 
 def test_a_model_without_markers_and_a_file_without_umaps_still_make_a_page(tmp_path):
     inputs = make(tmp_path, umaps=False, model=False)
     reader, text = read(inputs)
     assert "The file has no coordinates to draw." in text
+    assert "3 not judged" in text and "The model has no marker genes, so that no name could be judged" in text
+    assert read_json(inputs.verdict_summary)["n_clusters_not_judged"] == 3
     assert "the model has no markers for this name" in text
     assert len([tag for tag, _ in reader.tags if tag == "img"]) == 6
 
@@ -232,6 +248,22 @@ def test_the_tables_beside_the_page_say_the_same_as_the_page(page):
     clusters = pd.read_csv(page.clusters, sep="\t", dtype={"cluster": str})
     assert clusters["n_cells"].sum() == 120 and clusters["n_unassigned"].sum() == 12
     assert (clusters["share_of_type"] == 1).all()
+    verdicts = pd.read_csv(page.verdicts, sep="\t", dtype={"cluster": str}, keep_default_na=False)
+    assert list(verdicts["n_cells"]) == [40] * 3 and set(verdicts["cluster"]) == set(clusters["cluster"])
+    assert set(verdicts["label"]) == set(TYPES) and set(verdicts["verdict"]) == {"supported"}
+    assert read_json(page.verdict_summary) == {
+        "sample": "blood",
+        "n_clusters": 3,
+        "n_clusters_named": 3,
+        "n_clusters_supported": 3,
+        "n_clusters_weak": 0,
+        "n_clusters_contradicted": 0,
+        "n_clusters_not_judged": 0,
+        "warnings": [],
+    }
+    _, text = read(page)
+    assert "3 supported" in text
+    assert all(f"{reason}" in text for reason in verdicts["reason"])
 
 
 @pytest.mark.parametrize("kept", [1, 6])
@@ -344,7 +376,9 @@ def test_real_blood_is_supported_by_its_own_markers(tmp_path, shared_data):
     adata = adata[adata.obs["cell_type"] != "unlabelled"].copy()
     inputs = make(tmp_path, adata)
     _, text = read(inputs)
-    assert "contradict the name" not in text
+    assert "The genes contradict the name" not in text
+    verdicts = pd.read_csv(inputs.verdicts, sep="\t")
+    assert set(verdicts["verdict"]) == {"supported"}
     table = pd.read_csv(inputs.markers, sep="\t")
     first = table[table["rank"] <= 5].groupby("label")["gene"].agg(set)
     assert {"CD79A", "MS4A1"} <= first["B"]
@@ -447,6 +481,41 @@ def test_expected_markers_are_those_of_all_models_under_the_names_of_the_consens
     assert set(found) == {"B cell", "CD4", "odd"}
     assert set(report.joint_markers(folders, manifests, {"T cell"})) == {"B cell", "T cell", "CD4", "odd"}
     assert set(report.joint_markers(folders[:1], manifests[:1], set())) == {"B cell", "T cell"}
+
+
+def test_relatives_are_the_ancestors_and_descendants_of_any_model_and_no_one_else(tmp_path):
+    terms = {
+        "one": {"CL:0000624": ["CL:0000084"], "CL:0000084": []},
+        "two": {"CL:0000625": ["CL:0000084", "CL:0000542"], "CL:0000236": ["CL:0000542"], "CL:0000542": []},
+    }
+    labels = {"one": {"CD4": "CL:0000624"}, "two": {"CD8": "CL:0000625", "B": "CL:0000236", "odd": ""}}
+    folders = []
+    for name, own in terms.items():
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        written = {cl_id: {"name": cl_id, "ancestors": above} for cl_id, above in own.items()}
+        write_json({"terms": written, "curated": []}, folders[-1] / "ontology.json")
+    manifests = [
+        {"labels": [{"label": label, "cl_id": cl_id} for label, cl_id in own.items()]}
+        for own in labels.values()
+    ]
+    kin = report.relatives(folders, manifests, {"T cell": "CL:0000084", "helper": "CL:0000624", "": ""})
+    assert kin["CD4"] == {"CD4", "helper", "T cell"}
+    assert kin["T cell"] == {"T cell", "CD4", "helper", "CD8"}
+    assert kin["B"] == {"B"}
+    assert "odd" not in kin
+
+
+def test_a_file_without_clusters_has_verdicts_for_its_names_alone(tmp_path):
+    files = write_sample(tmp_path, simulated())
+    annotation = read_json(files["annotation"])
+    del annotation["names"]["cluster"]
+    write_json(annotation | {"clusters": []}, files["annotation"])
+    inputs = report.ReportInputs(sample="blood", **files)
+    report.write_report(inputs)
+    assert read(inputs)[1].count("supported 10 of 10") == len(TYPES)
+    assert len(pd.read_csv(inputs.verdicts, sep="\t")) == 0
+    assert read_json(inputs.verdict_summary)["n_clusters"] == 0
 
 
 def test_what_a_curator_still_has_to_give_is_on_the_page_and_nothing_of_it_where_none_asked(page, tmp_path):

@@ -54,6 +54,15 @@ TRUTH = {
     "share_compatible": 0.125,
     "warnings": ["labels.csv names 700 of this sample's 800 cells."],
 }
+VERDICTS = {
+    "n_clusters": 9,
+    "n_clusters_named": 8,
+    "n_clusters_supported": 5,
+    "n_clusters_weak": 2,
+    "n_clusters_contradicted": 1,
+    "n_clusters_not_judged": 0,
+    "warnings": ["The genes contradict the name of cluster 3."],
+}
 PARTS: dict[str, dict[str, Any]] = {"convert": CONVERT, "qc": QC, "annotation": ANNOTATION}
 
 
@@ -101,6 +110,10 @@ def test_a_whole_sample_has_every_column_filled(tmp_path: Path) -> None:
             "unassigned_share": "0.2",
             "median_uncertainty": "0.05",
             "share_far_from_reference": "0.125",
+            "n_clusters": "",
+            "n_clusters_supported": "",
+            "n_clusters_weak": "",
+            "n_clusters_contradicted": "",
             "truth_n_cells": "",
             "truth_n_known": "",
             "truth_accuracy": "",
@@ -127,6 +140,18 @@ def test_agreement_with_known_labels_stands_in_the_row_and_on_the_page(tmp_path:
     assert sections["truth"]["data"]["a"]["truth_accuracy"] == 90
     assert set(sections["truth"]["data"]["a"]) == set(sections["truth"]["headers"])
     assert "Nothing was compared" in sections["warnings"]["data"]
+
+
+def test_the_verdicts_of_clusters_stand_in_the_row_and_on_the_page(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": {**PARTS, "verdicts": VERDICTS}, "b": PARTS})
+    rows, sections = summarise(run)
+    names = ("n_clusters", "n_clusters_supported", "n_clusters_weak", "n_clusters_contradicted")
+    assert [rows[0][name] for name in names] == ["9", "5", "2", "1"]
+    assert [rows[1][name] for name in names] == [""] * 4 and rows[1]["status"] == "done"
+    assert rows[0]["n_warnings"] == "4"
+    assert sections["fit"]["data"]["a"]["n_clusters_contradicted"] == 1
+    assert "n_clusters_contradicted" not in sections["fit"]["data"]["b"]
+    assert "contradict the name of cluster 3" in sections["warnings"]["data"]
 
 
 def test_a_sample_failed_at_the_first_step_that_left_nothing(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ NOT_FOR_INFERENCE = (
     *("annotate_one.py", "catalogue.py", "obtain.py", "places.py", "archive.py", "store.py", "registry.py"),
     *("check_input.py", "schema.py", "convert.py", "tenx.py", "cell_calling.py", "doublets.py", "qc*.py"),
     *("consensus.py", "foreign.py", "mlflow_run.py", "census.py", "label_csv.py", "orthologs.py"),
-    *("report*.py", "summary.py", "figures.py", "markers.py", "differential.py", "truth.py", "merge*.py"),
-    *("curation.py", "versions.py"),
+    *("report*.py", "summary.py", "figures.py", "markers.py", "verdicts.py", "differential.py", "truth.py"),
+    *("merge*.py", "curation.py", "versions.py"),
 )
 
 # MLflow's own lock file of the environment: no model may hold a .toml, and the requirements are all in conda.yaml.
