@@ -331,8 +331,10 @@ def _reason(
         mine = f"{_listed(not_up)} not up" if not_up else f"{_listed(up)} up, but less"
         parts = [other or "no other type's markers clearly go up", f"{mine} ({of})"]
     else:
+        enough = len(up) >= SHARE_UP * len(calls)
+        faint = f", by {_rise(calls):.0%} of what the reference has" if _rise(calls) < LEAST_RISE else ""
         parts = [
-            f"only {of}" + (f": {_listed(up)}" if up else ""),
+            (f"{of}{faint}" if enough else f"only {of}") + (f": {_listed(up)}" if up else ""),
             f"too few cells or counts to tell of {_listed(unclear)}" if unclear else "",
             other,
         ]
