@@ -1156,11 +1156,11 @@ def build_page(
         "date": date,
         "verdict": verdict(cells.final, cells.predicted, cells.reason),
         "warnings": merge_warnings(
+            ("clusters", by_cluster),
+            ("markers", by_label),
             ("reading", convert.get("warnings") or []),
             ("quality control", qc.get("warnings") or []),
             ("annotation", annotation.get("warnings") or []),
-            ("clusters", by_cluster),
-            ("markers", by_label),
             *own_notes,
         ),
         "notes": [str(note) for note in convert.get("notes") or []],

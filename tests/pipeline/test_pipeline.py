@@ -98,6 +98,12 @@ def test_the_demos_table_page_and_summary_agree_with_its_cells(demo: Any) -> Non
     (row,) = demo.run.table("summary/summary.tsv")
     assert len(predictions) == adata.n_obs == qc["n_cells_after"] == int(row["n_cells_kept"])
     assert row["status"] == "done" and row["sample"] == "demo"
+    verdicts = pd.read_csv(folder / "demo.verdicts.tsv", sep="\t")
+    assert verdicts["n_cells"].sum() == adata.n_obs and len(verdicts) == int(row["n_clusters"])
+    given = verdicts.loc[verdicts["label"] != "unassigned", "verdict"].value_counts()
+    for verdict in ("supported", "weak", "contradicted"):
+        assert given.get(verdict, 0) == int(row[f"n_clusters_{verdict}"])
+    assert given["supported"] >= 5 and "contradicted" not in given
     page = (folder / "demo.report.html").read_text()
     assert "demo" in page and len(page) < 8_000_000
     assert 'src="http' not in page and 'href="http://' not in page

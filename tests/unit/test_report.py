@@ -167,6 +167,7 @@ def test_contradicting_markers_are_among_the_warnings(tmp_path):
             rf"The genes contradict the name of cluster \d \(40 cells, {name}\) and point to {truly}: {truly[0]}\d, ",
             warnings,
         )
+    assert warnings.index("The genes contradict") < warnings.index("Gene overlap is low")
     table = pd.read_csv(files["verdicts"], sep="\t").set_index("label")
     assert table["verdict"].to_dict() == {
         "B cell": "contradicted",
