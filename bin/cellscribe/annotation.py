@@ -57,7 +57,7 @@ class Layout:
 def lay_out(answer: Answer, seed: int = 0) -> Layout:
     """Cluster the cells in a model's embedding, and lay them out unless the model did."""
     clusters, umap = clusters_and_map(
-        answer.embedding, start=answer.reference_umap, umap=answer.umap, seed=seed
+        answer.embedding, start=answer.reference_umap, umap=answer.umap, graph=answer.near, seed=seed
     )
     n_cells = len(clusters)
     if n_cells >= FEWEST_CELLS:
@@ -105,6 +105,10 @@ def annotate_cells(
         obs[names.reference_distance] = quantile
     if answer.unexpected is not None:
         obs[names.unexpected] = answer.unexpected.astype(np.float32)
+    if answer.novelty is not None:
+        obs[names.novelty] = answer.novelty
+    if answer.set_sizes is not None:
+        obs[names.set_size] = answer.set_sizes.astype(np.int32)
     if answer.agreeing is not None:
         obs[names.agreeing] = answer.agreeing
     table = pd.DataFrame(obs, index=barcodes)
@@ -123,6 +127,8 @@ def annotate_cells(
         second, probability = answer.second
         predictions["second_label"] = labels[second]
         predictions["second_probability"] = probability
+    if answer.label_sets is not None:
+        predictions["label_set"] = answer.label_sets
     predictions.insert(0, "barcode", np.asarray(barcodes, dtype=object))
 
     orthologs = answer.mapping.get("orthologs")
@@ -147,6 +153,8 @@ def annotate_cells(
                 "cluster_vote",
                 "reference_distance",
                 "unexpected",
+                "novelty",
+                "set_size",
                 *(() if answer.agreeing is None else ("agreeing",)),
             )
         },
@@ -381,7 +389,9 @@ def run_annotate(
     answers = []
     urls = model_urls or [""] * len(model_folders)
     for mapping_path, folder, url in zip(mapping_paths, model_folders, urls, strict=True):
-        answers.append(sample_answer(cells, mapping_path, folder, classifier=classifier, model_url=url))
+        answers.append(
+            sample_answer(cells, mapping_path, folder, classifier=classifier, model_url=url, seed=seed)
+        )
     check_different(answers)
     annotation = annotate_by_models(
         answers, cells.obs.index, names, seed=seed, pipeline_version=pipeline_version
@@ -417,6 +427,7 @@ def sample_answer(
     *,
     classifier: str = "default",
     model_url: str = "",
+    seed: int = 0,
 ) -> Answer:
     """What a model says of a sample's cells by their mapping, as MAP wrote it or, for a model made by others, PREDICT.
 
@@ -425,7 +436,7 @@ def sample_answer(
     if (Path(model_folder) / MANIFEST).is_file():
         mapping, model = read_mapping(mapping_path), Model(model_folder)
         check_same(cells, mapping, model, mapping_path)
-        return answer_cells(mapping, model, classifier=classifier, model_url=model_url)
+        return answer_cells(mapping, model, classifier=classifier, model_url=model_url, seed=seed)
     # Here, as models carry this file into environments that have no use for those.
     from cellscribe.foreign import answer_prediction, read_prediction_mapping
     from cellscribe.model.foreign import open_foreign

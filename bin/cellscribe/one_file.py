@@ -97,7 +97,7 @@ def annotate_file(
         orthologs_of=orthologs_of,
     )
     annotation = annotate_cells(
-        answer_cells(mapping, model, classifier=classifier, model_url=model_url),
+        answer_cells(mapping, model, classifier=classifier, model_url=model_url, seed=seed),
         counts.obs.index,
         OutputNames(key),
         seed=seed,

@@ -51,7 +51,10 @@ def test_the_most_probable_label_is_always_inside():
 def test_labels_of_a_set_come_the_most_probable_first():
     probabilities = np.array([[0.2, 0.5, 0.3], [0.9, 0.06, 0.04]])
     inside = np.array([[True, True, False], [True, False, False]])
-    assert named(inside, probabilities, ["B cell", "T cell", "NK cell"]).tolist() == ["T cell; B cell", "B cell"]
+    assert named(inside, probabilities, ["B cell", "T cell", "NK cell"]).tolist() == [
+        "T cell; B cell",
+        "B cell",
+    ]
 
 
 def test_with_hardly_any_cell_every_label_is_possible():

@@ -56,7 +56,10 @@ def named(inside: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) 
     """The labels of each set as text, the most probable first, parted by `; `: object (n_cells,)."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
     return np.array(
-        ["; ".join(labels[code] for code in row if chosen[code]) for row, chosen in zip(order, inside, strict=True)],
+        [
+            "; ".join(labels[code] for code in row if chosen[code])
+            for row, chosen in zip(order, inside, strict=True)
+        ],
         dtype=object,
     )
 

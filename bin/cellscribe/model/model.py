@@ -16,6 +16,7 @@ from cellscribe.model.encoder import Encoder
 from cellscribe.model.logistic import Logistic, link
 from cellscribe.model.manifest import model_sha256, read_manifest
 from cellscribe.model.neighbours import vote
+from cellscribe.model.novelty import TypeSpace
 from cellscribe.model.ontology import Ontology
 from cellscribe.model.scvi_model import SETTINGS
 
@@ -166,6 +167,11 @@ class Model:
         return Reference.load(self.folder / "reference.safetensors")
 
     @functools.cached_property
+    def type_space(self) -> TypeSpace:
+        """Where the labels lie in the latent space."""
+        return TypeSpace.of(self.reference.latent, self.reference.codes)
+
+    @functools.cached_property
     def ontology(self) -> Ontology:
         """The Cell Ontology around the labels."""
         return Ontology.from_json(read_json(self.folder / "ontology.json"))
@@ -233,6 +239,11 @@ class Model:
             return members[names[0]]
         weights = self.manifest["calibration"][classifier]["weights"]
         return pool([members[name] for name in names], np.array([weights[name] for name in names]))
+
+    def set_limits(self, classifier: str) -> np.ndarray | None:
+        """The least probability of each label in a cell's set, (n_labels,); None where the classifier has no sets."""
+        limits = self.manifest["calibration"][classifier].get("set_limits")
+        return np.array([limits[label] for label in self.labels]) if limits else None
 
 
 def tree_probabilities(booster: Any, latent: np.ndarray) -> np.ndarray:

@@ -1,10 +1,10 @@
 """How strange a cell is to a model: far from every type it knows, and of no clear label.
 
-Two signs that catch different strangers. A type unlike all others lies far from every known type (Mahalanobis distance
-in the latent space: Lee et al. 2018, NeurIPS); one that resembles several lies between them, so that its label is
-unclear (entropy). Both are noisy in one cell, so each cell takes the mean over its nearest cells of the sample; and both
-shift as a whole from study to study, so each is read from the sample's own median. A sample of which most cells are
-strange is therefore judged by the absolute distance to the reference instead (`Reference.quantile`).
+Two signs catch different strangers. A type unlike all others lies far from every known type (Mahalanobis distance in
+the latent space: Lee et al. 2018, NeurIPS); one that resembles several lies between them, so that its label is unclear
+(entropy). Both are noisy in one cell, so each cell takes the mean over its nearest cells of the sample; and both shift
+as a whole from study to study, so each is read from the sample's own median. A sample of which most cells are strange
+is therefore judged by the absolute distance to the reference instead (`Reference.quantile`).
 """
 
 from __future__ import annotations

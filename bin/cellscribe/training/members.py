@@ -22,12 +22,18 @@ LEAST_DEVIATION = 0.3
 
 
 def train_logistic(
-    counts: sp.csr_matrix, codes: np.ndarray, n_labels: int, *, strength: float = 0.001, seed: int = 0
+    counts: sp.csr_matrix,
+    codes: np.ndarray,
+    n_labels: int,
+    *,
+    cell_weights: np.ndarray | None = None,
+    strength: float = 0.001,
+    seed: int = 0,
 ) -> Logistic:
     """Multinomial logistic regression, classes balanced, on genes scaled by their deviation.
 
-    counts: raw counts on the model's genes, copies included. codes: (n_cells,). strength: scikit-learn's C.
-    Deviations are floored at 0.3, so that hardly seen genes do not weigh most. A label without cells gets an
+    counts: raw counts on the model's genes, copies included. codes, cell_weights: (n_cells,). strength: scikit-learn's
+    C. Deviations are floored at 0.3, so that hardly seen genes do not weigh most. A label without cells gets an
     intercept that rules it out.
     """
     from sklearn.linear_model import LogisticRegression
@@ -39,7 +45,7 @@ def train_logistic(
     scaled = (logged @ sp.diags((1 / deviation).astype(np.float32))).tocsr()
     fitted = LogisticRegression(
         C=strength, class_weight="balanced", max_iter=500, tol=1e-3, random_state=seed
-    ).fit(scaled, codes)
+    ).fit(scaled, codes, sample_weight=cell_weights)
     coefficients = np.zeros((counts.shape[1], n_labels), dtype=np.float32)
     intercepts = np.full(n_labels, ABSENT_LABEL_INTERCEPT, dtype=np.float32)
     rows, offsets = fitted.coef_, fitted.intercept_

@@ -20,6 +20,7 @@ from cellscribe.errors import InputError
 from cellscribe.io import write_json
 from cellscribe.model.calibration import fit_pool, pool, softmax
 from cellscribe.model.encoder import Encoder
+from cellscribe.model.label_sets import coverage_of, fit_limits, label_sets
 from cellscribe.model.logistic import Logistic, log_normalise
 from cellscribe.model.model import (
     CLASSIFIERS,
@@ -31,6 +32,7 @@ from cellscribe.model.model import (
     tree_probabilities,
 )
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest, vote
+from cellscribe.model.novelty import FEWEST_CELLS, TypeSpace, fit_null, strangeness
 from cellscribe.model.scvi_model import ScviModel
 from cellscribe.training.evaluate import Evaluation, evaluate
 from cellscribe.training.folder import (
@@ -150,7 +152,9 @@ def train_members(
     wanted = KINDS[options.kind]
     if LOGISTIC in wanted:
         copies, rows = with_copies(counts, options.logistic_copies, rng)
-        logistic = train_logistic(copies, codes[rows], n_labels, seed=options.seed)
+        logistic = train_logistic(
+            copies, codes[rows], n_labels, cell_weights=batch_weights(batches)[rows], seed=options.seed
+        )
     if NEIGHBOURS in wanted:
         copies, source = with_copies(counts, options.encoder_copies, rng)
         how: dict[str, Any] = {
@@ -169,6 +173,13 @@ def train_members(
         latent = as_stored(encoder.encode(copies, own))
         trees = train_trees(latent, codes[source], n_labels, cpus=options.cpus, seed=options.seed)
     return Members(encoder, trees, logistic, latent, source, codes[source], n_labels, scvi)
+
+
+def batch_weights(batches: np.ndarray) -> np.ndarray:
+    """One over the square root of a cell's batch size, mean one (n_cells,): a large batch teaches more, but not all."""
+    _, which, sizes = np.unique(batches.astype(str), return_inverse=True, return_counts=True)
+    weights = 1 / np.sqrt(sizes[which])
+    return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
 def folds_of(batches: np.ndarray, codes: np.ndarray, *, most: int = MOST_FOLDS, seed: int = 0) -> np.ndarray:
@@ -201,16 +212,21 @@ class HeldOut:
 
     One row a held-out cell and copy: `rows` is the cell, `altered` says whether it was thinned first.
     unexpected: for each unaltered cell, the share of its counts on genes that the training cells do not express.
+    neighbourhoods: one a held-out batch that is large enough, of a model with an embedding.
     """
 
     members: dict[str, np.ndarray]
     rows: np.ndarray
     altered: np.ndarray
     unexpected: np.ndarray
+    neighbourhoods: list[Neighbourhood]
 
     @classmethod
     def of(
-        cls, parts: Sequence[tuple[dict[str, np.ndarray], np.ndarray, bool]], unexpected: Sequence[np.ndarray]
+        cls,
+        parts: Sequence[tuple[dict[str, np.ndarray], np.ndarray, bool]],
+        unexpected: Sequence[np.ndarray],
+        neighbourhoods: list[Neighbourhood],
     ) -> HeldOut:
         """From the folds' parts: the members' probabilities, the cells, and whether these were altered."""
         return cls(
@@ -218,8 +234,43 @@ class HeldOut:
             np.concatenate([part[1] for part in parts]),
             np.concatenate([np.full(len(part[1]), part[2]) for part in parts]),
             np.concatenate(unexpected),
+            neighbourhoods,
         )
 
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """A held-out batch among the types that the others have. positions: (n_cells,), its unaltered rows in
+    `HeldOut.rows`; distances: (n_cells,), to the nearest type; near: (n_cells, k), each cell's nearest cells.
+    """
+
+    positions: np.ndarray
+    distances: np.ndarray
+    near: np.ndarray
+
+
+def neighbourhoods_of(
+    members: Members, counts: sp.csr_matrix, codes: np.ndarray, batches: np.ndarray, first: int
+) -> list[Neighbourhood]:
+    """Each batch of held-out cells among the types that the members were trained on.
+
+    counts: the held-out cells, (n_cells, n_genes), batches: (n_cells,), theirs. codes: the training cells' labels.
+    first: the position of the first cell in `HeldOut.rows`.
+    """
+    from cellscribe.clusters import neighbour_graph
+
+    if members.encoder is None or members.latent is None:
+        return []
+    space = TypeSpace.of(members.latent[: len(codes)], codes)
+    latent = members.encoder.encode(counts)
+    distances, of = space.distances(latent), batches.astype(str)
+    result = []
+    for name in np.unique(of):
+        rows = np.flatnonzero(of == name)
+        if len(rows) >= FEWEST_CELLS:
+            near, _ = neighbour_graph(latent[rows])
+            result.append(Neighbourhood(first + rows, distances[rows], near))
+    return result
 
 def check_fold(codes: np.ndarray, batches: np.ndarray, inside: np.ndarray, names: Sequence[str]) -> None:
     """Raises InputError where the cells that a fold trains on have one label only. inside: bool (n_cells,)."""
@@ -242,6 +293,8 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
     folds = folds_of(cells.batches, codes, seed=options.seed)
     parts: list[tuple[dict[str, np.ndarray], np.ndarray, bool]] = []
     unexpected = []
+    neighbourhoods: list[Neighbourhood] = []
+    first = 0
     for fold in range(folds.max() + 1):
         inside = folds != fold
         held = np.flatnonzero(~inside)
@@ -260,9 +313,11 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
         unexpected.append((cells.counts[held] @ silent.astype(np.float32)) / np.maximum(totals, 1))
         rng = np.random.default_rng(options.seed + 1)
         parts.append((members.probabilities(counts[held]), held, False))
+        neighbourhoods += neighbourhoods_of(members, counts[held], codes[inside], cells.batches[held], first)
         altered = thinned_copy(counts[held], rng, drop_genes=True)
         parts.append((members.probabilities(altered), held, True))
-    return HeldOut.of(parts, unexpected)
+        first += 2 * len(held)
+    return HeldOut.of(parts, unexpected, neighbourhoods)
 
 
 def choose_genes(cells: LabelledCells, rows: np.ndarray, options: TrainOptions) -> np.ndarray:
@@ -279,20 +334,24 @@ def choose_genes(cells: LabelledCells, rows: np.ndarray, options: TrainOptions) 
     return chosen[named.to_numpy()[chosen]]
 
 
-def fit_calibration(held: HeldOut, codes: np.ndarray) -> dict[str, Any]:
-    """Pool weights of each classifier, fitted on held-out cells, altered copies weighing a quarter.
+def fit_calibration(held: HeldOut, codes: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Pool weights of each classifier and the limits of its sets of labels, fitted on held-out cells, altered copies
+    weighing a quarter.
 
     Cells of a label that a fold's training part lacked are scored too: being wrong there is what uncertainty is for.
     """
     result: dict[str, Any] = {}
     truth = codes[held.rows]
     weight = np.where(held.altered, 0.25, 1.0)
+    plain = np.flatnonzero(~held.altered)
     for name, members in CLASSIFIERS.items():
         if set(members) <= set(held.members):
             weights = fit_pool([held.members[m] for m in members], truth, weight)
+            limits = fit_limits(pool([held.members[m][plain] for m in members], weights), truth[plain])
             result[name] = {
                 "method": "log-linear pool",
                 "weights": {m: round(float(w), 6) for m, w in zip(members, weights, strict=True)},
+                "set_limits": {n: round(float(limit), 6) for n, limit in zip(names, limits, strict=True)},
             }
     return result
 
@@ -302,6 +361,30 @@ def pooled(held: HeldOut, calibration: dict[str, Any], classifier: str) -> np.nd
     names = CLASSIFIERS[classifier]
     weights = calibration[classifier]["weights"]
     return pool([held.members[name] for name in names], np.array([weights[name] for name in names]))
+
+
+def novelty_null(held: HeldOut, probabilities: np.ndarray) -> dict[str, Any]:
+    """How strange held-out cells look: `novelty` of a manifest. probabilities: the default classifier's."""
+    return fit_null(
+        [
+            strangeness(part.distances, probabilities[part.positions], part.near)
+            for part in held.neighbourhoods
+        ]
+    )
+
+
+def held_out_sets(probabilities: np.ndarray, codes: np.ndarray, batches: np.ndarray) -> dict[str, float]:
+    """Coverage and size of the sets of labels, each batch with limits fitted on the others.
+
+    probabilities: (n_cells, n_labels), calibrated; codes, batches: (n_cells,).
+    """
+    of = batches.astype(str)
+    inside = np.zeros(probabilities.shape, dtype=bool)
+    for name in np.unique(of):
+        own = of == name
+        others = ~own if (~own).any() else own
+        inside[own] = label_sets(probabilities[own], fit_limits(probabilities[others], codes[others]))
+    return coverage_of(inside, codes)
 
 
 def reference_of(members: Members, batches: np.ndarray, seed: int) -> Reference:
@@ -410,7 +493,7 @@ def run_train(options: TrainOptions) -> Path:
     levels = levels or lineage_levels(ontology, names, cl_ids)
 
     held = hold_out(cells, options)
-    calibration = fit_calibration(held, codes)
+    calibration = fit_calibration(held, codes, names)
     best = next(name for name in CLASSIFIERS if name in calibration)
     evaluation = evaluate(
         {name: pooled(held, calibration, name) for name in calibration},
@@ -420,6 +503,11 @@ def run_train(options: TrainOptions) -> Path:
         names,
         best,
     )
+    plain = np.flatnonzero(~held.altered)
+    sets = held_out_sets(
+        pooled(held, calibration, best)[plain], codes[held.rows[plain]], cells.batches[held.rows[plain]]
+    )
+    evaluation.headline.update({f"set_{key}": value for key, value in sets.items()})
 
     log("training on all cells")
     chosen = choose_genes(cells, np.ones(len(codes), dtype=bool), options)
@@ -449,6 +537,8 @@ def run_train(options: TrainOptions) -> Path:
         fields = manifest_fields(
             options, cells, genes, cl_ids, ontology, levels, n_batches, calibration, rejection, evaluation
         )
+        if held.neighbourhoods:
+            fields["novelty"] = novelty_null(held, pooled(held, calibration, best))
         sha256 = finish_model(folder, fields, ontology, evaluation)
     log(f"model '{options.name} {options.version}' written to {options.output} (sha256 {sha256[:12]})")
     return options.output
