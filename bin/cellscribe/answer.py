@@ -12,6 +12,7 @@ from cellscribe.clusters import FEWEST_CELLS as FEWEST_FOR_A_GRAPH
 from cellscribe.clusters import neighbour_graph
 from cellscribe.contract import UNASSIGNED
 from cellscribe.mapping import Mapping
+from cellscribe.model.calibration import softmax
 from cellscribe.model.label_sets import label_sets, named
 from cellscribe.model.model import Model
 from cellscribe.model.neighbours import place_on
@@ -44,9 +45,9 @@ class Answer:
     What a kind of model cannot give is None. probabilities: (n_cells, n_labels). second: position and probability of
     the next label. umap: (n_cells, 2), a layout that the model gave itself; reference_umap: the cells on the
     reference's own UMAP. distance_quantile, unexpected, novelty: (n_cells,), 0 to 1. label_sets: text (n_cells,), the
-    labels of each cell's set; set_sizes: int (n_cells,). near: indices and distances of each cell's nearest cells of the
-    sample. agreeing: int (n_cells,), how many of several models agree. calibrated:
-    whether 1 - uncertainty was held against the truth.
+    labels of each cell's set; set_sizes: int (n_cells,). near: indices and distances of each cell's nearest cells of
+    the sample. agreeing: int (n_cells,), how many of several models agree. calibrated: whether
+    1 - uncertainty was held against the truth.
     """
 
     labels: Sequence[str]
@@ -177,7 +178,8 @@ def answer_cells(
     strange = None
     null = model.manifest.get("novelty")
     if null and near is not None and mapping.latent is not None and len(best) >= FEWEST_CELLS:
-        signs = strangeness(model.type_space.distances(mapping.latent), probabilities, near[0])
+        doubt = None if mapping.logistic_scores is None else softmax(mapping.logistic_scores)
+        signs = strangeness(model.type_space.distances(mapping.latent), doubt, near[0])
         strange = novelty(signs, null)
     limits = model.set_limits(chosen)
     inside = None if limits is None else label_sets(probabilities, limits)

@@ -2,7 +2,8 @@
 
 Two signs catch different strangers. A type unlike all others lies far from every known type (Mahalanobis distance in
 the latent space: Lee et al. 2018, NeurIPS); one that resembles several lies between them, so that its label is unclear
-(entropy). Both are noisy in one cell, so each cell takes the mean over its nearest cells of the sample; and both shift
+(entropy). The doubt must be that of a regression on genes: classifiers in a latent space that was never shown a type are
+often sure of another one. Both are noisy in one cell, so each cell takes the mean over its nearest cells of the sample; and both shift
 as a whole from study to study, so each is read from the sample's own median. A sample of which most cells are strange
 is therefore judged by the absolute distance to the reference instead (`Reference.quantile`).
 """
@@ -52,23 +53,26 @@ class TypeSpace:
         return np.sqrt(np.maximum(squares.min(axis=1), 0))
 
 
-def strangeness(distances: np.ndarray, probabilities: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """Both signs of each cell, as the mean over its nearest cells, from the sample's median: (n_cells, 2).
+def strangeness(distances: np.ndarray, probabilities: np.ndarray | None, near: np.ndarray) -> np.ndarray:
+    """The signs of each cell, as the mean over its nearest cells, from the sample's median: (n_cells, 2), or (n_cells, 1)
+    without probabilities.
 
-    distances: (n_cells,), of `TypeSpace`. probabilities: (n_cells, n_labels). near: int (n_cells, k), each cell's
+    distances: (n_cells,), of `TypeSpace`. probabilities: (n_cells, n_labels), of the logistic regression. near: int (n_cells, k), each cell's
     nearest cells of the sample, itself among them.
     """
-    entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)
-    signs = np.stack([np.log(np.maximum(distances, 1e-6)), entropy], axis=1)
-    signs = signs[near].mean(axis=1)
-    signs[:, 1] = np.log(signs[:, 1] + ENTROPY_FLOOR)
-    return signs - np.median(signs, axis=0)
+    signs = [np.log(np.maximum(distances, 1e-6))[near].mean(axis=1)]
+    if probabilities is not None:
+        entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)
+        signs.append(np.log(entropy[near].mean(axis=1) + ENTROPY_FLOOR))
+    both = np.stack(signs, axis=1)
+    return np.asarray(both - np.median(both, axis=0))
 
 
 def fit_null(parts: list[np.ndarray]) -> dict[str, Any]:
-    """What `strangeness` is for known cells. parts: (n_cells, 2), one a held-out batch; each batch counts the same.
+    """What `strangeness` is for known cells. parts: (n_cells, n_signs), one a held-out batch; each batch counts the
+    same.
 
-    Returns `deviations` (2) of the signs, and `quantiles` (1001, ascending) of `score` among known cells.
+    Returns `deviations` (n_signs) of the signs, and `quantiles` (1001, ascending) of `score` among known cells.
     """
     signs = np.concatenate(parts)
     weights = np.concatenate([np.full(len(part), 1 / len(part)) for part in parts])

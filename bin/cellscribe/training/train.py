@@ -272,6 +272,7 @@ def neighbourhoods_of(
             result.append(Neighbourhood(first + rows, distances[rows], near))
     return result
 
+
 def check_fold(codes: np.ndarray, batches: np.ndarray, inside: np.ndarray, names: Sequence[str]) -> None:
     """Raises InputError where the cells that a fold trains on have one label only. inside: bool (n_cells,)."""
     if len(np.unique(codes[inside])) > 1:
@@ -363,11 +364,12 @@ def pooled(held: HeldOut, calibration: dict[str, Any], classifier: str) -> np.nd
     return pool([held.members[name] for name in names], np.array([weights[name] for name in names]))
 
 
-def novelty_null(held: HeldOut, probabilities: np.ndarray) -> dict[str, Any]:
-    """How strange held-out cells look: `novelty` of a manifest. probabilities: the default classifier's."""
+def novelty_null(held: HeldOut) -> dict[str, Any]:
+    """How strange held-out cells look: `novelty` of a manifest."""
+    doubt = held.members.get(LOGISTIC)
     return fit_null(
         [
-            strangeness(part.distances, probabilities[part.positions], part.near)
+            strangeness(part.distances, None if doubt is None else doubt[part.positions], part.near)
             for part in held.neighbourhoods
         ]
     )
@@ -538,7 +540,7 @@ def run_train(options: TrainOptions) -> Path:
             options, cells, genes, cl_ids, ontology, levels, n_batches, calibration, rejection, evaluation
         )
         if held.neighbourhoods:
-            fields["novelty"] = novelty_null(held, pooled(held, calibration, best))
+            fields["novelty"] = novelty_null(held)
         sha256 = finish_model(folder, fields, ontology, evaluation)
     log(f"model '{options.name} {options.version}' written to {options.output} (sha256 {sha256[:12]})")
     return options.output
