@@ -2,10 +2,10 @@
 
 Two signs catch different strangers. A type unlike all others lies far from every known type (Mahalanobis distance in
 the latent space: Lee et al. 2018, NeurIPS); one that resembles several lies between them, so that its label is unclear
-(entropy). The doubt must be that of a regression on genes: classifiers in a latent space that was never shown a type are
-often sure of another one. Both are noisy in one cell, so each cell takes the mean over its nearest cells of the sample; and both shift
-as a whole from study to study, so each is read from the sample's own median. A sample of which most cells are strange
-is therefore judged by the absolute distance to the reference instead (`Reference.quantile`).
+(entropy). The doubt must be that of a regression on genes: classifiers in a latent space that was never shown a type
+are often sure of another one. Both signs are noisy in one cell, so each cell takes the mean over its nearest cells of
+the sample; and both shift as a whole from study to study, so each is read from the sample's own median. A sample of
+which most cells are strange is therefore judged by the absolute distance to the reference (`Reference.quantile`).
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class TypeSpace:
 
 
 def strangeness(distances: np.ndarray, probabilities: np.ndarray | None, near: np.ndarray) -> np.ndarray:
-    """The signs of each cell, as the mean over its nearest cells, from the sample's median: (n_cells, 2), or (n_cells, 1)
-    without probabilities.
+    """The signs of each cell, as the mean over its nearest cells, from the sample's median.
 
-    distances: (n_cells,), of `TypeSpace`. probabilities: (n_cells, n_labels), of the logistic regression. near: int (n_cells, k), each cell's
-    nearest cells of the sample, itself among them.
+    distances: (n_cells,), of `TypeSpace`. probabilities: (n_cells, n_labels), of the logistic regression, or None. near:
+    int (n_cells, k), each cell's nearest cells of the sample, itself among them. Returns (n_cells, 2), or (n_cells, 1)
+    without probabilities.
     """
     signs = [np.log(np.maximum(distances, 1e-6))[near].mean(axis=1)]
     if probabilities is not None:
