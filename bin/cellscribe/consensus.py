@@ -282,6 +282,8 @@ def consensus(answers: Sequence[Answer]) -> Answer:
         reference_umap=first.reference_umap,
         distance_quantile=_least([answer.distance_quantile for answer in answers]),
         unexpected=_least([answer.unexpected for answer in answers]),
+        novelty=_least([answer.novelty for answer in answers]),
+        near=first.near,
         agreeing=agree.sum(axis=1),
         calibrated=all(answer.calibrated for answer in answers),
         warnings=[f"{model_title(answer)}: {warning}" for answer in answers for warning in answer.warnings],

@@ -400,7 +400,7 @@ def test_each_of_several_models_has_its_columns_and_the_consensus_the_plain_name
     own = [names.of_model("small_1_0"), names.of_model("small_1_0_2")]
     assert set(alone.obs) | {names.agreeing} | {
         column.replace(names.key, key.key) for key in own for column in alone.obs if names.key in column
-    } - {own[1].reference_distance} == set(adata.obs)
+    } - {names.set_size, own[1].reference_distance, own[1].novelty} == set(adata.obs)
     for key in (names, *own):
         assert (adata.obs[key.predicted].astype(str) == adata.obs["published"].astype(str)).mean() > 0.9
         assert {key.embedding, key.umap, key.umap_explorer} <= set(

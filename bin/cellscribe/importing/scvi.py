@@ -420,14 +420,14 @@ def hold_out(placed: Placed, codes: np.ndarray, names: list[str], options: ScviO
         silent = silent_genes(cells.counts[np.flatnonzero(inside)], codes[inside], len(names))
         totals = np.asarray(cells.counts[held].sum(axis=1)).ravel()
         unexpected.append((cells.counts[held] @ silent.astype(np.float32)) / np.maximum(totals, 1))
-    return HeldOut.of(parts, unexpected)
+    return HeldOut.of(parts, unexpected, [])
 
 
 def test_members(
     placed: Placed, held: HeldOut, codes: np.ndarray, names: list[str]
 ) -> tuple[dict[str, Any], Evaluation]:
     """The calibration by held-out batches, marked as seen by the encoder, and what it scores."""
-    calibration = fit_calibration(held, codes)
+    calibration = fit_calibration(held, codes, names)
     evaluation = evaluate(
         {name: pooled(held, calibration, name) for name in calibration},
         codes[held.rows],
