@@ -57,8 +57,8 @@ def strangeness(distances: np.ndarray, probabilities: np.ndarray | None, near: n
     """The signs of each cell, as the mean over its nearest cells, from the sample's median.
 
     distances: (n_cells,), of `TypeSpace`. probabilities: (n_cells, n_labels), of the logistic regression, or None.
-    near: int (n_cells, k), each cell's nearest cells of the sample, itself among them. Returns (n_cells, 2), or (n_cells, 1)
-    without probabilities.
+    near: int (n_cells, k), each cell's nearest cells of the sample, itself among them. Returns (n_cells, 2), or
+    (n_cells, 1) without probabilities.
     """
     signs = [np.log(np.maximum(distances, 1e-6))[near].mean(axis=1)]
     if probabilities is not None:
