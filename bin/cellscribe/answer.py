@@ -151,7 +151,7 @@ def answer_cells(
 
     seed: of the search for neighbours in large samples.
     """
-    chosen = model.classifier(classifier)
+    chosen, overlap = model.classifier(classifier), float(mapping.info["gene_overlap"])
     members = model.member_probabilities(
         latent=mapping.latent,
         distances=mapping.distances,
@@ -159,7 +159,7 @@ def answer_cells(
         logistic_scores=mapping.logistic_scores,
         members=model.classifiers[chosen],
     )
-    probabilities = model.pooled(members, chosen)
+    probabilities = model.pooled(members, chosen, overlap)
     order = np.argsort(-probabilities, axis=1, kind="stable")
     best = order[:, 0]
     second = order[:, 1] if len(model.labels) > 1 else best
@@ -181,7 +181,7 @@ def answer_cells(
         doubt = None if mapping.logistic_scores is None else softmax(mapping.logistic_scores)
         signs = strangeness(model.type_space.distances(mapping.latent), doubt, near[0])
         strange = novelty(signs, null)
-    limits = model.set_limits(chosen)
+    limits = model.set_limits(chosen, overlap)
     inside = None if limits is None else label_sets(probabilities, limits)
     return Answer(
         labels=model.labels,

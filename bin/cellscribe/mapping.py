@@ -16,8 +16,10 @@ from cellscribe.cli import log, warn
 from cellscribe.counts_file import CHUNK_ROWS, CountsFile, open_counts
 from cellscribe.errors import InputError, ModelMismatchError
 from cellscribe.io import write_h5ad
+from cellscribe.model.logistic import Logistic
 from cellscribe.model.model import LOGISTIC, Model
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest
+from cellscribe.model.reference_counts import FEWEST_GENES, REFIT_BELOW
 from cellscribe.progress import progress
 from cellscribe.surgery import Surgery, Tuned, tune
 
@@ -140,6 +142,9 @@ def map_cells(
     on_silent[np.diff(match.selector.indptr) > 0] = 0
     has_latent, has_logistic = set(model.members) != {LOGISTIC}, LOGISTIC in model.members
     encoder = (tuned.encoder or model.encoder) if has_latent else None
+    regression, on_regression = model.logistic if has_logistic else None, match
+    if has_logistic and match.overlap < REFIT_BELOW:
+        regression, on_regression = refitted(model, var, match, column, numbered=numbered)
     latent, scores, totals, distances, indices = [], [], [], [], []
     all_counts, silent_counts = [], []
     n_chunks = -(-counts.n_obs // chunk_rows)
@@ -154,8 +159,9 @@ def map_cells(
             latent.append(encoded)
             distances.append(near)
             indices.append(which)
-        if has_logistic:
-            scores.append(model.logistic.scores(on_model, totals=all_counts[-1], found=match.found))
+        if regression is not None:
+            on = on_model if on_regression is match else (chunk @ on_regression.selector).tocsr()
+            scores.append(regression.scores(on, totals=all_counts[-1], found=on_regression.found))
     for warning in warnings:
         warn(warning)
     return Mapping(
@@ -169,6 +175,7 @@ def map_cells(
         mapping_info(match, model, warnings)
         | {
             "n_silent_genes_found": int(silent.found.sum()),
+            "n_refit_genes": 0 if on_regression is match else int(on_regression.found.sum()),
             "surgery_epochs": tuned.epochs,
             "orthologs": orthologs,
         },
@@ -182,6 +189,22 @@ def ortholog_warning(match: GeneMatch, orthologs: dict[str, Any]) -> str:
         f"of its {len(match.found):,} genes were found by one-to-one orthologues. Its uncertainty was calibrated on "
         f"{orthologs['to']} cells; do not trust it as much here."
     )
+
+
+def refitted(
+    model: Model, var: pd.DataFrame, match: GeneMatch, gene_column: str | None, *, numbered: bool
+) -> tuple[Logistic, GeneMatch]:
+    """The regression fitted anew on the genes that the sample has, and which these are; the model's own where it holds
+    no counts to fit from, or the sample has hardly a gene. match: of the model's own genes.
+    """
+    reference = model.reference_counts
+    if reference is None:
+        return model.logistic, match
+    on = match_genes(var, reference.genes, gene_column, numbered=numbered)
+    if on.found.sum() < FEWEST_GENES:
+        return model.logistic, match
+    log(f"fitting the regression anew on {on.found.sum():,} genes that the sample has")
+    return reference.regression(on.found, len(model.labels)), on
 
 
 def mapping_info(match: GeneMatch, model: Model, warnings: list[str]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import scipy.sparse as sp
 from small_model import TYPES, simulate
 
 from cellscribe.model.calibration import softmax
-from cellscribe.model.logistic import log_normalise
+from cellscribe.model.logistic import LEAST_DEVIATION, log_normalise, train_logistic
 from cellscribe.model.model import tree_probabilities
-from cellscribe.training.members import LEAST_DEVIATION, train_encoder, train_logistic, train_trees
+from cellscribe.training.members import train_encoder, train_trees
 
 
 @pytest.fixture(scope="module")

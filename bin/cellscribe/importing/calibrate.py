@@ -72,7 +72,7 @@ def fit(
             fitted = fit_pool([p[others] for p in own], codes[others])
             pooled[name][held] = pool([p[held] for p in own], fitted)
     default = next(iter(calibration))
-    evaluation = evaluate(pooled, codes, batches, np.zeros(len(codes), dtype=bool), names, default)
+    evaluation = evaluate(pooled, codes, batches, np.zeros(len(codes), dtype=bool), names, default, [])
     evaluation.headline["split"] = split
     return calibration, evaluation
 

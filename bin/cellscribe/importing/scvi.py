@@ -30,6 +30,7 @@ from cellscribe.model.calibration import UNCALIBRATED
 from cellscribe.model.encoder import Encoder
 from cellscribe.model.model import NEIGHBOURS, SCANVI, TREES
 from cellscribe.model.neighbours import N_NEIGHBOURS
+from cellscribe.model.robust import thinned_copy, with_copies
 from cellscribe.model.scvi_model import SCANVI as SCANVI_CLASS
 from cellscribe.model.scvi_model import SCVI, ScviModel, plain
 from cellscribe.training.evaluate import Evaluation, evaluate
@@ -45,9 +46,9 @@ from cellscribe.training.folder import (
 from cellscribe.training.genes import silent_genes
 from cellscribe.training.members import train_trees
 from cellscribe.training.reference import LabelledCells, common_labels, read_reference
-from cellscribe.training.robust import thinned_copy, with_copies
 from cellscribe.training.train import (
     CLASSIFIERS,
+    GENE_SHARES,
     KNOWN_ACCEPTED,
     REJECTION,
     HeldOut,
@@ -60,6 +61,7 @@ from cellscribe.training.train import (
     markers_of,
     pooled,
     reference_of,
+    scores_by_genes,
     silent_table,
 )
 
@@ -179,6 +181,7 @@ class Placed:
     latent alone. counts: CSR on the model's genes, None where there are none. latent: (n_rows, n_latent) of the cells
     and their altered copies, each encoded with its own covariates; source: (n_rows,), each row's cell. asked, altered:
     (n_cells, n_latent), the cells as a query's would lie, as they are and thinned; altered is None without counts.
+    fewer_genes: the same without some of the genes, by the share that is left.
     """
 
     cells: LabelledCells
@@ -188,6 +191,7 @@ class Placed:
     asked: np.ndarray
     genes: pd.DataFrame
     altered: np.ndarray | None = None
+    fewer_genes: Mapping[float, np.ndarray] = field(default_factory=dict)
     counts: sp.csr_matrix | None = None
     notes: tuple[str, ...] = ()
 
@@ -248,7 +252,12 @@ def place_reference(model: ScviModel, options: ScviOptions, name: str, label_key
     own = model.covariates(cells.covariates)
     encoder = model.encoder(own.mean(axis=0))
     copies, source = with_copies(counts, 1, np.random.default_rng(options.seed))
-    thinned = thinned_copy(counts, np.random.default_rng(options.seed + 1), drop_genes=True)
+    thinned = thinned_copy(counts, np.random.default_rng(options.seed + 1))
+    rng = np.random.default_rng(options.seed + 2)
+    fewer = {}
+    for share in GENE_SHARES:
+        kept = sp.diags((rng.random(counts.shape[1]) < share).astype(np.float32))
+        fewer[share] = encoder.encode((counts @ kept).tocsr())
     return Placed(
         cells=cells,
         encoder=encoder,
@@ -256,6 +265,7 @@ def place_reference(model: ScviModel, options: ScviOptions, name: str, label_key
         source=source,
         asked=encoder.encode(counts),
         altered=encoder.encode(thinned),
+        fewer_genes=fewer,
         counts=counts,
         genes=genes,
         notes=tuple(notes),
@@ -410,6 +420,9 @@ def hold_out(placed: Placed, codes: np.ndarray, names: list[str], options: ScviO
     folds = folds_of(cells.batches, codes, seed=options.seed)
     parts: list[tuple[dict[str, np.ndarray], np.ndarray, bool]] = []
     unexpected = []
+    fewer: dict[float, list[tuple[dict[str, np.ndarray], np.ndarray]]] = {
+        share: [] for share in placed.fewer_genes
+    }
     for fold in range(folds.max() + 1):
         inside, held = folds != fold, np.flatnonzero(folds == fold)
         check_fold(codes, cells.batches, inside, names)
@@ -420,7 +433,9 @@ def hold_out(placed: Placed, codes: np.ndarray, names: list[str], options: ScviO
         silent = silent_genes(cells.counts[np.flatnonzero(inside)], codes[inside], len(names))
         totals = np.asarray(cells.counts[held].sum(axis=1)).ravel()
         unexpected.append((cells.counts[held] @ silent.astype(np.float32)) / np.maximum(totals, 1))
-    return HeldOut.of(parts, unexpected, [])
+        for share, latent in placed.fewer_genes.items():
+            fewer[share].append((members.latent_probabilities(latent[held]), held))
+    return HeldOut.of(parts, unexpected, [], fewer)
 
 
 def test_members(
@@ -428,13 +443,15 @@ def test_members(
 ) -> tuple[dict[str, Any], Evaluation]:
     """The calibration by held-out batches, marked as seen by the encoder, and what it scores."""
     calibration = fit_calibration(held, codes, names)
+    best = next(name for name in CLASSIFIERS if name in calibration)
     evaluation = evaluate(
         {name: pooled(held, calibration, name) for name in calibration},
         codes[held.rows],
         placed.cells.batches[held.rows],
         held.altered,
         names,
-        next(name for name in CLASSIFIERS if name in calibration),
+        best,
+        scores_by_genes(held, calibration, best, codes),
     )
     evaluation.headline["split"] += ", from trees and neighbours though not from the encoder"
     return {name: fitted | {"seen_by": "encoder"} for name, fitted in calibration.items()}, evaluation

@@ -87,7 +87,8 @@ def _how_good(evaluation: Evaluation) -> list[str]:
         _row("as they are", head),
     ]
     if altered:
-        lines.append(_row("thinned to 10-100 % of counts and 30-100 % of genes", altered))
+        lines.append(_row("thinned to 10-100 % of counts", altered))
+    lines += [_row(f"with {row['gene_overlap']:.0%} of the genes", row) for row in evaluation.fewer_genes]
     lines += [
         "",
         "| classifier | accuracy | macro-F1 | calibration error | log loss |",

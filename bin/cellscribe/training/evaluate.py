@@ -17,7 +17,7 @@ N_BINS = 15
 class Evaluation:
     """headline: the default classifier's scores. classifiers: each classifier's. per_label: one row a label.
     confusion: true label x predicted label, cells. calibration: rows of a reliability plot. altered: the default's
-    scores on the same cells thinned and gene-poor.
+    scores on the same cells thinned; fewer_genes: on the same cells without some genes, a row for each share that is left.
     """
 
     headline: dict[str, Any]
@@ -26,6 +26,7 @@ class Evaluation:
     confusion: pd.DataFrame
     calibration: pd.DataFrame
     altered: dict[str, float]
+    fewer_genes: list[dict[str, float]]
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in evaluation.json."""
@@ -33,6 +34,7 @@ class Evaluation:
             "headline": self.headline,
             "classifiers": self.classifiers,
             "altered": self.altered,
+            "fewer_genes": self.fewer_genes,
             "per_label": self.per_label.to_dict(orient="records"),
             "confusion": {
                 "labels": list(self.confusion.columns),
@@ -70,8 +72,12 @@ def evaluate(
     altered: np.ndarray,
     names: list[str],
     default: str,
+    fewer_genes: list[dict[str, float]],
 ) -> Evaluation:
-    """Score held-out cells. probabilities: a classifier's name to (n_cells, n_labels); altered: bool (n_cells,)."""
+    """Score held-out cells. probabilities: a classifier's name to (n_cells, n_labels); altered: bool (n_cells,).
+
+    fewer_genes: as in `Evaluation`.
+    """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     plain = np.flatnonzero(~altered)
@@ -115,4 +121,5 @@ def evaluate(
             }
         ),
         altered=scores(probabilities[default][altered], codes[altered]) if altered.any() else {},
+        fewer_genes=fewer_genes,
     )

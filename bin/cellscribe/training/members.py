@@ -1,4 +1,4 @@
-"""Training of the members of a model: the logistic regression, the scVI encoder, the trees."""
+"""Training of the members of a model that live in a latent space: the scVI encoder, the trees."""
 
 from __future__ import annotations
 
@@ -10,50 +10,11 @@ import scipy.sparse as sp
 from cellscribe.cli import log
 from cellscribe.errors import CellscribeError
 from cellscribe.model.encoder import Encoder
-from cellscribe.model.logistic import Logistic, log_normalise
 from cellscribe.model.scvi_model import SCVI, ScviModel
 from cellscribe.surgery import from_scvi, load_scvi
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ABSENT_LABEL_INTERCEPT = -30.0
-LEAST_DEVIATION = 0.3
-
-
-def train_logistic(
-    counts: sp.csr_matrix,
-    codes: np.ndarray,
-    n_labels: int,
-    *,
-    cell_weights: np.ndarray | None = None,
-    strength: float = 0.001,
-    seed: int = 0,
-) -> Logistic:
-    """Multinomial logistic regression, classes balanced, on genes scaled by their deviation.
-
-    counts: raw counts on the model's genes, copies included. codes, cell_weights: (n_cells,). strength: scikit-learn's
-    C. Deviations are floored at 0.3, so that hardly seen genes do not weigh most. A label without cells gets an
-    intercept that rules it out.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    logged = log_normalise(counts)
-    mean = np.asarray(logged.mean(axis=0)).ravel()
-    square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
-    deviation = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), LEAST_DEVIATION)
-    scaled = (logged @ sp.diags((1 / deviation).astype(np.float32))).tocsr()
-    fitted = LogisticRegression(
-        C=strength, class_weight="balanced", max_iter=500, tol=1e-3, random_state=seed
-    ).fit(scaled, codes, sample_weight=cell_weights)
-    coefficients = np.zeros((counts.shape[1], n_labels), dtype=np.float32)
-    intercepts = np.full(n_labels, ABSENT_LABEL_INTERCEPT, dtype=np.float32)
-    rows, offsets = fitted.coef_, fitted.intercept_
-    if len(fitted.classes_) == 2:
-        rows, offsets = np.vstack([-rows / 2, rows / 2]), np.concatenate([-offsets / 2, offsets / 2])
-    coefficients[:, fitted.classes_] = (rows / deviation).T
-    intercepts[fitted.classes_] = offsets
-    return Logistic(coefficients, intercepts)
 
 
 def train_encoder(counts: sp.csr_matrix, batches: np.ndarray, **how: Any) -> Encoder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from cellscribe.io import write_json
 from cellscribe.model.calibration import fit_pool, pool, softmax
 from cellscribe.model.encoder import Encoder
 from cellscribe.model.label_sets import coverage_of, fit_limits, label_sets
-from cellscribe.model.logistic import Logistic, log_normalise
+from cellscribe.model.logistic import Logistic, batch_weights, log_normalise, train_logistic
 from cellscribe.model.model import (
     CLASSIFIERS,
     LOGISTIC,
@@ -33,8 +33,16 @@ from cellscribe.model.model import (
 )
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest, vote
 from cellscribe.model.novelty import FEWEST_CELLS, TypeSpace, fit_null, strangeness
+from cellscribe.model.reference_counts import (
+    MOST_MARKERS,
+    N_MARKERS,
+    N_TOP_GENES,
+    ReferenceCounts,
+    some_cells,
+)
+from cellscribe.model.robust import thinned_copy, with_copies
 from cellscribe.model.scvi_model import ScviModel
-from cellscribe.training.evaluate import Evaluation, evaluate
+from cellscribe.training.evaluate import Evaluation, evaluate, scores
 from cellscribe.training.folder import (
     check_names,
     finish_model,
@@ -45,9 +53,8 @@ from cellscribe.training.folder import (
     place_labels,
 )
 from cellscribe.training.genes import marker_scores, select_genes, silent_genes
-from cellscribe.training.members import batch_table, train_encoder, train_logistic, train_scvi, train_trees
+from cellscribe.training.members import batch_table, train_encoder, train_scvi, train_trees
 from cellscribe.training.reference import LabelledCells, read_reference
-from cellscribe.training.robust import thinned_copy, with_copies
 
 KINDS: dict[str, tuple[str, ...]] = {
     "scvi": (NEIGHBOURS, TREES),
@@ -175,13 +182,6 @@ def train_members(
     return Members(encoder, trees, logistic, latent, source, codes[source], n_labels, scvi)
 
 
-def batch_weights(batches: np.ndarray) -> np.ndarray:
-    """One over the square root of a cell's batch size, mean one (n_cells,): a large batch teaches more, but not all."""
-    _, which, sizes = np.unique(batches.astype(str), return_inverse=True, return_counts=True)
-    weights = 1 / np.sqrt(sizes[which])
-    return np.asarray(weights / weights.mean(), dtype=np.float64)
-
-
 def folds_of(batches: np.ndarray, codes: np.ndarray, *, most: int = MOST_FOLDS, seed: int = 0) -> np.ndarray:
     """Which fold each cell is held out in, int (n_cells,): whole batches together, never split.
 
@@ -206,11 +206,16 @@ def folds_of(batches: np.ndarray, codes: np.ndarray, *, most: int = MOST_FOLDS, 
     return np.array([fold_of[batch] for batch in batches.astype(str)])
 
 
+# How many of the genes held-out cells keep: what is fitted on them is interpolated for a sample in between.
+GENE_SHARES = (0.75, 0.5, 0.25, 0.1)
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Members' probabilities for cells whose batch was not trained on.
 
     One row a held-out cell and copy: `rows` is the cell, `altered` says whether it was thinned first.
+    fewer_genes: the same cells without some of the genes, by the share that is left.
     unexpected: for each unaltered cell, the share of its counts on genes that the training cells do not express.
     neighbourhoods: one a held-out batch that is large enough, of a model with an embedding.
     """
@@ -220,6 +225,7 @@ class HeldOut:
     altered: np.ndarray
     unexpected: np.ndarray
     neighbourhoods: list[Neighbourhood]
+    fewer_genes: dict[float, FewerGenes]
 
     @classmethod
     def of(
@@ -227,15 +233,34 @@ class HeldOut:
         parts: Sequence[tuple[dict[str, np.ndarray], np.ndarray, bool]],
         unexpected: Sequence[np.ndarray],
         neighbourhoods: list[Neighbourhood],
+        fewer_genes: Mapping[float, Sequence[tuple[dict[str, np.ndarray], np.ndarray]]],
     ) -> HeldOut:
-        """From the folds' parts: the members' probabilities, the cells, and whether these were altered."""
+        """From the folds' parts: the members' probabilities, the cells, and whether these were altered.
+
+        fewer_genes: the members' probabilities and the cells of each fold, by the share of genes that was left.
+        """
         return cls(
             {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0]},
             np.concatenate([part[1] for part in parts]),
             np.concatenate([np.full(len(part[1]), part[2]) for part in parts]),
             np.concatenate(unexpected),
             neighbourhoods,
+            {
+                share: FewerGenes(
+                    {name: np.concatenate([part[0][name] for part in folds]) for name in folds[0][0]},
+                    np.concatenate([part[1] for part in folds]),
+                )
+                for share, folds in fewer_genes.items()
+            },
         )
+
+
+@dataclass(frozen=True)
+class FewerGenes:
+    """Members' probabilities for held-out cells that lack genes. rows: the cells."""
+
+    members: dict[str, np.ndarray]
+    rows: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -286,7 +311,7 @@ def check_fold(codes: np.ndarray, batches: np.ndarray, inside: np.ndarray, names
 
 
 def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
-    """Train without each fold in turn and predict it, as it is and thinned or gene-poor.
+    """Train without each fold in turn and predict it, as it is, thinned, and without some of the genes.
 
     Genes are chosen anew in each fold, so that nothing of the held-out batches is seen.
     """
@@ -295,6 +320,7 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
     parts: list[tuple[dict[str, np.ndarray], np.ndarray, bool]] = []
     unexpected = []
     neighbourhoods: list[Neighbourhood] = []
+    fewer: dict[float, list[tuple[dict[str, np.ndarray], np.ndarray]]] = {share: [] for share in GENE_SHARES}
     first = 0
     for fold in range(folds.max() + 1):
         inside = folds != fold
@@ -304,7 +330,7 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
             f"held-out test {fold + 1} of {folds.max() + 1}: "
             f"training on {inside.sum():,} cells, testing on {len(held):,}"
         )
-        chosen = choose_genes(cells, inside, options)
+        chosen = choose_genes(cells, inside, n_top_genes=options.n_top_genes, n_markers=options.n_markers)
         counts = cells.counts[:, chosen].tocsr()
         members = train_members(
             counts[np.flatnonzero(inside)], codes[inside], cells.batches[inside], n_labels, options
@@ -315,53 +341,134 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
         rng = np.random.default_rng(options.seed + 1)
         parts.append((members.probabilities(counts[held]), held, False))
         neighbourhoods += neighbourhoods_of(members, counts[held], codes[inside], cells.batches[held], first)
-        altered = thinned_copy(counts[held], rng, drop_genes=True)
+        altered = thinned_copy(counts[held], rng)
         parts.append((members.probabilities(altered), held, True))
+        known = reference_counts(cells, inside, options) if members.logistic is not None else None
+        for share in GENE_SHARES:
+            kept = rng.random(cells.counts.shape[1]) < share
+            fewer[share].append((without_genes(members, known, cells, held, chosen, kept), held))
         first += 2 * len(held)
-    return HeldOut.of(parts, unexpected, neighbourhoods)
+    return HeldOut.of(parts, unexpected, neighbourhoods, fewer)
 
 
-def choose_genes(cells: LabelledCells, rows: np.ndarray, options: TrainOptions) -> np.ndarray:
-    """The model's genes, chosen on some of the cells. rows: bool (n_obs,)."""
+def without_genes(
+    members: Members,
+    known: tuple[ReferenceCounts, np.ndarray] | None,
+    cells: LabelledCells,
+    rows: np.ndarray,
+    chosen: np.ndarray,
+    kept: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Each member's probabilities for cells of which only some genes were measured, as MAP would have them.
+
+    known: `reference_counts` of the training cells. rows: the cells. chosen: the model's genes. kept: bool (n_genes,).
+    """
+    result: dict[str, np.ndarray] = {}
+    if members.encoder is not None:
+        measured = cells.counts[rows][:, chosen] @ sp.diags(kept[chosen].astype(np.float32))
+        result |= members.latent_probabilities(members.encoder.encode(measured.tocsr()))
+    if known is not None:
+        reference, columns = known
+        found = kept[columns]
+        regression = reference.regression(found, members.n_labels)
+        counts = cells.counts[rows][:, columns] @ sp.diags(found.astype(np.float32))
+        result[LOGISTIC] = softmax(regression.scores(counts.tocsr()))
+    return result
+
+
+def reference_counts(
+    cells: LabelledCells, rows: np.ndarray, options: TrainOptions
+) -> tuple[ReferenceCounts, np.ndarray]:
+    """Counts of some cells on more genes than the model's own, and which genes these are. rows: bool (n_cells,)."""
+    columns = choose_genes(
+        cells,
+        rows,
+        n_top_genes=max(N_TOP_GENES, options.n_top_genes),
+        n_markers=min(N_MARKERS, max(options.n_markers, MOST_MARKERS // len(cells.names))),
+    )
+    inside = np.flatnonzero(rows)
+    some = inside[some_cells(cells.codes[inside], cells.batches[inside], seed=options.seed)]
+    _, batches = np.unique(cells.batches[some].astype(str), return_inverse=True)
+    genes = cells.genes.iloc[columns].reset_index(drop=True)
+    return ReferenceCounts(cells.counts[some][:, columns].tocsr(), cells.codes[some], batches, genes), columns
+
+
+def choose_genes(cells: LabelledCells, rows: np.ndarray, *, n_top_genes: int, n_markers: int) -> np.ndarray:
+    """Genes that have a name, chosen on some of the cells (`select_genes`). rows: bool (n_obs,)."""
     named = (cells.genes["symbol"] != "") | (cells.genes["gene_id"] != "")
     chosen = select_genes(
         cells.counts[np.flatnonzero(rows)],
         cells.codes[rows],
         cells.batches[rows],
         len(cells.names),
-        n_top_genes=options.n_top_genes,
-        n_markers=options.n_markers,
+        n_top_genes=n_top_genes,
+        n_markers=n_markers,
     )
     return chosen[named.to_numpy()[chosen]]
 
 
 def fit_calibration(held: HeldOut, codes: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """Pool weights of each classifier and the limits of its sets of labels, fitted on held-out cells, altered copies
-    weighing a quarter.
+    weighing a quarter; and the same for cells that lack genes.
 
     Cells of a label that a fold's training part lacked are scored too: being wrong there is what uncertainty is for.
     """
     result: dict[str, Any] = {}
-    truth = codes[held.rows]
     weight = np.where(held.altered, 0.25, 1.0)
-    plain = np.flatnonzero(~held.altered)
     for name, members in CLASSIFIERS.items():
         if set(members) <= set(held.members):
-            weights = fit_pool([held.members[m] for m in members], truth, weight)
-            limits = fit_limits(pool([held.members[m][plain] for m in members], weights), truth[plain])
-            result[name] = {
-                "method": "log-linear pool",
-                "weights": {m: round(float(w), 6) for m, w in zip(members, weights, strict=True)},
-                "set_limits": {n: round(float(limit), 6) for n, limit in zip(names, limits, strict=True)},
-            }
+            fitted = fit_classifier(held.members, members, codes[held.rows], weight, names)
+            fewer = [
+                {"gene_overlap": share}
+                | fit_classifier(part.members, members, codes[part.rows], np.ones(len(part.rows)), names)
+                for share, part in held.fewer_genes.items()
+            ]
+            result[name] = {"method": "log-linear pool", **fitted, "fewer_genes": fewer}
     return result
+
+
+def fit_classifier(
+    probabilities: dict[str, np.ndarray],
+    members: Sequence[str],
+    truth: np.ndarray,
+    weight: np.ndarray,
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """Weights of the members, and the limits of the sets of labels, by held-out cells of which some weigh less.
+
+    probabilities: of each member, (n_cells, n_labels). truth, weight: (n_cells,); sets are fitted on the cells of
+    weight one.
+    """
+    weights = fit_pool([probabilities[m] for m in members], truth, weight)
+    plain = np.flatnonzero(weight == 1)
+    limits = fit_limits(pool([probabilities[m][plain] for m in members], weights), truth[plain])
+    return {
+        "weights": {m: round(float(w), 6) for m, w in zip(members, weights, strict=True)},
+        "set_limits": {n: round(float(limit), 6) for n, limit in zip(names, limits, strict=True)},
+    }
 
 
 def pooled(held: HeldOut, calibration: dict[str, Any], classifier: str) -> np.ndarray:
     """A classifier's calibrated probabilities for the held-out cells."""
-    names = CLASSIFIERS[classifier]
-    weights = calibration[classifier]["weights"]
-    return pool([held.members[name] for name in names], np.array([weights[name] for name in names]))
+    return pool_by(held.members, calibration[classifier]["weights"])
+
+
+def pool_by(probabilities: dict[str, np.ndarray], weights: dict[str, float]) -> np.ndarray:
+    """The members' probabilities pooled by weights of these names."""
+    return pool([probabilities[name] for name in weights], np.array(list(weights.values())))
+
+
+def scores_by_genes(
+    held: HeldOut, calibration: dict[str, Any], classifier: str, codes: np.ndarray
+) -> list[dict[str, float]]:
+    """Scores of a classifier on held-out cells that lack genes, a row for each share of genes that was left."""
+    return [
+        {"gene_overlap": fitted["gene_overlap"]}
+        | scores(pool_by(part.members, fitted["weights"]), codes[part.rows])
+        for fitted, part in zip(
+            calibration[classifier]["fewer_genes"], held.fewer_genes.values(), strict=True
+        )
+    ]
 
 
 def novelty_null(held: HeldOut) -> dict[str, Any]:
@@ -504,6 +611,7 @@ def run_train(options: TrainOptions) -> Path:
         held.altered,
         names,
         best,
+        scores_by_genes(held, calibration, best, codes),
     )
     plain = np.flatnonzero(~held.altered)
     sets = held_out_sets(
@@ -512,7 +620,8 @@ def run_train(options: TrainOptions) -> Path:
     evaluation.headline.update({f"set_{key}": value for key, value in sets.items()})
 
     log("training on all cells")
-    chosen = choose_genes(cells, np.ones(len(codes), dtype=bool), options)
+    every = np.ones(len(codes), dtype=bool)
+    chosen = choose_genes(cells, every, n_top_genes=options.n_top_genes, n_markers=options.n_markers)
     counts = cells.counts[:, chosen].tocsr()
     genes = cells.genes.iloc[chosen].reset_index(drop=True)
     members = train_members(counts, codes, cells.batches, len(names), options)
@@ -534,6 +643,7 @@ def run_train(options: TrainOptions) -> Path:
             reference_of(members, cells.batches, options.seed).save(folder / "reference.safetensors")
         if members.logistic is not None:
             members.logistic.save(folder / "logistic.safetensors")
+            reference_counts(cells, every, options)[0].save(folder)
         write_json(markers_of(counts, genes, codes, cells.batches, names), folder / "markers.json")
         rejection = REJECTION | {"unexpected_share": float(np.quantile(held.unexpected, KNOWN_ACCEPTED))}
         fields = manifest_fields(

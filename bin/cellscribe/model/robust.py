@@ -33,12 +33,12 @@ def thinned_copy(
 
 
 def with_copies(
-    counts: sp.csr_matrix, n_copies: int, rng: np.random.Generator
+    counts: sp.csr_matrix, n_copies: int, rng: np.random.Generator, *, drop_genes: bool = True
 ) -> tuple[sp.csr_matrix, np.ndarray]:
-    """The cells and `n_copies` altered copies of each, stacked; every second copy loses genes too.
+    """The cells and `n_copies` altered copies of each, stacked; with `drop_genes`, every second copy loses genes too.
 
     Returns the matrix and, for each of its rows, the row of the original cell.
     """
     parts = [counts.tocsr().astype(np.float32)]
-    parts += [thinned_copy(counts, rng, drop_genes=copy % 2 == 0) for copy in range(n_copies)]
+    parts += [thinned_copy(counts, rng, drop_genes=drop_genes and copy % 2 == 0) for copy in range(n_copies)]
     return sp.vstack(parts).tocsr(), np.tile(np.arange(counts.shape[0]), n_copies + 1)

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from small_model import simulate
 
-from cellscribe.training.robust import thinned_copy, with_copies
+from cellscribe.model.robust import thinned_copy, with_copies
 
 
 @pytest.fixture(scope="module")
