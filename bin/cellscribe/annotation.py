@@ -172,6 +172,7 @@ def annotate_cells(
             for key in ("gene_overlap", "n_model_genes", "n_genes_found", "genes_matched_by", "missing_genes")
         },
         "orthologs": orthologs,
+        "n_refit_genes": answer.mapping.get("n_refit_genes", 0),
         "reference_distance": None
         if quantile is None
         else {"median": float(np.median(quantile)), "share_beyond_99": float((quantile >= FAR).mean())},

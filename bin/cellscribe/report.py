@@ -672,6 +672,8 @@ def what_was_done(
         f"{count(annotation.get('n_model_genes'))} genes found"
         f"{by_orthologs(annotation)}, matched by {annotation.get('genes_matched_by', '')}"
     )
+    if annotation.get("n_refit_genes"):
+        found += f"; the regression was fitted anew on {count(annotation['n_refit_genes'])} genes that the sample has"
     rows.append(("Genes", "only the model's code knows" if _overlap(annotation) is None else found))
     if trusted := trusted_code(annotation):
         rows.append(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
+from cellscribe.model import calibration
 from cellscribe.model.calibration import expected_calibration_error, fit_pool, pool, reliability, softmax
 
 
@@ -50,7 +51,7 @@ def test_the_gradient_of_the_loss_is_that_of_finite_differences(monkeypatch):
     real = scipy.optimize.minimize
 
     def spy(loss, start, **options):
-        seen["loss"] = loss
+        seen.setdefault("loss", loss)
         return real(loss, start, **options)
 
     monkeypatch.setattr(scipy.optimize, "minimize", spy)
@@ -73,6 +74,23 @@ def test_no_weights_near_the_fitted_ones_have_a_lower_loss():
 
     for step in ((0.05, 0), (-0.05, 0), (0, 0.05), (0, -0.05)):
         assert loss(found) <= loss(np.maximum(found + step, 0)) + 1e-9
+
+
+def test_a_rare_label_has_a_say_in_which_member_is_believed_and_probabilities_stay_honest():
+    rng = np.random.default_rng(3)
+    codes = rng.choice(3, 20_000, p=[0.49, 0.49, 0.02])
+    logits = np.eye(3)[codes]
+    common = softmax(logits * [4, 4, 0.5] + rng.normal(0, 1.5, logits.shape))  # hardly sees the rare label
+    rare = softmax(logits * [1.5, 1.5, 6] + rng.normal(0, 1.5, logits.shape))
+    weights = fit_pool([common, rare], codes)
+    as_is = calibration._least_loss(
+        np.log(np.maximum([common, rare], calibration.FLOOR)), codes, np.ones(len(codes))
+    )
+    assert weights[1] / weights.sum() > as_is[1] / as_is.sum() + 0.02
+    pooled, plain = pool([common, rare], weights), pool([common, rare], as_is)
+    found = [(p.argmax(axis=1) == 2)[codes == 2].mean() for p in (pooled, plain)]
+    assert found[0] > found[1] + 0.02
+    assert expected_calibration_error(pooled.max(axis=1), pooled.argmax(axis=1) == codes) < 0.03
 
 
 def test_cell_weights_count_as_copies_do():

@@ -72,7 +72,13 @@ def test_outputs_lists_the_columns_of_the_predictions_as_in_obs(outputs: str) ->
     documented = [row[0] for row in tables(section(outputs, "S.predictions.tsv.gz"))[0]]
     in_obs = [row[1] for row in tables(section(outputs, "S.annotated.h5ad"))[0] if row[0] == "obs"]
     short = {name.removeprefix(f"{NAMES.key}_") for name in in_obs} - {"predicted_uncertainty"}
-    assert set(documented) == short | {"barcode", "uncertainty", "second_label", "second_probability"}
+    assert set(documented) == short | {
+        "barcode",
+        "uncertainty",
+        "second_label",
+        "second_probability",
+        "label_set",
+    }
     assert len(documented) == len(set(documented))
 
 

@@ -34,6 +34,7 @@ def hostile(tmp_path_factory, model):
         np.zeros(50, bool),
         HOSTILE,
         "consensus",
+        [],
     )
     fields = {
         **read_manifest(model),

@@ -32,6 +32,7 @@ def evaluation():
         altered,
         ["A", "B", "C"],
         "one",
+        [{"gene_overlap": 0.5, "accuracy": 0.5}],
     )
 
 
@@ -59,7 +60,7 @@ def test_the_confusion_matrix_counts_true_labels_in_rows(evaluation):
 
 def test_one_batch_is_said_to_be_held_out_at_random():
     evaluation = evaluate(
-        {"one": PROBABILITIES}, CODES, np.array(list("aaaa")), np.zeros(4, bool), ["A", "B", "C"], "one"
+        {"one": PROBABILITIES}, CODES, np.array(list("aaaa")), np.zeros(4, bool), ["A", "B", "C"], "one", []
     )
     assert "one batch only" in evaluation.headline["split"]
     assert evaluation.altered == {}

@@ -55,6 +55,7 @@ def main():
     from cellscribe.answer import answer_cells
     from cellscribe.h5ad_input import read_h5ad
     from cellscribe.mapping import map_cells
+    from cellscribe.model.label_sets import label_sets
     from cellscribe.model.model import Model
     from cellscribe.one_file import CountsInMemory
 
@@ -74,10 +75,17 @@ def main():
                 labels,
                 labels[answer.predicted],
                 probabilities=answer.probabilities,
-                novelty=answer.distance_quantile,
+                novelty=answer.distance_quantile if answer.novelty is None else answer.novelty,
+                sets=label_sets(
+                    answer.probabilities, model.set_limits(classifier, mapping.info["gene_overlap"])
+                ),
                 final=answer.decision.final,
             )
-    exchange.finish(gene_overlap=float(mapping.info["gene_overlap"]), **before)
+    exchange.finish(
+        n_refit_genes=mapping.info["n_refit_genes"],
+        gene_overlap=float(mapping.info["gene_overlap"]),
+        **before,
+    )
 
 
 main()

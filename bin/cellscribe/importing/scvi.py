@@ -442,7 +442,7 @@ def test_members(
     placed: Placed, held: HeldOut, codes: np.ndarray, names: list[str]
 ) -> tuple[dict[str, Any], Evaluation]:
     """The calibration by held-out batches, marked as seen by the encoder, and what it scores."""
-    calibration = fit_calibration(held, codes, names)
+    calibration = fit_calibration(held, codes, placed.cells.batches, names)
     best = next(name for name in CLASSIFIERS if name in calibration)
     evaluation = evaluate(
         {name: pooled(held, calibration, name) for name in calibration},

@@ -17,7 +17,7 @@ N_BINS = 15
 class Evaluation:
     """headline: the default classifier's scores. classifiers: each classifier's. per_label: one row a label.
     confusion: true label x predicted label, cells. calibration: rows of a reliability plot. altered: the default's
-    scores on the same cells thinned; fewer_genes: on the same cells without some genes, a row for each share that is left.
+    scores on the same cells thinned; fewer_genes: without some genes, a row for each share left.
     """
 
     headline: dict[str, Any]

@@ -407,20 +407,24 @@ def choose_genes(cells: LabelledCells, rows: np.ndarray, *, n_top_genes: int, n_
     return chosen[named.to_numpy()[chosen]]
 
 
-def fit_calibration(held: HeldOut, codes: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def fit_calibration(
+    held: HeldOut, codes: np.ndarray, batches: np.ndarray, names: Sequence[str]
+) -> dict[str, Any]:
     """Pool weights of each classifier and the limits of its sets of labels, fitted on held-out cells, altered copies
-    weighing a quarter; and the same for cells that lack genes.
+    weighing a quarter; and the same for cells that lack genes. codes, batches: (n_cells,), of all cells.
 
     Cells of a label that a fold's training part lacked are scored too: being wrong there is what uncertainty is for.
     """
     result: dict[str, Any] = {}
-    weight = np.where(held.altered, 0.25, 1.0)
+    weights = batch_weights(batches)
     for name, members in CLASSIFIERS.items():
         if set(members) <= set(held.members):
-            fitted = fit_classifier(held.members, members, codes[held.rows], weight, names)
+            fitted = fit_classifier(
+                held.members, members, codes[held.rows], weights[held.rows], names, altered=held.altered
+            )
             fewer = [
                 {"gene_overlap": share}
-                | fit_classifier(part.members, members, codes[part.rows], np.ones(len(part.rows)), names)
+                | fit_classifier(part.members, members, codes[part.rows], weights[part.rows], names)
                 for share, part in held.fewer_genes.items()
             ]
             result[name] = {"method": "log-linear pool", **fitted, "fewer_genes": fewer}
@@ -431,17 +435,19 @@ def fit_classifier(
     probabilities: dict[str, np.ndarray],
     members: Sequence[str],
     truth: np.ndarray,
-    weight: np.ndarray,
+    cell_weights: np.ndarray,
     names: Sequence[str],
+    altered: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Weights of the members, and the limits of the sets of labels, by held-out cells of which some weigh less.
+    """Weights of the members, and the limits of the sets of labels, by held-out cells.
 
-    probabilities: of each member, (n_cells, n_labels). truth, weight: (n_cells,); sets are fitted on the cells of
-    weight one.
+    probabilities: of each member, (n_cells, n_labels). truth, cell_weights: (n_cells,). altered: bool (n_cells,),
+    copies that weigh a quarter and have no part in the limits.
     """
-    weights = fit_pool([probabilities[m] for m in members], truth, weight)
-    plain = np.flatnonzero(weight == 1)
-    limits = fit_limits(pool([probabilities[m][plain] for m in members], weights), truth[plain])
+    altered = np.zeros(len(truth), dtype=bool) if altered is None else altered
+    own = [probabilities[m] for m in members]
+    weights = fit_pool(own, truth, np.where(altered, 0.25, 1.0) * cell_weights)
+    limits = fit_limits(pool([p[~altered] for p in own], weights), truth[~altered], cell_weights[~altered])
     return {
         "weights": {m: round(float(w), 6) for m, w in zip(members, weights, strict=True)},
         "set_limits": {n: round(float(limit), 6) for n, limit in zip(names, limits, strict=True)},
@@ -492,7 +498,8 @@ def held_out_sets(probabilities: np.ndarray, codes: np.ndarray, batches: np.ndar
     for name in np.unique(of):
         own = of == name
         others = ~own if (~own).any() else own
-        inside[own] = label_sets(probabilities[own], fit_limits(probabilities[others], codes[others]))
+        limits = fit_limits(probabilities[others], codes[others], batch_weights(batches[others]))
+        inside[own] = label_sets(probabilities[own], limits)
     return coverage_of(inside, codes)
 
 
@@ -602,7 +609,7 @@ def run_train(options: TrainOptions) -> Path:
     levels = levels or lineage_levels(ontology, names, cl_ids)
 
     held = hold_out(cells, options)
-    calibration = fit_calibration(held, codes, names)
+    calibration = fit_calibration(held, codes, cells.batches, names)
     best = next(name for name in CLASSIFIERS if name in calibration)
     evaluation = evaluate(
         {name: pooled(held, calibration, name) for name in calibration},
