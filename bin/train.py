@@ -72,6 +72,12 @@ def _about(context: click.Context, parameter: click.Parameter, value: str) -> di
     default=False,
     help="Let the encoder see the batch too, so that it can be fine-tuned on a sample (--surgery).",
 )
+@click.option(
+    "--keep-counts",
+    type=bool,
+    default=True,
+    help="Keep raw counts of some reference cells in the model, for samples that lack genes.",
+)
 @click.option("--seed", type=int, default=0, help="Seed of everything random.")
 @click.option("--use-gpu", type=bool, default=False, help="Train scVI on a GPU.")
 @click.option("--output", type=path_out, required=True, help="The model folder to write.")

@@ -146,6 +146,7 @@ TRAIN = {
     "n_latent": "n_latent",
     "max_epochs": "max_epochs",
     "encode_covariates": "encode_covariates",
+    "keep_counts": "keep_counts",
     "seed": "seed",
     "use_gpu": "use_gpu",
 }

@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from small_model import TYPES, simulate, small_model
+from small_model import TYPES, options, simulate, small_model, write_cl_map, write_reference
 
 from cellscribe.align import match_genes
 from cellscribe.mapping import map_cells
 from cellscribe.model.calibration import FLOOR, softmax
 from cellscribe.model.model import Model
-from cellscribe.model.reference_counts import REFIT_BELOW, ReferenceCounts, some_cells
+from cellscribe.model.reference_counts import FILE, REFIT_BELOW, ReferenceCounts, some_cells
 from cellscribe.one_file import CountsInMemory
+from cellscribe.training.train import run_train
 
 
 @pytest.fixture
@@ -95,3 +96,15 @@ def test_the_fewer_genes_the_less_certain_and_by_what_was_fitted_on_cells_that_l
     np.testing.assert_allclose(between, softmax(middle * np.log(np.maximum(probabilities, FLOOR))))
     lowest = model.set_limits("logistic", 0.0)
     np.testing.assert_allclose(lowest, list(calibration["fewer_genes"][-1]["set_limits"].values()))
+
+
+def test_a_model_may_be_made_without_counts_and_is_calibrated_for_missing_genes_all_the_same(tmp_path):
+    write_reference(simulate(), tmp_path / "reference.h5ad")
+    write_cl_map(tmp_path / "cl.csv")
+    model = Model(run_train(options(tmp_path, kind="logistic", keep_counts=False)))
+    assert model.reference_counts is None and not (model.folder / FILE).exists()
+    cells = with_share(0.3)
+    mapping = map_cells(CountsInMemory(cells.X, cells.var), model, min_gene_overlap=0)
+    assert mapping.info["n_refit_genes"] == 0
+    fewer = model.manifest["calibration"]["logistic"]["fewer_genes"]
+    assert fewer[-1]["weights"]["logistic"] < model.manifest["calibration"]["logistic"]["weights"]["logistic"]

@@ -98,6 +98,7 @@ class TrainOptions:
     n_latent: int = 30
     max_epochs: int | None = None
     encode_covariates: bool = False
+    keep_counts: bool = True
     logistic_copies: int = 3
     encoder_copies: int = 1
     seed: int = 0
@@ -343,7 +344,11 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
         neighbourhoods += neighbourhoods_of(members, counts[held], codes[inside], cells.batches[held], first)
         altered = thinned_copy(counts[held], rng)
         parts.append((members.probabilities(altered), held, True))
-        known = reference_counts(cells, inside, options) if members.logistic is not None else None
+        known = (
+            reference_counts(cells, inside, options)
+            if members.logistic is not None and options.keep_counts
+            else None
+        )
         for share in GENE_SHARES:
             kept = rng.random(cells.counts.shape[1]) < share
             fewer[share].append((without_genes(members, known, cells, held, chosen, kept), held))
@@ -363,16 +368,13 @@ def without_genes(
 
     known: `reference_counts` of the training cells. rows: the cells. chosen: the model's genes. kept: bool (n_genes,).
     """
-    result: dict[str, np.ndarray] = {}
-    if members.encoder is not None:
-        measured = cells.counts[rows][:, chosen] @ sp.diags(kept[chosen].astype(np.float32))
-        result |= members.latent_probabilities(members.encoder.encode(measured.tocsr()))
+    measured = (cells.counts[rows][:, chosen] @ sp.diags(kept[chosen].astype(np.float32))).tocsr()
+    result = members.probabilities(measured)
     if known is not None:
         reference, columns = known
         found = kept[columns]
-        regression = reference.regression(found, members.n_labels)
         counts = cells.counts[rows][:, columns] @ sp.diags(found.astype(np.float32))
-        result[LOGISTIC] = softmax(regression.scores(counts.tocsr()))
+        result[LOGISTIC] = softmax(reference.regression(found, members.n_labels).scores(counts.tocsr()))
     return result
 
 
@@ -650,7 +652,8 @@ def run_train(options: TrainOptions) -> Path:
             reference_of(members, cells.batches, options.seed).save(folder / "reference.safetensors")
         if members.logistic is not None:
             members.logistic.save(folder / "logistic.safetensors")
-            reference_counts(cells, every, options)[0].save(folder)
+            if options.keep_counts:
+                reference_counts(cells, every, options)[0].save(folder)
         write_json(markers_of(counts, genes, codes, cells.batches, names), folder / "markers.json")
         rejection = REJECTION | {"unexpected_share": float(np.quantile(held.unexpected, KNOWN_ACCEPTED))}
         fields = manifest_fields(
