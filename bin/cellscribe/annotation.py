@@ -172,6 +172,12 @@ def annotate_cells(
             for key in ("gene_overlap", "n_model_genes", "n_genes_found", "genes_matched_by", "missing_genes")
         },
         "orthologs": orthologs,
+        "set_sizes": None
+        if answer.set_sizes is None
+        else {
+            str(size): int(n)
+            for size, n in zip(*np.unique(answer.set_sizes, return_counts=True), strict=True)
+        },
         "n_refit_genes": answer.mapping.get("n_refit_genes", 0),
         "reference_distance": None
         if quantile is None

@@ -688,6 +688,19 @@ def by_orthologs(annotation: dict[str, Any]) -> str:
     return f" by one-to-one orthologues of {used['from']} and {used['to']} genes" if used else ""
 
 
+def set_shares(sizes: dict[str, int] | None) -> dict[str, str] | None:
+    """Shares of cells by the size of their set of labels, as text: one, two, more."""
+    if not sizes:
+        return None
+    total = sum(sizes.values())
+    one, two = (sizes.get(size, 0) for size in ("1", "2"))
+    return {
+        "one": percent(one / total),
+        "two": percent(two / total),
+        "more": percent((total - one - two) / total),
+    }
+
+
 def _overlap(annotation: dict[str, Any]) -> float | None:
     """Share of the model's genes in the sample; None for a model made by others, which does not tell."""
     share = annotation.get("gene_overlap", 0.0)
@@ -1226,6 +1239,7 @@ def build_page(
         "trusted_code": trusted_code(annotation),
         "calibrated": annotation.get("calibrated", True),
         "orthologs": annotation.get("orthologs"),
+        "sets": set_shares(annotation.get("set_sizes")),
         "overlap": overlap is not None
         and {
             "share": percent(overlap),
@@ -1234,6 +1248,7 @@ def build_page(
             "of": count(annotation.get("n_model_genes")),
             "by": annotation.get("genes_matched_by", ""),
             "orthologs": by_orthologs(annotation),
+            "refit": annotation.get("n_refit_genes") and count(annotation["n_refit_genes"]),
             "missing": [_gene_name(gene) for gene in (annotation.get("missing_genes") or [])[:50]],
         },
         "distance": annotation.get("reference_distance") or {},
