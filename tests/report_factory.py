@@ -216,6 +216,8 @@ def write_sample(
             "n_genes_found": 1828,
             "genes_matched_by": "gene_ids",
             "missing_genes": ["TRBC1", "TRBC2", "TRAC"],
+            "n_refit_genes": 1234,
+            "set_sizes": {"1": 88, "2": 9, "4": 3},
             "reference_distance": {"median": 0.52, "share_beyond_99": 0.043},
             "clusters": [
                 {"cluster": str(i), "n_cells": int((codes == i).sum()), "label": str(label), "vote": 0.93}

@@ -67,6 +67,12 @@ def test_the_page_says_first_what_became_of_the_cells(page):
     assert "2024-05-06" in text and "blood 1.0" in text
 
 
+def test_the_page_tells_how_many_labels_remain_and_that_the_regression_was_fitted_anew(page):
+    _, text = read(page)
+    assert "88.0 % of the cells have one label in it, 9.0 % two, 3.0 % more" in text
+    assert "fitted anew on 1,234 genes that the sample has" in text
+
+
 def test_a_warning_of_two_steps_is_shown_once_with_both(page):
     _, text = read(page)
     assert text.count("Gene overlap is low: 74.0 %.") == 1
