@@ -24,10 +24,11 @@ def measure(path: Path, model_folder: Path) -> list[dict[str, object]]:
     """Scores of every classifier of the model on one labelled file."""
     import numpy as np
 
-    from cellscribe.answer import decide
+    from cellscribe.answer import answer_cells
     from cellscribe.contract import UNASSIGNED
     from cellscribe.h5ad_input import read_h5ad
     from cellscribe.mapping import map_cells
+    from cellscribe.model.label_sets import coverage_of, label_sets
     from cellscribe.model.model import Model
     from cellscribe.one_file import CountsInMemory
     from cellscribe.training.evaluate import scores
@@ -37,25 +38,21 @@ def measure(path: Path, model_folder: Path) -> list[dict[str, object]]:
     known = np.isin(truth, model.labels)
     mapping = map_cells(CountsInMemory(read.matrix[np.flatnonzero(known)], read.var), model)
     codes = np.array([model.labels.index(label) for label in truth[known]])
-    members = model.member_probabilities(
-        latent=mapping.latent,
-        distances=mapping.distances,
-        indices=mapping.indices,
-        logistic_scores=mapping.logistic_scores,
-    )
     rows: list[dict[str, object]] = []
     for classifier in model.classifiers:
-        probabilities = model.pooled(members, classifier)
-        quantile = model.reference.quantile(mapping.distances.mean(axis=1))
-        final = decide(model, probabilities, quantile, mapping).final
+        answer = answer_cells(mapping, model, classifier=classifier)
+        limits = model.set_limits(classifier, mapping.info["expression_overlap"])
+        assert answer.probabilities is not None and limits is not None
+        sets = coverage_of(label_sets(answer.probabilities, limits), codes)
         rows.append(
             {
                 "cells": path.stem,
                 "n_cells": len(codes),
                 "gene_overlap": round(mapping.info["gene_overlap"], 3),
                 "classifier": classifier,
-                **scores(probabilities, codes),
-                "unassigned": round(float((final == UNASSIGNED).mean()), 4),
+                **scores(answer.probabilities, codes),
+                "unassigned": round(float((answer.decision.final == UNASSIGNED).mean()), 4),
+                **{f"set_{key}": value for key, value in sets.items()},
             }
         )
     return rows

@@ -151,7 +151,7 @@ def answer_cells(
 
     seed: of the search for neighbours in large samples.
     """
-    chosen, overlap = model.classifier(classifier), float(mapping.info["gene_overlap"])
+    chosen, overlap = model.classifier(classifier), float(mapping.info["expression_overlap"])
     members = model.member_probabilities(
         latent=mapping.latent,
         distances=mapping.distances,

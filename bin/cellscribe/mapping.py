@@ -143,7 +143,7 @@ def map_cells(
     has_latent, has_logistic = set(model.members) != {LOGISTIC}, LOGISTIC in model.members
     encoder = (tuned.encoder or model.encoder) if has_latent else None
     regression, on_regression = model.logistic if has_logistic else None, match
-    if has_logistic and match.overlap < REFIT_BELOW:
+    if has_logistic and expression_overlap(match, model) < REFIT_BELOW:
         regression, on_regression = refitted(model, var, match, column, numbered=numbered)
     latent, scores, totals, distances, indices = [], [], [], [], []
     all_counts, silent_counts = [], []
@@ -207,11 +207,21 @@ def refitted(
     return reference.regression(on.found, len(model.labels)), on
 
 
+def expression_overlap(match: GeneMatch, model: Model) -> float:
+    """Share of the reference's expression (log-normalised, summed over the model's genes) on genes that the query has.
+
+    A table from which rarely seen genes were removed lacks many genes and little expression: it is hardly poorer.
+    """
+    mean = model.genes["mean"].to_numpy(dtype=np.float64)
+    return float(mean[match.found].sum() / mean.sum()) if mean.sum() > 0 else match.overlap
+
+
 def mapping_info(match: GeneMatch, model: Model, warnings: list[str]) -> dict[str, Any]:
     """What is said of the genes: overlap, by which names, the most important missing ones."""
     missing = model.genes[~match.found].sort_values("importance", ascending=False)
     return {
         "gene_overlap": match.overlap,
+        "expression_overlap": expression_overlap(match, model),
         "n_model_genes": len(match.found),
         "n_genes_found": int(match.found.sum()),
         "genes_matched_by": match.matched_by,

@@ -77,7 +77,7 @@ def main():
                 probabilities=answer.probabilities,
                 novelty=answer.distance_quantile if answer.novelty is None else answer.novelty,
                 sets=label_sets(
-                    answer.probabilities, model.set_limits(classifier, mapping.info["gene_overlap"])
+                    answer.probabilities, model.set_limits(classifier, mapping.info["expression_overlap"])
                 ),
                 final=answer.decision.final,
             )

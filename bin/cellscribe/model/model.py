@@ -245,7 +245,7 @@ class Model:
     ) -> np.ndarray:
         """The probabilities of a classifier, (n_cells, n_labels), calibrated where it is.
 
-        gene_overlap: the share of the model's genes that the cells have.
+        gene_overlap: how much of the reference's expression is on genes that the cells have (`expression_overlap`).
         """
         names = self.classifiers[classifier]
         if not self.is_calibrated(classifier):
