@@ -148,20 +148,23 @@ def check_overlap(
     organism: str,
     minimum: float = 0.5,
     warn_below: float = 0.8,
+    by_orthologs: bool = False,
 ) -> list[str]:
     """Gate on the share of the model's genes found. Returns warnings; raises ModelMismatchError.
 
-    minimum, warn_below: shares between 0 and 1.
+    minimum, warn_below: shares between 0 and 1. by_orthologs: whether they were found by these.
     """
     n_found, n_genes = int(match.found.sum()), len(match.found)
-    said = f"{n_found:,} of the model's {n_genes:,} genes are in the data ({match.overlap:.1%})"
+    where = "have a one-to-one orthologue in the data" if by_orthologs else "are in the data"
+    said = f"{n_found:,} of the model's {n_genes:,} genes {where} ({match.overlap:.1%})"
     if match.overlap < minimum:
         raise ModelMismatchError(
             f"the genes do not fit the model '{model}' ({organism}): {said}; at least {minimum:.0%} are needed. "
             f"The data's names look like {looks_like(names)}.",
-            "Use a model of the same organism, or name the var column that holds symbols or Ensembl ids with "
-            "--gene_column_name. If the data are a targeted panel, --min_gene_overlap lowers the bar.",
+            "Use a model of the same organism (or --orthologs, with --organism where the genes' names do not tell it), "
+            "or name the var column that holds symbols or Ensembl ids with --gene_column_name. If the data are a "
+            "targeted panel, --min_gene_overlap lowers the bar.",
         )
     if match.overlap < warn_below:
-        return [f"Only {said}: labels are less certain than on whole-transcriptome data."]
+        return [f"Only {said}: labels are less certain than with all of them."]
     return []

@@ -16,14 +16,7 @@ import pandas as pd
 
 from cellscribe.answer import Answer, Decision, answer_cells
 from cellscribe.cli import log, warn
-from cellscribe.clusters import (
-    FEWEST_CELLS,
-    flat_layout,
-    leiden,
-    majority,
-    neighbour_graph,
-    umap_layout,
-)
+from cellscribe.clusters import FEWEST_CELLS, clusters_and_map, majority
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.counts_file import CountsFile, open_counts
 from cellscribe.errors import InputError
@@ -63,18 +56,14 @@ class Layout:
 
 def lay_out(answer: Answer, seed: int = 0) -> Layout:
     """Cluster the cells in a model's embedding, and lay them out unless the model did."""
-    n_cells = len(answer.embedding)
-    if n_cells < FEWEST_CELLS:
-        warning = (
-            f"With {n_cells} cells there are no clusters and no UMAP: "
-            "one cluster is given, and principal components."
-        )
-        return Layout(np.zeros(n_cells, dtype=int), flat_layout(answer.embedding), (warning,))
-    near, far = neighbour_graph(answer.embedding, seed=seed)
-    umap = answer.umap
-    if umap is None:
-        umap = umap_layout(answer.embedding, near, far, start=answer.reference_umap, seed=seed)
-    return Layout(leiden(near, seed=seed), umap)
+    clusters, umap = clusters_and_map(
+        answer.embedding, start=answer.reference_umap, umap=answer.umap, graph=answer.near, seed=seed
+    )
+    n_cells = len(clusters)
+    if n_cells >= FEWEST_CELLS:
+        return Layout(clusters, umap)
+    warning = f"With {n_cells} cells there are no clusters and no UMAP: one cluster is given, and principal components."
+    return Layout(clusters, umap, (warning,))
 
 
 def annotate_cells(
@@ -116,6 +105,10 @@ def annotate_cells(
         obs[names.reference_distance] = quantile
     if answer.unexpected is not None:
         obs[names.unexpected] = answer.unexpected.astype(np.float32)
+    if answer.novelty is not None:
+        obs[names.novelty] = answer.novelty
+    if answer.set_sizes is not None:
+        obs[names.set_size] = answer.set_sizes.astype(np.int32)
     if answer.agreeing is not None:
         obs[names.agreeing] = answer.agreeing
     table = pd.DataFrame(obs, index=barcodes)
@@ -134,8 +127,11 @@ def annotate_cells(
         second, probability = answer.second
         predictions["second_label"] = labels[second]
         predictions["second_probability"] = probability
+    if answer.label_sets is not None:
+        predictions["label_set"] = answer.label_sets
     predictions.insert(0, "barcode", np.asarray(barcodes, dtype=object))
 
+    orthologs = answer.mapping.get("orthologs")
     info = {
         "model": answer.model,
         "names": {
@@ -157,6 +153,8 @@ def annotate_cells(
                 "cluster_vote",
                 "reference_distance",
                 "unexpected",
+                "novelty",
+                "set_size",
                 *(() if answer.agreeing is None else ("agreeing",)),
             )
         },
@@ -173,6 +171,14 @@ def annotate_cells(
             key: answer.mapping[key]
             for key in ("gene_overlap", "n_model_genes", "n_genes_found", "genes_matched_by", "missing_genes")
         },
+        "orthologs": orthologs,
+        "set_sizes": None
+        if answer.set_sizes is None
+        else {
+            str(size): int(n)
+            for size, n in zip(*np.unique(answer.set_sizes, return_counts=True), strict=True)
+        },
+        "n_refit_genes": answer.mapping.get("n_refit_genes", 0),
         "reference_distance": None
         if quantile is None
         else {"median": float(np.median(quantile)), "share_beyond_99": float((quantile >= FAR).mean())},
@@ -207,6 +213,7 @@ def annotate_cells(
             for key in ("gene_overlap", "genes_matched_by")
             if answer.mapping[key] is not None
         },
+        **({"orthologs": "{from} to {to}".format(**orthologs)} if orthologs else {}),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "obs_keys": list(table.columns),
         "obsm_keys": list(obsm),
@@ -389,7 +396,9 @@ def run_annotate(
     answers = []
     urls = model_urls or [""] * len(model_folders)
     for mapping_path, folder, url in zip(mapping_paths, model_folders, urls, strict=True):
-        answers.append(sample_answer(cells, mapping_path, folder, classifier=classifier, model_url=url))
+        answers.append(
+            sample_answer(cells, mapping_path, folder, classifier=classifier, model_url=url, seed=seed)
+        )
     check_different(answers)
     annotation = annotate_by_models(
         answers, cells.obs.index, names, seed=seed, pipeline_version=pipeline_version
@@ -425,6 +434,7 @@ def sample_answer(
     *,
     classifier: str = "default",
     model_url: str = "",
+    seed: int = 0,
 ) -> Answer:
     """What a model says of a sample's cells by their mapping, as MAP wrote it or, for a model made by others, PREDICT.
 
@@ -433,7 +443,7 @@ def sample_answer(
     if (Path(model_folder) / MANIFEST).is_file():
         mapping, model = read_mapping(mapping_path), Model(model_folder)
         check_same(cells, mapping, model, mapping_path)
-        return answer_cells(mapping, model, classifier=classifier, model_url=model_url)
+        return answer_cells(mapping, model, classifier=classifier, model_url=model_url, seed=seed)
     # Here, as models carry this file into environments that have no use for those.
     from cellscribe.foreign import answer_prediction, read_prediction_mapping
     from cellscribe.model.foreign import open_foreign

@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from cellscribe.clusters import FEWEST_CELLS as FEWEST_FOR_A_GRAPH
+from cellscribe.clusters import neighbour_graph
 from cellscribe.contract import UNASSIGNED
 from cellscribe.mapping import Mapping
+from cellscribe.model.calibration import softmax
+from cellscribe.model.label_sets import label_sets, named
 from cellscribe.model.model import Model
 from cellscribe.model.neighbours import place_on
+from cellscribe.model.novelty import FEWEST_CELLS, novelty, strangeness
 from cellscribe.model.ontology import Ontology, descendants, nearest_safe_ancestor
 
 NOT_CALIBRATED = (
@@ -39,8 +44,10 @@ class Answer:
     (`mapping_info`). levels: by name, coarser labels and their uncertainty.
     What a kind of model cannot give is None. probabilities: (n_cells, n_labels). second: position and probability of
     the next label. umap: (n_cells, 2), a layout that the model gave itself; reference_umap: the cells on the
-    reference's own UMAP. distance_quantile, unexpected: (n_cells,), 0 to 1. agreeing: int (n_cells,), how many of
-    several models agree. calibrated: whether 1 - uncertainty was held against the truth.
+    reference's own UMAP. distance_quantile, unexpected, novelty: (n_cells,), 0 to 1. label_sets: text (n_cells,), the
+    labels of each cell's set; set_sizes: int (n_cells,). near: indices and distances of each cell's nearest cells of
+    the sample. agreeing: int (n_cells,), how many of several models agree. calibrated: whether
+    1 - uncertainty was held against the truth.
     """
 
     labels: Sequence[str]
@@ -60,6 +67,10 @@ class Answer:
     reference_umap: np.ndarray | None = None
     distance_quantile: np.ndarray | None = None
     unexpected: np.ndarray | None = None
+    novelty: np.ndarray | None = None
+    label_sets: np.ndarray | None = None
+    set_sizes: np.ndarray | None = None
+    near: tuple[np.ndarray, np.ndarray] | None = None
     agreeing: np.ndarray | None = None
     calibrated: bool = True
     warnings: Sequence[str] = ()
@@ -71,13 +82,18 @@ def unexpected_share(mapping: Mapping) -> np.ndarray:
 
 
 def decide(
-    model: Model, probabilities: np.ndarray, distance_quantile: np.ndarray | None, mapping: Mapping
+    model: Model,
+    probabilities: np.ndarray,
+    distance_quantile: np.ndarray | None,
+    mapping: Mapping,
+    strange: np.ndarray | None = None,
 ) -> Decision:
     """Accept the most probable label, step up to an ancestor, or leave the cell unassigned.
 
-    probabilities: (n_cells, n_labels), calibrated. distance_quantile: (n_cells,) or None. In this order: too few counts
-    on the model's genes (`low_information`); farther than nearly all reference cells, or more counts on genes that no
-    reference type expresses than nearly all held-out cells have (`novel`); a label that is probable enough; the nearest
+    probabilities: (n_cells, n_labels), calibrated. distance_quantile: (n_cells,) or None; strange: (n_cells,), the
+    novelty, or None. In this order: too few counts on the model's genes (`low_information`); farther than nearly all
+    reference cells, stranger than nearly all held-out cells, or more counts on genes that no reference type expresses
+    than nearly all of them have (`novel`); a label that is probable enough; the nearest
     ancestor whose labels together are (reason `ambiguous`); else unassigned (`ambiguous`). Thresholds stand in the
     model's manifest.
     """
@@ -101,6 +117,8 @@ def decide(
     )
     if distance_quantile is not None:
         novel |= distance_quantile >= limits["distance_quantile"]
+    if strange is not None:
+        novel |= strange >= 1 - model.manifest["novelty"]["false_alarms"]
     final[novel], final_cl_id[novel], reason[novel] = UNASSIGNED, "", "novel"
     shallow = mapping.n_model_counts < limits["least_counts"]
     final[shallow], final_cl_id[shallow], reason[shallow] = UNASSIGNED, "", "low_information"
@@ -127,10 +145,13 @@ def coarser(model: Model, probabilities: np.ndarray) -> dict[str, tuple[np.ndarr
 
 
 def answer_cells(
-    mapping: Mapping, model: Model, *, classifier: str = "default", model_url: str = ""
+    mapping: Mapping, model: Model, *, classifier: str = "default", model_url: str = "", seed: int = 0
 ) -> Answer:
-    """What a model of ours says of mapped cells. Raises InputError where it has no such classifier."""
-    chosen = model.classifier(classifier)
+    """What a model of ours says of mapped cells. Raises InputError where it has no such classifier.
+
+    seed: of the search for neighbours in large samples.
+    """
+    chosen, overlap = model.classifier(classifier), float(mapping.info["expression_overlap"])
     members = model.member_probabilities(
         latent=mapping.latent,
         distances=mapping.distances,
@@ -138,7 +159,7 @@ def answer_cells(
         logistic_scores=mapping.logistic_scores,
         members=model.classifiers[chosen],
     )
-    probabilities = model.pooled(members, chosen)
+    probabilities = model.pooled(members, chosen, overlap)
     order = np.argsort(-probabilities, axis=1, kind="stable")
     best = order[:, 0]
     second = order[:, 1] if len(model.labels) > 1 else best
@@ -153,13 +174,22 @@ def answer_cells(
     if embedding is None:
         assert mapping.logistic_scores is not None
         embedding = mapping.logistic_scores - mapping.logistic_scores.mean(axis=1, keepdims=True)
+    near = neighbour_graph(embedding, seed=seed) if len(best) >= FEWEST_FOR_A_GRAPH else None
+    strange = None
+    null = model.manifest.get("novelty")
+    if null and near is not None and mapping.latent is not None and len(best) >= FEWEST_CELLS:
+        doubt = None if mapping.logistic_scores is None else softmax(mapping.logistic_scores)
+        signs = strangeness(model.type_space.distances(mapping.latent), doubt, near[0])
+        strange = novelty(signs, null)
+    limits = model.set_limits(chosen, overlap)
+    inside = None if limits is None else label_sets(probabilities, limits)
     return Answer(
         labels=model.labels,
         cl_ids=model.cl_ids,
         ontology=model.ontology,
         predicted=best,
         uncertainty=1 - probabilities[rows, best],
-        decision=decide(model, probabilities, quantile, mapping),
+        decision=decide(model, probabilities, quantile, mapping, strange),
         embedding=embedding,
         model={
             "name": model.manifest["name"],
@@ -181,6 +211,10 @@ def answer_cells(
         reference_umap=on_reference,
         distance_quantile=quantile,
         unexpected=unexpected_share(mapping),
+        novelty=strange,
+        label_sets=None if inside is None else named(inside, probabilities, model.labels),
+        set_sizes=None if inside is None else inside.sum(axis=1),
+        near=near,
         calibrated=model.is_calibrated(chosen),
         warnings=calibration_warnings(model, chosen),
     )

@@ -35,6 +35,27 @@ def neighbour_graph(
     return indices, distances
 
 
+def clusters_and_map(
+    embedding: np.ndarray,
+    *,
+    start: np.ndarray | None = None,
+    umap: np.ndarray | None = None,
+    graph: tuple[np.ndarray, np.ndarray] | None = None,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clusters int (n_cells,) and a map float32 (n_cells, 2) of cells (n_cells, n_dimensions): Leiden and UMAP.
+
+    start: (n_cells, 2), where the UMAP begins. umap, graph: a map and a `neighbour_graph` that are there already.
+    Fewer than ten cells are one cluster, mapped by principal components.
+    """
+    if len(embedding) < FEWEST_CELLS:
+        return np.zeros(len(embedding), dtype=int), flat_layout(embedding)
+    near, far = graph or neighbour_graph(embedding, seed=seed)
+    if umap is None:
+        umap = umap_layout(embedding, near, far, start=start, seed=seed)
+    return leiden(near, seed=seed), umap
+
+
 def leiden(indices: np.ndarray, *, resolution: float = 1.0, seed: int = 0) -> np.ndarray:
     """Leiden clusters of a neighbour graph, the largest first, int (n_cells,).
 

@@ -131,6 +131,16 @@ class OutputNames:
         """The names of one of several models' own columns."""
         return OutputNames(f"{self.key}_{name}")
 
+    @property
+    def novelty(self) -> str:
+        """obs: share of known cells that look less strange to the model (0 to 1)."""
+        return f"{self.key}_novelty"
+
+    @property
+    def set_size(self) -> str:
+        """obs: how many labels are in the set that holds the right one for nine cells of ten."""
+        return f"{self.key}_set_size"
+
     def level(self, name: str) -> str:
         """obs: the label at a coarser level, by summed probabilities."""
         return f"{self.key}_{name}"

@@ -15,6 +15,8 @@ from cellscribe.errors import InputError
 
 GENE_SETS = Path(__file__).resolve().parent / "gene_sets"
 ORGANISMS = ("human", "mouse")
+# The genes of several organisms in one matrix, as of a barnyard experiment.
+MIXED = "mixed"
 QC_SETS = ("mt", "ribo", "hb")
 
 # GENCODE marks the copy on the Y chromosome of a gene that also lies on X behind the version.
@@ -26,6 +28,11 @@ ASSEMBLY_PREFIX = re.compile(
 )
 # A share of features that cannot be chance, and yet leaves room for spike-ins and transgenes.
 CLEAR_MAJORITY = 0.8
+# How much of a matrix is another organism's, and how many of its mitochondrial and ribosomal genes are there, where
+# symbols alone tell of a mixture.
+MIXTURE, MIXTURE_QC_GENES = 0.2, 10
+UPPER = re.compile(r"(?=.)[A-Z0-9.\-_/@]*(orf[0-9A-Z]+)?")
+TITLE = re.compile(r"([A-Z][a-z0-9.\-]+|mt-[A-Z][a-z0-9]+)[A-Za-z0-9.\-]*")
 ID_COLUMNS = ("gene_ids", "gene_id", "feature_id", "ensembl_id", "ensembl_ids", "ensembl", "ENSEMBL", "id")
 SYMBOL_COLUMNS = (
     "gene_symbols",
@@ -228,31 +235,33 @@ def unique_names(symbols: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, int]
 
 
 def detect_organism(gene_ids: np.ndarray, symbols: np.ndarray) -> tuple[str, str]:
-    """`human`, `mouse` or `unknown`, and a clause that says by what.
+    """`human`, `mouse`, `mixed` (of several organisms) or `unknown`, and a clause that says by what.
 
     By the prefix of Ensembl ids; without these by the way that symbols are written (CD3E or Cd3e) and by the
     names of mitochondrial and ribosomal genes.
     """
-    matches = (ENSEMBL_PREFIX.match(value) for value in gene_ids)
-    prefixes = pd.Series([match[1] for match in matches if match], dtype=object).value_counts()
+    prefixes = pd.Series(_ensembl_prefixes(gene_ids), dtype=object)
+    prefixes = prefixes[prefixes != ""].value_counts()
     if prefixes.sum() >= max(1, 0.1 * len(gene_ids)):
         first = str(prefixes.index[0])
         if prefixes.iloc[0] >= 0.9 * prefixes.sum():
             example = next(value for value in gene_ids if value.startswith(first))
             return ENSEMBL_ORGANISM.get(first, "unknown"), f"its Ensembl ids begin with {first} ({example})"
-        return "unknown", f"its Ensembl ids are of several organisms ({', '.join(prefixes.index)})"
+        found = ", ".join(f"{n:,} {prefix}" for prefix, n in prefixes.items())
+        return MIXED, f"its Ensembl ids are of several organisms ({found})"
 
     names = [name for name in symbols if re.match(r"[A-Za-z]{2}", name)]
     if not names:
         return "unknown", "its genes have neither Ensembl ids nor symbols"
-    upper = sum(1 for name in names if re.fullmatch(r"[A-Z0-9.\-_/@]*(orf[0-9A-Z]+)?", name))
-    title = sum(
-        1 for name in names if re.fullmatch(r"([A-Z][a-z0-9.\-]+|mt-[A-Z][a-z0-9]+)[A-Za-z0-9.\-]*", name)
-    )
+    upper = sum(1 for name in names if UPPER.fullmatch(name))
+    title = sum(1 for name in names if TITLE.fullmatch(name))
     known = {
         organism: len(set(names) & {name for _, found in qc_gene_sets(organism).values() for name in found})
         for organism in ORGANISMS
     }
+    if min(upper, title) >= MIXTURE * len(names) and min(known.values()) >= MIXTURE_QC_GENES:
+        examples = ", ".join([*_examples(names, "human"), *_examples(names, "mouse")])
+        return MIXED, f"its gene symbols are of human and mouse ({examples}; {upper:,} and {title:,})"
     for organism, other, written in (("human", "mouse", upper), ("mouse", "human", title)):
         if written >= 0.5 * len(names) and known[organism] >= known[other]:
             return organism, (
@@ -260,6 +269,26 @@ def detect_organism(gene_ids: np.ndarray, symbols: np.ndarray) -> tuple[str, str
                 f"{written:,} of {len(names):,})"
             )
     return "unknown", f"its gene symbols are of no known kind ({', '.join(names[:3])})"
+
+
+def organism_of_each(gene_ids: np.ndarray, symbols: np.ndarray) -> np.ndarray:
+    """Each gene's organism in a matrix of several, (n_genes,): `human`, `mouse`, another's prefix of ids, or "".
+
+    By Ensembl ids where there are any, else by the way that symbols are written.
+    """
+    prefixes = _ensembl_prefixes(gene_ids)
+    if (prefixes != "").any():
+        return np.array([ENSEMBL_ORGANISM.get(prefix, prefix) for prefix in prefixes], dtype=object)
+    written = (
+        "human" if UPPER.fullmatch(name) else "mouse" if TITLE.fullmatch(name) else "" for name in symbols
+    )
+    return np.array(list(written), dtype=object)
+
+
+def _ensembl_prefixes(gene_ids: np.ndarray) -> np.ndarray:
+    """ENSG, ENSMUSG, ..., "" for what is no Ensembl id. Shape (n_genes,)."""
+    matches = (ENSEMBL_PREFIX.match(value) for value in gene_ids)
+    return np.array([match[1] if match else "" for match in matches], dtype=object)
 
 
 def _examples(names: list[str], organism: str) -> list[str]:
@@ -270,9 +299,14 @@ def _examples(names: list[str], organism: str) -> list[str]:
 def check_organism(asked: str, gene_ids: np.ndarray, symbols: np.ndarray) -> tuple[str, str]:
     """The organism to go on with, and a sentence for the reader.
 
-    asked: `human`, `mouse` or `auto`. Raises InputError where the genes are clearly of another organism.
+    asked: `human`, `mouse` or `auto`. Raises InputError where the genes are clearly of another organism, or of several.
     """
     seen, why = detect_organism(gene_ids, symbols)
+    if seen == MIXED:
+        raise InputError(
+            f"the genes are of more than one organism: {why}",
+            "Give the cells and genes of one organism; --genome human or --genome mouse reads one of a sample of both.",
+        )
     if asked == "auto":
         return seen, f"The organism was taken to be {seen}: {why}."
     if seen not in ("unknown", asked):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,8 +16,10 @@ from cellscribe.cli import log, warn
 from cellscribe.counts_file import CHUNK_ROWS, CountsFile, open_counts
 from cellscribe.errors import InputError, ModelMismatchError
 from cellscribe.io import write_h5ad
+from cellscribe.model.logistic import Logistic
 from cellscribe.model.model import LOGISTIC, Model
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest
+from cellscribe.model.reference_counts import FEWEST_GENES, REFIT_BELOW
 from cellscribe.progress import progress
 from cellscribe.surgery import Surgery, Tuned, tune
 
@@ -62,19 +64,23 @@ class Mapping:
         return len(self.n_model_counts)
 
 
-def check_organism(model: Model, given: str, seen: str) -> None:
-    """Raises ModelMismatchError where the sample is of another organism than the model.
+def check_organism(model: Model, given: str, seen: str, *, orthologs: bool = False) -> str:
+    """The sample's organism where its genes are to be mapped to the model's by orthologues, else "".
 
-    given: `auto` or what the user said; seen: what CONVERT found.
+    given: `auto` or what the user said; seen: what CONVERT found. orthologs: whether the user asks for them. Raises
+    ModelMismatchError where the sample is of another organism than the model, and the user does not.
     """
     organism = seen if given == "auto" else ORGANISMS.get(given, given)
     wanted = model.manifest["organism"]
     if organism in ("unknown", wanted):
-        return
-    found = "its genes are" if given == "auto" else "it was given as"
+        return ""
+    if orthologs:
+        return organism
+    found = "the sample's genes are" if given == "auto" else "the sample was given as"
     raise ModelMismatchError(
         f"the model '{model.name}' is for {wanted}, but {found} {organism}",
-        f"Use a {organism} model with --model.",
+        f"Use a {organism} model with --model, or map the {organism} genes to the model's by one-to-one orthologues "
+        "with --orthologs.",
     )
 
 
@@ -87,18 +93,31 @@ def map_cells(
     warn_gene_overlap: float = 0.8,
     use_gpu: bool = False,
     surgery: Surgery | None = None,
+    orthologs_of: str = "",
     chunk_rows: int = CHUNK_ROWS,
 ) -> Mapping:
     """Encode the cells, find their nearest reference cells, score them by the logistic regression.
 
     One pass over the counts, in chunks of `chunk_rows` cells. surgery: how to fine-tune the encoder on the cells first,
-    which takes one pass more, and memory for the counts on the model's genes. Raises ModelMismatchError where too few
-    of the model's genes are there, InputError where `gene_column` is not or there is no cell.
+    which takes one pass more, and memory for the counts on the model's genes. orthologs_of: the cells' organism, where
+    their genes are to be found by one-to-one orthologues. Raises ModelMismatchError where too few of the model's genes
+    are there, InputError where `gene_column` is not or there is no cell.
     """
     if not counts.n_obs:
         raise InputError("there is no cell to map", "Check the cells that quality control removed.")
     numbered = bool(model.manifest["genes"].get("numbered"))
-    match = match_genes(counts.var, model.genes, gene_column, numbered=numbered)
+    var, column, orthologs = counts.var, gene_column, None
+    if orthologs_of:
+        from cellscribe.orthologs import named_as
+
+        # The names are the model's organism's from here on.
+        var, matched_by = named_as(counts.var, orthologs_of, model.manifest["organism"], gene_column)
+        column = None
+        n_genes = int((var["gene_ids"] != "").sum())
+        orthologs = {"from": orthologs_of, "to": model.manifest["organism"], "n_genes": n_genes}
+    match = match_genes(var, model.genes, column, numbered=numbered)
+    if orthologs:
+        match = replace(match, matched_by=matched_by)
     names = next(iter(query_gene_names(counts.var, gene_column or "index").values()))
     warnings = check_overlap(
         match,
@@ -107,7 +126,10 @@ def map_cells(
         organism=model.manifest["organism"],
         minimum=min_gene_overlap,
         warn_below=warn_gene_overlap,
+        by_orthologs=bool(orthologs),
     )
+    if orthologs:
+        warnings.append(ortholog_warning(match, orthologs))
     if use_gpu:
         log("the model's members run in numpy, in seconds: the GPU is not needed and not used")
     tuned = Tuned()
@@ -115,11 +137,14 @@ def map_cells(
         tuned = tune(model, counts, match, surgery)
         warnings += tuned.warnings
     # genes that no reference type expresses: what a cell says with them, the model cannot read
-    silent = match_genes(counts.var, model.silent_genes, gene_column, fill_in=False)
+    silent = match_genes(var, model.silent_genes, column, fill_in=False)
     on_silent = np.asarray(silent.selector.sum(axis=1)).ravel()
     on_silent[np.diff(match.selector.indptr) > 0] = 0
     has_latent, has_logistic = set(model.members) != {LOGISTIC}, LOGISTIC in model.members
     encoder = (tuned.encoder or model.encoder) if has_latent else None
+    regression, on_regression = model.logistic if has_logistic else None, match
+    if has_logistic and expression_overlap(match, model) < REFIT_BELOW:
+        regression, on_regression = refitted(model, var, match, column, numbered=numbered)
     latent, scores, totals, distances, indices = [], [], [], [], []
     all_counts, silent_counts = [], []
     n_chunks = -(-counts.n_obs // chunk_rows)
@@ -134,8 +159,9 @@ def map_cells(
             latent.append(encoded)
             distances.append(near)
             indices.append(which)
-        if has_logistic:
-            scores.append(model.logistic.scores(on_model, totals=all_counts[-1], found=match.found))
+        if regression is not None:
+            on = on_model if on_regression is match else (chunk @ on_regression.selector).tocsr()
+            scores.append(regression.scores(on, totals=all_counts[-1], found=on_regression.found))
     for warning in warnings:
         warn(warning)
     return Mapping(
@@ -147,8 +173,47 @@ def map_cells(
         np.concatenate(all_counts),
         np.concatenate(silent_counts),
         mapping_info(match, model, warnings)
-        | {"n_silent_genes_found": int(silent.found.sum()), "surgery_epochs": tuned.epochs},
+        | {
+            "n_silent_genes_found": int(silent.found.sum()),
+            "n_refit_genes": 0 if on_regression is match else int(on_regression.found.sum()),
+            "surgery_epochs": tuned.epochs,
+            "orthologs": orthologs,
+        },
     )
+
+
+def ortholog_warning(match: GeneMatch, orthologs: dict[str, Any]) -> str:
+    """What a reader must know of cells that a model of another organism named."""
+    return (
+        f"These are {orthologs['from']} cells, named by a model of {orthologs['to']} cells: {int(match.found.sum()):,} "
+        f"of its {len(match.found):,} genes were found by one-to-one orthologues. Its uncertainty was calibrated on "
+        f"{orthologs['to']} cells; do not trust it as much here."
+    )
+
+
+def refitted(
+    model: Model, var: pd.DataFrame, match: GeneMatch, gene_column: str | None, *, numbered: bool
+) -> tuple[Logistic, GeneMatch]:
+    """The regression fitted anew on the genes that the sample has, and which these are; the model's own where it holds
+    no counts to fit from, or the sample has hardly a gene. match: of the model's own genes.
+    """
+    reference = model.reference_counts
+    if reference is None:
+        return model.logistic, match
+    on = match_genes(var, reference.genes, gene_column, numbered=numbered)
+    if on.found.sum() < FEWEST_GENES:
+        return model.logistic, match
+    log(f"fitting the regression anew on {on.found.sum():,} genes that the sample has")
+    return reference.regression(on.found, len(model.labels)), on
+
+
+def expression_overlap(match: GeneMatch, model: Model) -> float:
+    """Share of the reference's expression (log-normalised, summed over the model's genes) on genes that the query has.
+
+    A table from which rarely seen genes were removed lacks many genes and little expression: it is hardly poorer.
+    """
+    mean = model.genes["mean"].to_numpy(dtype=np.float64)
+    return float(mean[match.found].sum() / mean.sum()) if mean.sum() > 0 else match.overlap
 
 
 def mapping_info(match: GeneMatch, model: Model, warnings: list[str]) -> dict[str, Any]:
@@ -156,6 +221,7 @@ def mapping_info(match: GeneMatch, model: Model, warnings: list[str]) -> dict[st
     missing = model.genes[~match.found].sort_values("importance", ascending=False)
     return {
         "gene_overlap": match.overlap,
+        "expression_overlap": expression_overlap(match, model),
         "n_model_genes": len(match.found),
         "n_genes_found": int(match.found.sum()),
         "genes_matched_by": match.matched_by,
@@ -179,10 +245,11 @@ def run_map(
     warn_gene_overlap: float = 0.8,
     use_gpu: bool = False,
     surgery: Surgery | None = None,
+    orthologs: bool = False,
 ) -> None:
     """Map the cells of a filtered counts file and write mapping.h5ad (docs/architecture.md)."""
     sample, model = open_counts(counts), Model(model_folder)
-    check_organism(model, organism, sample.organism)
+    orthologs_of = check_organism(model, organism, sample.organism, orthologs=orthologs)
     mapping = map_cells(
         sample,
         model,
@@ -191,6 +258,7 @@ def run_map(
         warn_gene_overlap=warn_gene_overlap,
         use_gpu=use_gpu,
         surgery=surgery,
+        orthologs_of=orthologs_of,
     )
     write_mapping(mapping, sample, output)
     log(

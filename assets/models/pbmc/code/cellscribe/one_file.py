@@ -67,6 +67,7 @@ def annotate_file(
     model_url: str = "",
     min_gene_overlap: float = 0.5,
     warn_gene_overlap: float = 0.8,
+    orthologs: bool = False,
     seed: int = 0,
     pipeline_version: str = "unknown",
 ) -> dict[str, Any]:
@@ -79,8 +80,10 @@ def annotate_file(
     is_gene = np.flatnonzero(counts.feature_types == GENE_EXPRESSION)
     var = counts.var.iloc[is_gene]
     identity, _ = gene_names.identify_genes(var, gene_column, [])
-    seen, _ = gene_names.detect_organism(identity.gene_ids, identity.gene_symbols)
-    check_organism(model, organism, seen)
+    seen, _ = gene_names.check_organism(
+        gene_names.read_organism(organism), identity.gene_ids, identity.gene_symbols
+    )
+    orthologs_of = check_organism(model, organism, seen, orthologs=orthologs)
     if not gene_column:
         var = var.assign(gene_ids=identity.gene_ids, gene_symbols=identity.gene_symbols)
     cells = CountsInMemory(counts.matrix[:, is_gene].tocsr(), var)
@@ -91,9 +94,10 @@ def annotate_file(
         min_gene_overlap=min_gene_overlap,
         warn_gene_overlap=warn_gene_overlap,
         use_gpu=use_gpu,
+        orthologs_of=orthologs_of,
     )
     annotation = annotate_cells(
-        answer_cells(mapping, model, classifier=classifier, model_url=model_url),
+        answer_cells(mapping, model, classifier=classifier, model_url=model_url, seed=seed),
         counts.obs.index,
         OutputNames(key),
         seed=seed,

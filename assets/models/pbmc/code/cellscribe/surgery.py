@@ -30,7 +30,7 @@ MOST_EPOCHS = 100
 FEWEST_CELLS = 10
 BATCH_SIZE = 128
 NOT_NEEDED = (
-    "Fine-tuning (--surgery) would change nothing: the model's encoder takes genes alone, no batch. The cells were "
+    "Fine-tuning (--surgery) would change nothing: the model has no encoder that takes the batch. The cells were "
     "mapped by a forward pass."
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-FLOOR = 1e-4
+FLOOR = 1e-3
 # The method, in a manifest, of a classifier of one member whose probabilities are given as the source gives them.
 UNCALIBRATED = "none"
 
@@ -21,7 +21,7 @@ def pool(members: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
 
     members: each (n_cells, n_labels), rows summing to one. weights: (n_members,), >= 0; their sum acts as an
     inverse temperature. A member alone with one weight is temperature scaling (Guo et al. 2017, ICML).
-    Probabilities are floored at 1e-4, so that no member alone can rule a label out.
+    Probabilities are floored at 1e-3, so that no member alone can rule a label out.
     """
     logs = [np.log(np.maximum(member, FLOOR)) for member in members]
     return softmax(sum(weight * log for weight, log in zip(weights, logs, strict=True)))
@@ -30,30 +30,39 @@ def pool(members: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
 def fit_pool(
     members: list[np.ndarray], codes: np.ndarray, cell_weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """Weights of `pool` that minimise the log loss on held-out cells.
+    """Weights of `pool`, fitted on held-out cells in two steps.
 
-    codes: (n_cells,) true labels; cells whose label no member knows must be left out beforehand.
-    cell_weights: (n_cells,). Returns (n_members,) float64, each >= 0.
+    Their proportions minimise the log loss with each label weighed by the square root of its rarity, so that rare
+    types have a say in which member is believed; their sum minimises the plain log loss, so that probabilities mean
+    what they say. codes: (n_cells,) true labels. cell_weights: (n_cells,). Returns (n_members,) float64, each >= 0.
     """
+    logs = np.stack([np.log(np.maximum(member, FLOOR)) for member in members])
+    weights = np.ones(len(codes)) if cell_weights is None else np.asarray(cell_weights, dtype=np.float64)
+    sizes = np.bincount(codes, weights=weights, minlength=members[0].shape[1])
+    rarity = np.sqrt(weights.sum() / np.maximum(sizes, 1e-12))
+    proportions = _least_loss(logs, codes, weights * rarity[codes])
+    temperature = _least_loss(np.tensordot(proportions, logs, axes=1)[None], codes, weights)
+    return proportions * temperature
+
+
+def _least_loss(logs: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Factors of log probabilities (n_members, n_cells, n_labels) that minimise the weighted log loss: (n_members,)."""
     from scipy.optimize import minimize
 
-    logs = np.stack([np.log(np.maximum(member, FLOOR)) for member in members])
-    share = np.ones(len(codes)) if cell_weights is None else cell_weights
-    share = share / share.sum()
-    rows = np.arange(len(codes))
+    share, rows = weights / weights.sum(), np.arange(len(codes))
 
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        probabilities = softmax(np.tensordot(weights, logs, axes=1))
+    def loss(factors: np.ndarray) -> tuple[float, np.ndarray]:
+        probabilities = softmax(np.tensordot(factors, logs, axes=1))
         value = -float(share @ np.log(np.maximum(probabilities[rows, codes], 1e-12)))
         residual = probabilities
         residual[rows, codes] -= 1
         gradient = np.einsum("n,nk,mnk->m", share, residual, logs)
         return value, gradient
 
-    start = np.full(len(members), 1.0 / len(members))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, 5.0)] * len(members))
-    weights = np.asarray(found.x, dtype=np.float64)
-    return weights if weights.sum() > 0 else start
+    start = np.full(len(logs), 1.0 / len(logs))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, 5.0)] * len(logs))
+    factors = np.asarray(found.x, dtype=np.float64)
+    return factors if factors.sum() > 0 else start
 
 
 def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int = 15) -> float:

@@ -1,4 +1,4 @@
-"""Logistic regression on log-normalised counts, kept sparse."""
+"""Logistic regression on log-normalised counts, kept sparse: how it is used, and how it is trained."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from cellscribe.model.calibration import softmax
 from cellscribe.model.encoder import read_tensors
 
 TARGET_SUM = 1e4
+ABSENT_LABEL_INTERCEPT = -30.0
+LEAST_DEVIATION = 0.3
 
 
 def log_normalise(
@@ -102,3 +104,45 @@ def link(scores: np.ndarray, name: str = "softmax") -> np.ndarray:
     tied = np.flatnonzero(result.argmax(axis=1) != best)
     result[tied, best[tied]] = result[tied].max(axis=1) * (1 + 1e-9) + 1e-12
     return result
+
+
+def train_logistic(
+    counts: sp.csr_matrix,
+    codes: np.ndarray,
+    n_labels: int,
+    *,
+    cell_weights: np.ndarray | None = None,
+    strength: float = 0.001,
+    seed: int = 0,
+) -> Logistic:
+    """Multinomial logistic regression, classes balanced, on genes scaled by their deviation.
+
+    counts: raw counts on the model's genes, copies included. codes, cell_weights: (n_cells,). strength: scikit-learn's
+    C. Deviations are floored at 0.3, so that hardly seen genes do not weigh most. A label without cells gets an
+    intercept that rules it out.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    logged = log_normalise(counts)
+    mean = np.asarray(logged.mean(axis=0)).ravel()
+    square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
+    deviation = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), LEAST_DEVIATION)
+    scaled = (logged @ sp.diags((1 / deviation).astype(np.float32))).tocsr()
+    fitted = LogisticRegression(
+        C=strength, class_weight="balanced", max_iter=500, tol=1e-3, random_state=seed
+    ).fit(scaled, codes, sample_weight=cell_weights)
+    coefficients = np.zeros((counts.shape[1], n_labels), dtype=np.float32)
+    intercepts = np.full(n_labels, ABSENT_LABEL_INTERCEPT, dtype=np.float32)
+    rows, offsets = fitted.coef_, fitted.intercept_
+    if len(fitted.classes_) == 2:
+        rows, offsets = np.vstack([-rows / 2, rows / 2]), np.concatenate([-offsets / 2, offsets / 2])
+    coefficients[:, fitted.classes_] = (rows / deviation).T
+    intercepts[fitted.classes_] = offsets
+    return Logistic(coefficients, intercepts)
+
+
+def batch_weights(batches: np.ndarray) -> np.ndarray:
+    """One over the square root of a cell's batch size, mean one (n_cells,): a large batch teaches more, but not all."""
+    _, which, sizes = np.unique(batches.astype(str), return_inverse=True, return_counts=True)
+    weights = 1 / np.sqrt(sizes[which])
+    return np.asarray(weights / weights.mean(), dtype=np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,10 @@ from cellscribe.model.encoder import Encoder
 from cellscribe.model.logistic import Logistic, link
 from cellscribe.model.manifest import model_sha256, read_manifest
 from cellscribe.model.neighbours import vote
+from cellscribe.model.novelty import TypeSpace
 from cellscribe.model.ontology import Ontology
+from cellscribe.model.reference_counts import FILE as REFERENCE_COUNTS
+from cellscribe.model.reference_counts import ReferenceCounts
 from cellscribe.model.scvi_model import SETTINGS
 
 if TYPE_CHECKING:
@@ -152,6 +156,11 @@ class Model:
         return Logistic.load(self.folder / "logistic.safetensors")
 
     @functools.cached_property
+    def reference_counts(self) -> ReferenceCounts | None:
+        """Counts to fit the regression anew from; None where the model holds none."""
+        return ReferenceCounts.load(self.folder) if REFERENCE_COUNTS in self.manifest["files"] else None
+
+    @functools.cached_property
     def trees(self) -> Any:
         """The gradient-boosted trees, an `xgboost.Booster`."""
         import xgboost
@@ -164,6 +173,11 @@ class Model:
     def reference(self) -> Reference:
         """The reference cells."""
         return Reference.load(self.folder / "reference.safetensors")
+
+    @functools.cached_property
+    def type_space(self) -> TypeSpace:
+        """Where the labels lie in the latent space."""
+        return TypeSpace.of(self.reference.latent, self.reference.codes)
 
     @functools.cached_property
     def ontology(self) -> Ontology:
@@ -226,13 +240,40 @@ class Model:
         """Whether the classifier's probabilities were fitted on cells that it had not seen."""
         return bool(self.manifest["calibration"][classifier]["method"] != UNCALIBRATED)
 
-    def pooled(self, members: dict[str, np.ndarray], classifier: str) -> np.ndarray:
-        """The probabilities of a classifier, (n_cells, n_labels), calibrated where it is."""
+    def pooled(
+        self, members: dict[str, np.ndarray], classifier: str, gene_overlap: float = 1.0
+    ) -> np.ndarray:
+        """The probabilities of a classifier, (n_cells, n_labels), calibrated where it is.
+
+        gene_overlap: how much of the reference's expression is on genes that the cells have (`expression_overlap`).
+        """
         names = self.classifiers[classifier]
         if not self.is_calibrated(classifier):
             return members[names[0]]
-        weights = self.manifest["calibration"][classifier]["weights"]
-        return pool([members[name] for name in names], np.array([weights[name] for name in names]))
+        return pool(
+            [members[name] for name in names], self._fitted(classifier, "weights", names, gene_overlap)
+        )
+
+    def set_limits(self, classifier: str, gene_overlap: float = 1.0) -> np.ndarray | None:
+        """The least probability of each label in a cell's set, (n_labels,); None where the classifier has no sets."""
+        if "set_limits" not in self.manifest["calibration"][classifier]:
+            return None
+        return self._fitted(classifier, "set_limits", self.labels, gene_overlap)
+
+    def _fitted(self, classifier: str, what: str, names: Sequence[str], gene_overlap: float) -> np.ndarray:
+        """What was fitted on held-out cells, between the shares of genes that these had."""
+        calibration = self.manifest["calibration"][classifier]
+        fitted = sorted(
+            [
+                (1.0, calibration[what]),
+                *((e["gene_overlap"], e[what]) for e in calibration.get("fewer_genes", ())),
+            ],
+            key=lambda entry: entry[0],
+        )
+        shares = [share for share, _ in fitted]
+        return np.array(
+            [np.interp(gene_overlap, shares, [values[name] for _, values in fitted]) for name in names]
+        )
 
 
 def tree_probabilities(booster: Any, latent: np.ndarray) -> np.ndarray:
