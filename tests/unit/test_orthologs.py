@@ -105,7 +105,7 @@ def test_real_mouse_cells_are_named_by_the_human_model(root: Path, shared_data: 
     assert named.uns["cxg_cell_type_predictions"]["orthologs"] == "mouse to human"
     # Blood has no granulocytes to tell from monocytes.
     known = named[named.obs["cell_type"] != "Granulocyte"]
-    assert agreement(known, "cxg_cell_type_predicted") > 0.98
+    assert agreement(known, "cxg_cell_type_predicted") > 0.93
     left = named.obs["cxg_cell_type_final"][named.obs["cell_type"] == "Granulocyte"]
     assert (left == "unassigned").mean() > 0.9
 
