@@ -88,7 +88,9 @@ def _how_good(evaluation: Evaluation) -> list[str]:
     ]
     if altered:
         lines.append(_row("thinned to 10-100 % of counts", altered))
-    lines += [_row(f"with {row['gene_overlap']:.0%} of the genes", row) for row in evaluation.fewer_genes]
+    lines += [
+        _row(f"with {100 * row['gene_overlap']:.0f} % of the genes", row) for row in evaluation.fewer_genes
+    ]
     lines += [
         "",
         "| classifier | accuracy | macro-F1 | calibration error | log loss |",

@@ -160,7 +160,10 @@ def map_cells(
             distances.append(near)
             indices.append(which)
         if regression is not None:
-            on = on_model if on_regression is match else (chunk @ on_regression.selector).tocsr()
+            on = on_model
+            if on_regression is not match:
+                on = (chunk @ on_regression.selector).tocsr()
+                totals[-1] = np.maximum(totals[-1], np.asarray(on.sum(axis=1)).ravel())
             scores.append(regression.scores(on, totals=all_counts[-1], found=on_regression.found))
     for warning in warnings:
         warn(warning)
