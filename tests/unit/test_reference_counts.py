@@ -69,6 +69,13 @@ def test_a_sample_that_lacks_genes_is_named_better_by_a_regression_fitted_on_tho
             monkeypatch.setattr(model, "reference_counts", None)
         mapping = map_cells(CountsInMemory(cells.X, cells.var), model, min_gene_overlap=0)
         assert (mapping.info["n_refit_genes"] > 0) == refit
+        if refit:
+            # a cell is as deep as the genes that name it
+            on_these = match_genes(cells.var, model.reference_counts.genes).selector
+            np.testing.assert_array_less(
+                np.asarray((sp.csr_matrix(cells.X) @ on_these).sum(axis=1)).ravel() - 1e-6,
+                mapping.n_model_counts,
+            )
         named = np.array(model.labels)[mapping.logistic_scores.argmax(axis=1)]
         accuracy[refit] = (named == cells.obs["cell_type"].to_numpy()).mean()
     assert accuracy[True] > accuracy[False] + 0.02, accuracy
