@@ -77,6 +77,16 @@ def test_batches_count_the_same_however_many_cells_they_have():
 
 
 def test_novelty_is_a_share_of_known_cells():
-    null = fit_null([np.random.default_rng(5).normal(size=(5_000, 2))])
-    found = novelty(np.array([[-9.0, -9.0], [0.0, 0.0], [9.0, 9.0]]), null)
+    rng = np.random.default_rng(5)
+    null = fit_null([rng.normal(size=(5_000, 2))])
+    sample = np.concatenate([[[-9.0, -9.0], [0.0, 0.0], [9.0, 9.0]], rng.normal(size=(1_000, 2))])
+    found = novelty(sample, null)
     assert found[0] == 0 and found[1] == pytest.approx(0.5, abs=0.05) and found[2] == 1
+
+
+def test_a_sample_of_more_contrast_is_not_full_of_strangers_and_its_strangers_are_found():
+    rng = np.random.default_rng(6)
+    null = fit_null([rng.normal(size=(2_000, 2)) for _ in range(4)])
+    known, strangers = 3 * rng.normal(size=(900, 2)), np.full((100, 2), 9.0)
+    found = novelty(np.concatenate([known, strangers]), null) >= 1 - FALSE_ALARMS
+    assert found[:900].mean() < 0.04 and found[900:].mean() > 0.9
