@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from cellscribe.clusters import FEWEST_CELLS as FEWEST_FOR_A_GRAPH
 from cellscribe.clusters import neighbour_graph
 from cellscribe.contract import UNASSIGNED
 from cellscribe.mapping import Mapping
@@ -45,8 +44,8 @@ class Answer:
     What a kind of model cannot give is None. probabilities: (n_cells, n_labels). second: position and probability of
     the next label. umap: (n_cells, 2), a layout that the model gave itself; reference_umap: the cells on the
     reference's own UMAP. distance_quantile, unexpected, novelty: (n_cells,), 0 to 1. label_sets: text (n_cells,), the
-    labels of each cell's set; set_sizes: int (n_cells,). near: indices and distances of each cell's nearest cells of
-    the sample. agreeing: int (n_cells,), how many of several models agree. calibrated: whether
+    labels of each cell's set; set_sizes: int (n_cells,). near: the embedding's `neighbour_graph`, where
+    novelty took one. agreeing: int (n_cells,), how many of several models agree. calibrated: whether
     1 - uncertainty was held against the truth.
     """
 
@@ -174,10 +173,10 @@ def answer_cells(
     if embedding is None:
         assert mapping.logistic_scores is not None
         embedding = mapping.logistic_scores - mapping.logistic_scores.mean(axis=1, keepdims=True)
-    near = neighbour_graph(embedding, seed=seed) if len(best) >= FEWEST_FOR_A_GRAPH else None
-    strange = None
+    near = strange = None
     null = model.manifest.get("novelty")
-    if null and near is not None and mapping.latent is not None and len(best) >= FEWEST_CELLS:
+    if null and mapping.latent is not None and len(best) >= FEWEST_CELLS:
+        near = neighbour_graph(mapping.latent, seed=seed)
         doubt = None if mapping.logistic_scores is None else softmax(mapping.logistic_scores)
         signs = strangeness(model.type_space.distances(mapping.latent), doubt, near[0])
         strange = novelty(signs, null)

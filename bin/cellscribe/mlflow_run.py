@@ -180,12 +180,12 @@ def _one_at_a_time(environ: Mapping[str, str]) -> Iterator[None]:
     root = Path(
         environ.get("MLFLOW_ENV_ROOT") or Path(environ.get("HOME", "~")).expanduser() / ".mlflow" / "envs"
     )
+    whole = root / ".cellscribe.whole"
     with ExitStack() as stack:
         # Where nothing can be written none can be made either: MLflow says so better.
         with suppress(OSError):
             root.mkdir(parents=True, exist_ok=True)
             fcntl.flock(stack.enter_context((root / ".cellscribe.lock").open("w")), fcntl.LOCK_EX)
-            whole = root / ".cellscribe.whole"
             if whole.exists():
                 kept = whole.read_text().split("\n")
                 for folder in root.glob("mlflow-*"):
@@ -195,4 +195,4 @@ def _one_at_a_time(environ: Mapping[str, str]) -> Iterator[None]:
             whole.write_text("\n".join(folder.name for folder in root.glob("mlflow-*")))
         yield
         with suppress(OSError):
-            (root / ".cellscribe.whole").unlink(missing_ok=True)
+            whole.unlink(missing_ok=True)

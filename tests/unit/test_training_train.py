@@ -58,9 +58,9 @@ def test_no_cell_of_a_held_out_batch_is_seen_in_training_not_even_for_its_genes(
     seen: dict[str, list] = {"genes": [], "members": []}
     choose, members = train.choose_genes, train.train_members
 
-    def spy_genes(cells_, rows, **how):
+    def spy_genes(cells_, rows, options_):
         seen["genes"].append(set(cells_.batches[rows]))
-        return choose(cells_, rows, **how)
+        return choose(cells_, rows, options_)
 
     def spy_members(counts, codes, batches, n_labels, options_):
         seen["members"].append(set(batches))

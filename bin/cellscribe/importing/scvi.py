@@ -59,6 +59,7 @@ from cellscribe.training.train import (
     folds_of,
     gene_table,
     markers_of,
+    only,
     pooled,
     reference_of,
     scores_by_genes,
@@ -254,10 +255,9 @@ def place_reference(model: ScviModel, options: ScviOptions, name: str, label_key
     copies, source = with_copies(counts, 1, np.random.default_rng(options.seed))
     thinned = thinned_copy(counts, np.random.default_rng(options.seed + 1))
     rng = np.random.default_rng(options.seed + 2)
-    fewer = {}
-    for share in GENE_SHARES:
-        kept = sp.diags((rng.random(counts.shape[1]) < share).astype(np.float32))
-        fewer[share] = encoder.encode((counts @ kept).tocsr())
+    fewer = {
+        share: encoder.encode(only(counts, rng.random(counts.shape[1]) < share)) for share in GENE_SHARES
+    }
     return Placed(
         cells=cells,
         encoder=encoder,

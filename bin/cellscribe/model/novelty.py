@@ -18,7 +18,6 @@ import numpy as np
 # Of held-out samples, each judged by what other studies look like, 1.2 % of the known cells are then called novel, and
 # 4.5 % of the worst.
 FALSE_ALARMS = 0.02
-N_NEIGHBOURS = 15
 # Below that the sample's own median says too little.
 FEWEST_CELLS = 50
 # Entropies of sure cells differ by nothing that matters.

@@ -6,7 +6,7 @@ import datetime
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -332,7 +332,7 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
             f"held-out test {fold + 1} of {folds.max() + 1}: "
             f"training on {inside.sum():,} cells, testing on {len(held):,}"
         )
-        chosen = choose_genes(cells, inside, n_top_genes=options.n_top_genes, n_markers=options.n_markers)
+        chosen = choose_genes(cells, inside, options)
         counts = cells.counts[:, chosen].tocsr()
         members = train_members(
             counts[np.flatnonzero(inside)], codes[inside], cells.batches[inside], n_labels, options
@@ -369,26 +369,30 @@ def without_genes(
 
     known: `reference_counts` of the training cells. rows: the cells. chosen: the model's genes. kept: bool (n_genes,).
     """
-    measured = (cells.counts[rows][:, chosen] @ sp.diags(kept[chosen].astype(np.float32))).tocsr()
-    result = members.probabilities(measured)
+    result = members.probabilities(only(cells.counts[rows][:, chosen], kept[chosen]))
     if known is not None:
         reference, columns = known
         found = kept[columns]
-        counts = cells.counts[rows][:, columns] @ sp.diags(found.astype(np.float32))
-        result[LOGISTIC] = softmax(reference.regression(found, members.n_labels).scores(counts.tocsr()))
+        counts = only(cells.counts[rows][:, columns], found)
+        result[LOGISTIC] = softmax(reference.regression(found, members.n_labels).scores(counts))
     return result
+
+
+def only(counts: sp.csr_matrix, kept: np.ndarray) -> sp.csr_matrix:
+    """The counts with zeros on all other genes. kept: bool (n_genes,)."""
+    return (counts @ sp.diags(kept.astype(np.float32))).tocsr()
 
 
 def reference_counts(
     cells: LabelledCells, rows: np.ndarray, options: TrainOptions
 ) -> tuple[ReferenceCounts, np.ndarray]:
     """Counts of some cells on more genes than the model's own, and which genes these are. rows: bool (n_cells,)."""
-    columns = choose_genes(
-        cells,
-        rows,
+    more = replace(
+        options,
         n_top_genes=max(N_TOP_GENES, options.n_top_genes),
         n_markers=min(N_MARKERS, max(options.n_markers, MOST_MARKERS // len(cells.names))),
     )
+    columns = choose_genes(cells, rows, more)
     inside = np.flatnonzero(rows)
     some = inside[some_cells(cells.codes[inside], cells.batches[inside], seed=options.seed)]
     _, batches = np.unique(cells.batches[some].astype(str), return_inverse=True)
@@ -396,16 +400,16 @@ def reference_counts(
     return ReferenceCounts(cells.counts[some][:, columns].tocsr(), cells.codes[some], batches, genes), columns
 
 
-def choose_genes(cells: LabelledCells, rows: np.ndarray, *, n_top_genes: int, n_markers: int) -> np.ndarray:
-    """Genes that have a name, chosen on some of the cells (`select_genes`). rows: bool (n_obs,)."""
+def choose_genes(cells: LabelledCells, rows: np.ndarray, options: TrainOptions) -> np.ndarray:
+    """The model's genes, which have a name, chosen on some of the cells. rows: bool (n_obs,)."""
     named = (cells.genes["symbol"] != "") | (cells.genes["gene_id"] != "")
     chosen = select_genes(
         cells.counts[np.flatnonzero(rows)],
         cells.codes[rows],
         cells.batches[rows],
         len(cells.names),
-        n_top_genes=n_top_genes,
-        n_markers=n_markers,
+        n_top_genes=options.n_top_genes,
+        n_markers=options.n_markers,
     )
     return chosen[named.to_numpy()[chosen]]
 
@@ -631,7 +635,7 @@ def run_train(options: TrainOptions) -> Path:
 
     log("training on all cells")
     every = np.ones(len(codes), dtype=bool)
-    chosen = choose_genes(cells, every, n_top_genes=options.n_top_genes, n_markers=options.n_markers)
+    chosen = choose_genes(cells, every, options)
     counts = cells.counts[:, chosen].tocsr()
     genes = cells.genes.iloc[chosen].reset_index(drop=True)
     members = train_members(counts, codes, cells.batches, len(names), options)
