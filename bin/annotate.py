@@ -91,6 +91,7 @@ def main(
         classifier=classifier,
         model_urls=model_urls,
         seed=seed,
+        cpus=cpus,
         pipeline_version=pipeline_version,
     )
 

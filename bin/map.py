@@ -91,6 +91,7 @@ def main(
         use_gpu=use_gpu,
         surgery=Surgery(surgery_epochs, seed) if surgery else None,
         orthologs=orthologs,
+        cpus=cpus,
     )
 
 

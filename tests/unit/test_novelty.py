@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cellscribe.clusters import neighbour_graph
-from cellscribe.model.novelty import FALSE_ALARMS, TypeSpace, fit_null, novelty, strangeness
+from cellscribe.model.novelty import FALSE_ALARMS, TypeSpace, entropy_of, fit_null, novelty, strangeness
 
 CENTRES = np.array([[4.0, 0, 0, 0], [0, 4.0, 0, 0], [0, 0, 4.0, 0]])
 
@@ -22,7 +22,7 @@ def probabilities(latent: np.ndarray) -> np.ndarray:
 
 def signs(space: TypeSpace, latent: np.ndarray) -> np.ndarray:
     near, _ = neighbour_graph(latent.astype(np.float32))
-    return strangeness(space.distances(latent), probabilities(latent), near)
+    return strangeness(space.distances(latent), entropy_of(probabilities(latent)), near)
 
 
 @pytest.fixture(scope="module")

@@ -227,7 +227,7 @@ def place_reference(model: ScviModel, options: ScviOptions, name: str, label_key
         no_label=model.unlabelled,
     )
     genes, match = _genes(model, cells, options, name)
-    counts = (cells.counts @ match.selector).tocsr()
+    counts = match.on_model(cells.counts)
     notes = []
     if model.encodes_covariates:
         absent = [column for column in _columns(model) if column not in cells.covariates]

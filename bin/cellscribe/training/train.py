@@ -32,7 +32,7 @@ from cellscribe.model.model import (
     tree_probabilities,
 )
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest, vote
-from cellscribe.model.novelty import FEWEST_CELLS, TypeSpace, fit_null, strangeness
+from cellscribe.model.novelty import FEWEST_CELLS, TypeSpace, entropy_of, fit_null, strangeness
 from cellscribe.model.reference_counts import (
     MOST_MARKERS,
     N_MARKERS,
@@ -284,7 +284,7 @@ def neighbourhoods_of(
     counts: the held-out cells, (n_cells, n_genes), batches: (n_cells,), theirs. codes: the training cells' labels.
     first: the position of the first cell in `HeldOut.rows`.
     """
-    from cellscribe.clusters import neighbour_graph
+    from cellscribe.clusters import sample_graph
 
     if members.encoder is None or members.latent is None:
         return []
@@ -295,8 +295,7 @@ def neighbourhoods_of(
     for name in np.unique(of):
         rows = np.flatnonzero(of == name)
         if len(rows) >= FEWEST_CELLS:
-            near, _ = neighbour_graph(latent[rows])
-            result.append(Neighbourhood(first + rows, distances[rows], near))
+            result.append(Neighbourhood(first + rows, distances[rows], sample_graph(latent[rows]).near))
     return result
 
 
@@ -489,7 +488,9 @@ def novelty_null(held: HeldOut) -> dict[str, Any]:
     doubt = held.members.get(LOGISTIC)
     return fit_null(
         [
-            strangeness(part.distances, None if doubt is None else doubt[part.positions], part.near)
+            strangeness(
+                part.distances, None if doubt is None else entropy_of(doubt[part.positions]), part.near
+            )
             for part in held.neighbourhoods
         ]
     )
@@ -516,7 +517,7 @@ def reference_of(members: Members, batches: np.ndarray, seed: int) -> Reference:
     batches: (n_cells,). The null: each cell's mean distance to its nearest cells in other batches, as a query's cells
     would have (with one batch: to the other cells of that batch).
     """
-    from cellscribe.clusters import neighbour_graph, umap_layout
+    from cellscribe.clusters import lay_out, sample_graph
 
     assert members.latent is not None
     n_cells = len(batches)
@@ -530,8 +531,7 @@ def reference_of(members: Members, batches: np.ndarray, seed: int) -> Reference:
         for name in np.unique(of):
             distances, _ = nearest(cells[of == name], latent[of[members.source] != name], N_NEIGHBOURS)
             mean[of == name] = distances.mean(axis=1)
-    indices, distances = neighbour_graph(cells, seed=seed)
-    layout = umap_layout(cells, indices, distances, seed=seed)
+    layout = lay_out(cells, sample_graph(cells, members.codes[:n_cells], seed=seed), seed=seed)
     quantiles = np.quantile(mean, np.linspace(0, 1, N_QUANTILES)).astype(np.float32)
     return Reference(latent, members.codes, layout[members.source], quantiles)
 
