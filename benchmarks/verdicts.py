@@ -77,7 +77,7 @@ def clusters_of(logged: sp.csr_matrix, seed: int = 0) -> np.ndarray:
     dense = logged[:, np.argsort(-variance)[:2000]].toarray()
     left, scale, _ = np.linalg.svd(dense - dense.mean(axis=0), full_matrices=False)
     place = (left[:, :N_COMPONENTS] * scale[:N_COMPONENTS]).astype(np.float32)
-    return leiden(neighbour_graph(place, seed=seed)[0], seed=seed)
+    return leiden(neighbour_graph(place)[0], seed=seed)
 
 
 def thinned(counts: sp.csr_matrix, share: float, generator: np.random.Generator) -> sp.csr_matrix:

@@ -68,7 +68,7 @@ def sample_graph(
     if n_cells <= EXACT_UP_TO:
         indices, distances = neighbour_graph(embedding)
         return Graph(np.arange(n_cells, dtype=np.int32), indices, distances, indices, distances)
-    sketch = draw_sketch(n_cells, codes, seed=seed)
+    sketch = draw_sketch(n_cells, codes, size=SKETCH, seed=seed)
     drawn = np.ascontiguousarray(embedding[sketch])
     indices, distances = neighbour_graph(drawn)
     blocks = (embedding[start : start + BLOCK] for start in range(0, n_cells, BLOCK))
@@ -82,9 +82,7 @@ def sample_graph(
     )
 
 
-def draw_sketch(
-    n_cells: int, codes: np.ndarray | None = None, *, size: int = SKETCH, seed: int = 0
-) -> np.ndarray:
+def draw_sketch(n_cells: int, codes: np.ndarray | None = None, *, size: int, seed: int = 0) -> np.ndarray:
     """`size` rows of `n_cells`, ascending, int32; see `sample_graph`. Drawn without replacement by exponential races
     (Efraimidis and Spirakis 2006, Information Processing Letters 97:181).
     """

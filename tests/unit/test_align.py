@@ -149,3 +149,18 @@ def test_the_gates_can_be_moved():
 )
 def test_names_are_described_in_words(names, expected):
     assert looks_like(pd.Series(names)).startswith(expected)
+
+
+def test_counts_on_the_models_genes_are_those_of_the_selector():
+    rng = np.random.default_rng(0)
+    counts = sp.random(40, 30, density=0.3, random_state=0, format="csr", dtype=np.float32)
+    counts.data = rng.integers(1, 9, len(counts.data)).astype(np.float32)
+    genes = pd.DataFrame({"gene_id": [""] * 9, "symbol": [f"G{i}" for i in (3, 29, 7, 7, 0, 99, 12, 28, 5)]})
+    names = [f"G{i}" for i in range(30)]
+    twice = [*names[:29], "G3"]  # two of the query's genes name one of the model's: they are summed
+    for index in (names, twice):
+        match = match_genes(pd.DataFrame(index=index), genes)
+        got = match.on_model(counts)
+        assert got.format == "csr" and got.shape == (40, 9)
+        np.testing.assert_array_equal(got.toarray(), (counts @ match.selector).toarray())
+        assert match.on_model(counts[:0]).shape == (0, 9)

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from cellscribe.clusters import flat_layout, leiden, majority, neighbour_graph, umap_layout
+from cellscribe import clusters as clusters_module
+from cellscribe.clusters import (
+    clusters_and_map,
+    draw_sketch,
+    flat_layout,
+    join_clusters,
+    leiden,
+    majority,
+    neighbour_graph,
+    sample_graph,
+    umap_layout,
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +88,80 @@ def test_the_most_frequent_label_of_each_cluster_and_its_share():
     winners, shares = majority(np.array([0, 0, 0, 1, 1]), np.array([2, 2, 0, 1, 1]), 4)
     assert winners.tolist() == [2, 1]
     np.testing.assert_allclose(shares, [2 / 3, 1])
+
+
+@pytest.fixture
+def sketched(monkeypatch) -> None:
+    """As if 300 cells were many."""
+    monkeypatch.setattr(clusters_module, "EXACT_UP_TO", 300)
+    monkeypatch.setattr(clusters_module, "SKETCH", 200)
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[np.ndarray, np.ndarray]:
+    """600 cells of three types, the last with 12: cells, types."""
+    rng = np.random.default_rng(3)
+    types = np.repeat([0, 1, 2], (388, 200, 12))
+    centres = np.array([[0.0] * 5, [12.0] * 5, [-12.0] * 5])
+    order = rng.permutation(600)
+    return (centres[types] + rng.normal(size=(600, 5)))[order].astype(np.float32), types[order]
+
+
+def test_the_graph_of_a_small_sample_is_that_of_all_its_cells(embedding):
+    graph, (indices, distances) = sample_graph(embedding), neighbour_graph(embedding)
+    assert graph.is_whole
+    np.testing.assert_array_equal(graph.near, indices)
+    np.testing.assert_array_equal(graph.distances, distances)
+
+
+@pytest.mark.usefixtures("sketched")
+def test_the_graph_of_a_large_sample_is_that_of_a_sketch(large):
+    cells, types = large
+    graph = sample_graph(cells, types, cpus=2)
+    assert len(graph.sketch) == 200 and not graph.is_whole and (np.diff(graph.sketch) > 0).all()
+    near = graph.near
+    assert near.shape == (600, 15) and near.dtype == np.int32
+    np.testing.assert_array_equal(near[:, 0], np.arange(600))
+    assert all(len(set(row)) == 15 for row in near.tolist())
+    assert np.isin(near[:, 1:], graph.sketch).all()
+    # the nearest of the sketch, found by hand
+    for row in (0, 5, 599):
+        apart = np.linalg.norm(cells[graph.sketch] - cells[row], axis=1)
+        expected = graph.sketch[np.argsort(apart, kind="stable")[:15]]
+        others = set(expected.tolist()) - {row}
+        assert set(near[row, 1:].tolist()) <= others
+
+
+def test_rare_labels_are_drawn_more_often_than_their_share(large):
+    codes = np.repeat([0, 1], (99_900, 100))
+    drawn = codes[draw_sketch(100_000, codes, size=2000)]
+    assert 40 < (drawn == 1).sum() < 90  # 2 by their share; the square root of it gives 60
+    plain = draw_sketch(100_000, size=2000)
+    assert (codes[plain] == 1).sum() < 10 and len(set(plain.tolist())) == 2000
+    np.testing.assert_array_equal(plain, draw_sketch(100_000, size=2000))
+
+
+@pytest.mark.usefixtures("sketched")
+def test_a_large_sample_is_clustered_and_laid_out_by_its_sketch(large):
+    cells, types = large
+    graph = sample_graph(cells, types)
+    clusters, layout = clusters_and_map(cells, graph=graph)
+    assert layout.shape == (600, 2) and layout.dtype == np.float32 and np.isfinite(layout).all()
+    assert (np.diff(np.bincount(clusters)) <= 0).all()
+    for cluster in range(clusters.max() + 1):
+        assert len(set(types[clusters == cluster].tolist())) == 1
+    np.testing.assert_array_equal(
+        layout[graph.sketch], umap_layout(cells[graph.sketch], graph.indices, graph.distances)
+    )
+    outside = np.setdiff1d(np.arange(600), graph.sketch)
+    centres = np.stack([layout[types == kind].mean(axis=0) for kind in range(3)])
+    nearest = np.linalg.norm(layout[outside][:, None] - centres, axis=2).argmin(axis=1)
+    assert (nearest == types[outside]).mean() > 0.97
+
+
+@pytest.mark.usefixtures("sketched")
+def test_cells_outside_the_sketch_join_the_most_frequent_cluster_around_them(large):
+    cells, types = large
+    graph = sample_graph(cells, types)
+    joined = join_clusters(types[graph.sketch].astype(np.int64), graph)
+    np.testing.assert_array_equal(joined, types)
