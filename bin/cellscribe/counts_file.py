@@ -112,7 +112,10 @@ class CsrWriter:
 
     def __exit__(self, *error: object) -> None:
         lengths = np.concatenate([np.zeros(1, dtype=np.int64), *self._lengths])
-        self._group.create_dataset("indptr", data=np.cumsum(lengths, dtype=np.int64))
+        ends = np.cumsum(lengths, dtype=np.int64)
+        # Of the type that indices have, as scanpy's compiled code asks for; a larger matrix has no choice.
+        fits = ends[-1] <= np.iinfo(np.int32).max
+        self._group.create_dataset("indptr", data=ends.astype(np.int32) if fits else ends)
         self._group.attrs.update(
             {
                 "encoding-type": "csr_matrix",

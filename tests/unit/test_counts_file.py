@@ -1,12 +1,14 @@
 """Reading counts files by rows."""
 
 import anndata
+import anndata.io
+import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from small_model import simulate, write_counts
 
-from cellscribe.counts_file import open_counts
+from cellscribe.counts_file import CsrWriter, open_counts
 from cellscribe.errors import InputError
 
 
@@ -53,3 +55,14 @@ def test_what_convert_did_not_write_is_refused_with_its_name(cells, tmp_path):
     for name in ("dense.h5ad", "no_x.h5ad", "text.h5ad"):
         with pytest.raises(InputError, match=name):
             open_counts(tmp_path / name)
+
+
+def test_a_matrix_that_was_written_by_rows_has_indices_of_one_type(cells, tmp_path):
+    """scanpy.pp.normalize_total refuses others."""
+    with h5py.File(tmp_path / "a.h5", "w") as file, CsrWriter(file, "X", cells.n_vars) as matrix:
+        for first in range(0, cells.n_obs, 7):
+            matrix.append(cells.X[first : first + 7].tocsr())
+    with h5py.File(tmp_path / "a.h5") as file:
+        read = anndata.io.read_elem(file["X"])
+        assert file["X/indptr"].dtype == file["X/indices"].dtype == np.int32
+    assert read.indptr.dtype == read.indices.dtype and abs(read - cells.X).max() == 0
