@@ -5,7 +5,15 @@ import pytest
 import scipy.optimize
 
 from cellscribe.model import calibration
-from cellscribe.model.calibration import expected_calibration_error, fit_pool, pool, reliability, softmax
+from cellscribe.model.calibration import (
+    FEW_CELLS,
+    expected_calibration_error,
+    few_cells_offsets,
+    fit_pool,
+    pool,
+    reliability,
+    softmax,
+)
 
 
 def drawn(n: int = 20_000, n_labels: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -113,6 +121,22 @@ def test_no_member_alone_rules_a_label_out():
     pooled = pool([sure, other], np.array([0.5, 0.5]))
     assert 0 < pooled[0, 1] < 0.5
     np.testing.assert_allclose(pooled.sum(), 1)
+
+
+def test_a_label_of_few_cells_gets_more_chance_the_fewer_they_are():
+    offsets = few_cells_offsets(np.array([5000, FEW_CELLS, FEW_CELLS - 1, 14, 5, 1, 0]))
+    np.testing.assert_array_equal(offsets[[0, 1, 6]], 0)
+    assert (np.diff(offsets[1:6]) > 0).all()
+    np.testing.assert_allclose(np.exp(offsets[3]), (FEW_CELLS / 14) ** 0.75)
+
+
+def test_offsets_multiply_the_odds_after_the_members_are_weighed():
+    member = np.array([[0.6, 0.4]])
+    pooled = pool([member], np.array([2.0]), np.array([0.0, np.log(3)]))
+    np.testing.assert_allclose(pooled[0, 1] / pooled[0, 0], 3 * (0.4 / 0.6) ** 2)
+    np.testing.assert_allclose(pooled.sum(), 1)
+    as_is = pool([member], np.array([2.0]))
+    np.testing.assert_allclose(pool([member], np.array([2.0]), np.full(2, 0.7)), as_is)
 
 
 def test_the_calibration_error_of_a_known_case():

@@ -1,5 +1,7 @@
 """A model folder in memory."""
 
+import copy
+
 import numpy as np
 import pytest
 from small_model import TYPES, simulate, small_mapping, small_model
@@ -52,6 +54,34 @@ def test_every_classifier_of_a_consensus_gives_calibrated_probabilities(consensu
     pooled = consensus.pooled(members, classifier)
     assert pooled.shape == (90, 5)
     np.testing.assert_allclose(pooled.sum(axis=1), 1)
+
+
+def test_a_label_of_few_cells_is_raised_and_a_model_made_before_that_is_used_as_it_was(consensus, members):
+    calibration = consensus.manifest["calibration"]["consensus"]
+    assert list(calibration["label_offsets"]) == consensus.labels
+    without = {key: value for key, value in calibration.items() if key != "label_offsets"}
+    last = consensus.labels[-1]
+    offsets = dict.fromkeys(consensus.labels, 0.0)
+    plain, same, raised = (
+        model_with(consensus, fitted).pooled(members, "consensus")
+        for fitted in (
+            without,
+            without | {"label_offsets": offsets},
+            without | {"label_offsets": offsets | {last: 0.5}},
+        )
+    )
+    np.testing.assert_array_equal(plain, same)
+    odds = [found[:, -1] / found[:, 0] for found in (plain, raised)]
+    np.testing.assert_allclose(odds[1], odds[0] * np.exp(0.5), rtol=1e-6)
+
+
+def model_with(model: Model, calibration: dict) -> Model:
+    """The model with another calibration of its consensus."""
+    other = copy.copy(model)
+    other.manifest = model.manifest | {
+        "calibration": model.manifest["calibration"] | {"consensus": calibration}
+    }
+    return other
 
 
 def test_the_default_is_the_fullest_classifier_that_the_model_has(consensus):

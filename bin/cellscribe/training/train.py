@@ -18,7 +18,7 @@ from cellscribe.cli import log, warn
 from cellscribe.contract import OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import write_json
-from cellscribe.model.calibration import fit_pool, pool, softmax
+from cellscribe.model.calibration import few_cells_offsets, fit_pool, pool, softmax
 from cellscribe.model.encoder import Encoder
 from cellscribe.model.label_sets import coverage_of, fit_limits, label_sets
 from cellscribe.model.logistic import Logistic, batch_weights, log_normalise, train_logistic
@@ -417,23 +417,38 @@ def fit_calibration(
     held: HeldOut, codes: np.ndarray, batches: np.ndarray, names: Sequence[str]
 ) -> dict[str, Any]:
     """Pool weights of each classifier and the limits of its sets of labels, fitted on held-out cells, altered copies
-    weighing a quarter; and the same for cells that lack genes. codes, batches: (n_cells,), of all cells.
+    weighing a quarter; and the same for cells that lack genes. codes, batches: (n_cells,), of all cells, whose numbers
+    say which labels have few (`label_offsets`).
 
     Cells of a label that a fold's training part lacked are scored too: being wrong there is what uncertainty is for.
     """
     result: dict[str, Any] = {}
     weights = batch_weights(batches)
+    offsets = few_cells_offsets(np.bincount(codes, minlength=len(names)))
     for name, members in CLASSIFIERS.items():
         if set(members) <= set(held.members):
             fitted = fit_classifier(
-                held.members, members, codes[held.rows], weights[held.rows], names, altered=held.altered
+                held.members,
+                members,
+                codes[held.rows],
+                weights[held.rows],
+                names,
+                offsets=offsets,
+                altered=held.altered,
             )
             fewer = [
                 {"gene_overlap": share}
-                | fit_classifier(part.members, members, codes[part.rows], weights[part.rows], names)
+                | fit_classifier(
+                    part.members, members, codes[part.rows], weights[part.rows], names, offsets=offsets
+                )
                 for share, part in held.fewer_genes.items()
             ]
-            result[name] = {"method": "log-linear pool", **fitted, "fewer_genes": fewer}
+            result[name] = {
+                "method": "log-linear pool",
+                **fitted,
+                "label_offsets": {n: round(float(o), 6) for n, o in zip(names, offsets, strict=True)},
+                "fewer_genes": fewer,
+            }
     return result
 
 
@@ -443,17 +458,22 @@ def fit_classifier(
     truth: np.ndarray,
     cell_weights: np.ndarray,
     names: Sequence[str],
+    *,
+    offsets: np.ndarray,
     altered: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Weights of the members, and the limits of the sets of labels, by held-out cells.
 
-    probabilities: of each member, (n_cells, n_labels). truth, cell_weights: (n_cells,). altered: bool (n_cells,),
-    copies that weigh a quarter and have no part in the limits.
+    probabilities: of each member, (n_cells, n_labels). truth, cell_weights: (n_cells,). offsets: (n_labels,), of
+    `pool`, for the limits; weights are fitted without, so that held-out cells of other labels do not undo them.
+    altered: bool (n_cells,), copies that weigh a quarter and have no part in the limits.
     """
     altered = np.zeros(len(truth), dtype=bool) if altered is None else altered
     own = [probabilities[m] for m in members]
     weights = fit_pool(own, truth, np.where(altered, 0.25, 1.0) * cell_weights)
-    limits = fit_limits(pool([p[~altered] for p in own], weights), truth[~altered], cell_weights[~altered])
+    limits = fit_limits(
+        pool([p[~altered] for p in own], weights, offsets), truth[~altered], cell_weights[~altered]
+    )
     return {
         "weights": {m: round(float(w), 6) for m, w in zip(members, weights, strict=True)},
         "set_limits": {n: round(float(limit), 6) for n, limit in zip(names, limits, strict=True)},
@@ -462,12 +482,19 @@ def fit_classifier(
 
 def pooled(held: HeldOut, calibration: dict[str, Any], classifier: str) -> np.ndarray:
     """A classifier's calibrated probabilities for the held-out cells."""
-    return pool_by(held.members, calibration[classifier]["weights"])
+    fitted = calibration[classifier]
+    return pool_by(held.members, fitted["weights"], fitted["label_offsets"])
 
 
-def pool_by(probabilities: dict[str, np.ndarray], weights: dict[str, float]) -> np.ndarray:
-    """The members' probabilities pooled by weights of these names."""
-    return pool([probabilities[name] for name in weights], np.array(list(weights.values())))
+def pool_by(
+    probabilities: dict[str, np.ndarray], weights: dict[str, float], offsets: dict[str, float]
+) -> np.ndarray:
+    """The members' probabilities pooled by weights of these names. offsets: of every label, in order."""
+    return pool(
+        [probabilities[name] for name in weights],
+        np.array(list(weights.values())),
+        np.array(list(offsets.values())),
+    )
 
 
 def scores_by_genes(
@@ -476,7 +503,10 @@ def scores_by_genes(
     """Scores of a classifier on held-out cells that lack genes, a row for each share of genes that was left."""
     return [
         {"gene_overlap": fitted["gene_overlap"]}
-        | scores(pool_by(part.members, fitted["weights"]), codes[part.rows])
+        | scores(
+            pool_by(part.members, fitted["weights"], calibration[classifier]["label_offsets"]),
+            codes[part.rows],
+        )
         for fitted, part in zip(
             calibration[classifier]["fewer_genes"], held.fewer_genes.values(), strict=True
         )
