@@ -10,6 +10,16 @@ import click
 from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder_in, path_out, sample_option
 
 
+def row_range(_context: click.Context, _option: click.Parameter, given: str | None) -> tuple[int, int] | None:
+    """`0:1000` as two numbers."""
+    if given is None:
+        return None
+    start, colon, stop = given.partition(":")
+    if not (colon and start.isdecimal() and stop.isdecimal()):
+        raise click.BadParameter(f"'{given}' is not two row numbers, as 0:1000")
+    return int(start), int(stop)
+
+
 @click.command(context_settings=SETTINGS)
 @sample_option
 @click.option(
@@ -56,6 +66,11 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
     help="Epochs of --surgery; by default from the number of cells.",
 )
 @click.option("--seed", type=int, default=0, help="Seed of --surgery.")
+@click.option(
+    "--rows",
+    callback=row_range,
+    help="Map these cells alone, as 0:1000: the first row, counted from 0, and the one behind the last.",
+)
 @click.option("--output", type=path_out, required=True, help="Where to write the mapping (h5ad without X).")
 @common_options
 @exit_codes
@@ -72,6 +87,7 @@ def main(
     surgery: bool,
     surgery_epochs: int | None,
     seed: int,
+    rows: tuple[int, int] | None,
     output: Path,
     cpus: int,
     pipeline_version: str,
@@ -80,6 +96,8 @@ def main(
     from cellscribe.mapping import run_map
     from cellscribe.surgery import Surgery
 
+    if surgery and rows:
+        raise click.UsageError("--surgery fine-tunes on all cells of a sample: leave out --rows")
     run_map(
         counts,
         model,
@@ -92,6 +110,7 @@ def main(
         surgery=Surgery(surgery_epochs, seed) if surgery else None,
         orthologs=orthologs,
         cpus=cpus,
+        rows=rows,
     )
 
 

@@ -16,6 +16,16 @@ def mappingFile(meta, which) {
     return which.label ? "${meta.id}.${which.place}.mapping.h5ad" : "${meta.id}.mapping.h5ad"
 }
 
+// The same of some of a sample's cells; rows is empty where it is all of them.
+def shardTask(meta, which, rows) {
+    return rows ? "${mappingTask(meta, which)} cells ${rows.start}:${rows.stop}" : mappingTask(meta, which)
+}
+
+def shardFile(meta, which, rows) {
+    def whole = mappingFile(meta, which)
+    return rows ? "${whole - '.mapping.h5ad'}.${rows.start}-${rows.stop}.mapping.h5ad" : whole
+}
+
 // An option given for each of several files.
 def each(name, files) {
     return [files].flatten().collect { file -> "--${name} ${file}" }.join(' ')

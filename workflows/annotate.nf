@@ -4,6 +4,7 @@ include { RESOLVE_MODEL } from '../modules/resolve_model'
 include { FETCH_MODEL   } from '../modules/fetch_model'
 include { FETCH_MODEL as FETCH_REGISTERED } from '../modules/fetch_model'
 include { MAP           } from '../modules/map'
+include { GATHER        } from '../modules/gather'
 include { PREDICT       } from '../modules/predict'
 include { ANNOTATE      } from '../modules/annotate'
 include { CURATE        } from '../modules/curate'
@@ -11,7 +12,7 @@ include { MERGE         } from '../modules/merge'
 include { REPORT        } from '../modules/report'
 include { SUMMARY       } from '../modules/summary'
 include { MULTIQC       } from '../modules/multiqc'
-include { inOrder ; isOurs ; missingPaths ; modelSource ; readJson ; readSamples ; withResolved } from './inputs'
+include { inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; readJson ; readSamples ; shards ; withResolved } from './inputs'
 
 // Names the cells of every sample. A sample that fails at a step is absent from the next: the joins drop it.
 workflow ANNOTATION {
@@ -65,12 +66,31 @@ workflow ANNOTATION {
 
     def ours   = fetched.filter { _which, model -> isOurs(model) }
     def others = fetched.filter { _which, model -> !isOurs(model) }
-    MAP(QC.out.filtered.join(samples.map { sample -> tuple(sample.meta, sample.map) }).combine(ours))
+    // MAP takes each cell by itself: a sample of more than --shard_cells goes through it in parts, which GATHER joins.
+    def to_map = QC.out.filtered
+        .join(QC.out.metrics)
+        .join(samples.map { sample -> tuple(sample.meta, sample.map) })
+        .combine(run)
+        .flatMap { meta, counts, qc, map_options, run_settings ->
+            shards(qc, run_settings.shard_cells).collect { rows -> tuple(meta, counts, map_options, rows) }
+        }
+    MAP(to_map.combine(ours))
+    def latent = MAP.out.mapping.branch { _meta, _which, rows, _mapping ->
+        sharded: rows
+        whole: true
+    }
+    GATHER(
+        latent.sharded
+            .map { meta, which, rows, mapping -> tuple(groupKey([meta.id, which.place], rows.parts), meta, which, [rows.start, mapping]) }
+            .groupTuple()
+            .map { _key, metas, models_of, started -> tuple(metas[0], models_of[0], inRowOrder(started)) }
+    )
     PREDICT(QC.out.filtered.join(samples.map { sample -> tuple(sample.meta, sample.predict) }).combine(others))
 
     // A sample goes on when every model has mapped it; one that a model does not fit is dropped.
-    def mappings = MAP.out.mapping
-        .mix(PREDICT.out.mapping)
+    def mappings = latent.whole
+        .map { meta, which, _rows, mapping -> tuple(meta, which, mapping) }
+        .mix(GATHER.out.mapping, PREDICT.out.mapping)
         .combine(run.map { run_settings -> run_settings.models.size() })
         .map { meta, which, mapping, n_models -> tuple(groupKey(meta.id, n_models), meta, [which, mapping]) }
         .groupTuple()

@@ -44,6 +44,15 @@ def modelSource(model, params) {
     return tuple(which, source, [:], model.sha256, cache && model.remote, trusted)
 }
 
+// Which rows each of a sample's MAPs takes: [[:]] for one MAP of all; else parts of `cells` rows, half-open, and how many.
+def shards(qc, cells) {
+    def n_cells = cells ? readJson(qc).n_cells_after : 0
+    def parts   = cells ? (n_cells + cells - 1).intdiv(cells) : 1
+    return parts > 1
+        ? (0..<parts).collect { part -> [start: part * cells, stop: Math.min((part + 1) * cells, n_cells), parts: parts] }
+        : [[:]]
+}
+
 // The model with the version that a registry's name means, from resolved.json.
 def withResolved(model, json) {
     def found = readJson(json)
@@ -61,6 +70,11 @@ def keptModel(cache, sha256) {
 // Whether a model is cellscribe's own, which MAP reads; the code of any other is run by PREDICT.
 def isOurs(model) {
     return model.resolve('manifest.json').exists()
+}
+
+// Parts of a sample by their rows: [[first row, file], ...] in any order.
+def inRowOrder(parts) {
+    return parts.sort { a, b -> a[0] <=> b[0] }.collect { pair -> pair[1] }
 }
 
 // Files of several models in the models' order: [[which, file], ...] in any order.

@@ -247,6 +247,7 @@ def run_check(
     else:
         settings["models"] = find_models(params, catalogues, launch, problems)
         urls = [model["url"] for model in settings["models"]]
+        settings["shard_cells"] = _shard_cells(params, problems)
         settings["annotate"] = _options(ANNOTATE, params) | {"model_url": urls}
         settings["merge"] = _options(MERGE, params) if params["merge"] else None
         row_schema = read_json(input_schema_file)["items"]
@@ -294,6 +295,21 @@ def check_parameters(
         except ValueError as error:
             problems.add(f"--compare: {error}")
     return checked
+
+
+def _shard_cells(params: Mapping[str, Any], problems: Problems) -> int | None:
+    """How many cells a shard has; None where no sample is sharded."""
+    if params["shard_cells"] is None:
+        return None
+    if params["surgery"]:
+        problems.add(
+            "--shard_cells: --surgery fine-tunes the model on all cells of a sample, so that none can be mapped in "
+            "parts; leave one of the two out"
+        )
+    # It reads no matrix, but its module does: imported where it is needed.
+    from cellscribe.shards import shard_rows
+
+    return shard_rows(params["shard_cells"])
 
 
 def _unknown(given: Mapping[str, Any], known: Iterable[str]) -> list[str]:

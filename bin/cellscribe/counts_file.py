@@ -20,13 +20,26 @@ CHUNK_ROWS = 8192
 
 
 @dataclass(frozen=True)
+class Shard:
+    """Rows `start` to `stop`, which is not one of them, of a file of `n_cells`."""
+
+    start: int
+    stop: int
+    n_cells: int
+
+
+@dataclass(frozen=True)
 class CountsFile:
-    """A counts file of ours: its tables, and its matrix by chunks. `uns`: our own part of uns."""
+    """A counts file of ours: its tables, and its matrix by chunks. `uns`: our own part of uns.
+
+    shard: which of the file's rows these are; None for all of them.
+    """
 
     path: Path
     obs: pd.DataFrame
     var: pd.DataFrame
     uns: dict[str, Any]
+    shard: Shard | None = None
 
     @property
     def n_obs(self) -> int:
@@ -42,9 +55,10 @@ class CountsFile:
         """Consecutive rows and their counts, CSR float32 (n_rows, n_genes)."""
         import h5py
 
+        first_row = self.shard.start if self.shard else 0
         with h5py.File(self.path, "r") as file:
             group = file["X"]
-            indptr = group["indptr"][:]
+            indptr = group["indptr"][first_row : first_row + self.n_obs + 1]
             for start in range(0, self.n_obs, rows):
                 stop = min(start + rows, self.n_obs)
                 first, last = int(indptr[start]), int(indptr[stop])
@@ -61,8 +75,11 @@ class CountsFile:
                 )
 
 
-def open_counts(path: Path) -> CountsFile:
-    """Open a counts file that CONVERT or QC wrote. Raises InputError for anything else."""
+def open_counts(path: Path, rows: tuple[int, int] | None = None) -> CountsFile:
+    """Open a counts file that CONVERT or QC wrote. Raises InputError for anything else.
+
+    rows: take these alone, first and behind the last; of their obs only the index is read.
+    """
     import h5py
     from anndata.io import read_elem
 
@@ -72,13 +89,30 @@ def open_counts(path: Path) -> CountsFile:
             if encoding != "csr_matrix":
                 raise InputError(f"X is {encoding or 'of an unknown kind'}, not a CSR matrix", file=path)
             uns = read_elem(file["uns/cellscribe"]) if "uns/cellscribe" in file else {}
-            return CountsFile(path, read_elem(file["obs"]), read_elem(file["var"]), uns)
+            if rows is None:
+                return CountsFile(path, read_elem(file["obs"]), read_elem(file["var"]), uns)
+            shard = Shard(*rows, n_cells=len(file["X/indptr"]) - 1)
+            return CountsFile(path, _barcodes(file["obs"], shard, path), read_elem(file["var"]), uns, shard)
     except (OSError, KeyError) as error:
         raise InputError(
             f"this is not a counts file that the CONVERT or QC step wrote ({error})",
             "Pass Cell Ranger output or any h5ad to convert.py first.",
             file=path,
         ) from error
+
+
+def _barcodes(obs: h5py.Group, shard: Shard, path: Path) -> pd.DataFrame:
+    """A table of the shard's cells, without columns."""
+    import pandas as pd
+
+    if not 0 <= shard.start < shard.stop <= shard.n_cells:
+        raise InputError(
+            f"there are no rows {shard.start}:{shard.stop} in a file of {shard.n_cells} cells",
+            "Give the first row, counted from 0, and the one behind the last, as --rows 0:1000.",
+            file=path,
+        )
+    names = obs[obs.attrs["_index"]].asstr()[shard.start : shard.stop]
+    return pd.DataFrame(index=pd.Index(names, dtype=object))
 
 
 class CsrWriter:

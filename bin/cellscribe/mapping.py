@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -267,9 +267,13 @@ def run_map(
     surgery: Surgery | None = None,
     orthologs: bool = False,
     cpus: int = 1,
+    rows: tuple[int, int] | None = None,
 ) -> None:
-    """Map the cells of a filtered counts file and write mapping.h5ad (docs/architecture.md)."""
-    sample, model = open_counts(counts), Model(model_folder)
+    """Map the cells of a filtered counts file and write mapping.h5ad (docs/architecture.md).
+
+    rows: map these alone, first and behind the last; `shards.run_gather` joins such parts.
+    """
+    sample, model = open_counts(counts, rows), Model(model_folder)
     orthologs_of = check_organism(model, organism, sample.organism, orthologs=orthologs)
     mapping = map_cells(
         sample,
@@ -306,7 +310,8 @@ def write_mapping(mapping: Mapping, sample: CountsFile, output: Path) -> None:
                 n_silent_counts=mapping.n_silent_counts,
             ),
             obsm={key: array for key, array in arrays.items() if array is not None},
-            uns={"mapping": json.dumps(mapping.info, sort_keys=True)},
+            uns={"mapping": json.dumps(mapping.info, sort_keys=True)}
+            | ({"shard": json.dumps(asdict(sample.shard))} if sample.shard else {}),
         ),
         output,
     )

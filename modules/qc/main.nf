@@ -24,6 +24,6 @@ process QC {
     """
     touch ${meta.id}.filtered.h5ad ${meta.id}.removed.tsv.gz
     touch ${meta.id}.qc_violin.png ${meta.id}.qc_knee.png ${meta.id}.qc_scatter.png
-    echo '{"sample": "${meta.id}"}' > ${meta.id}.qc.json
+    echo '{"sample": "${meta.id}", "n_cells_after": 100}' > ${meta.id}.qc.json
     """
 }

@@ -15,6 +15,7 @@ from small_model import (
     small_mapping,
     small_model,
     write_counts,
+    write_reference,
 )
 
 
@@ -88,15 +89,23 @@ def test_a_folder_that_is_no_model_ends_with_code_6(command, tmp_path):
     assert CliRunner().invoke(command, [str(a) for a in arguments]).exit_code == 6
 
 
-def test_map_and_annotate_load_neither_torch_nor_scvi_nor_lightning_nor_mlflow(root, tmp_path):
-    common = ["--sample", "s1", "--counts", str(small_counts()), "--model", str(small_model("consensus"))]
-    mapped = str(tmp_path / "m.h5ad")
-    steps = {
-        "map.py": [*common, "--output", mapped],
-        "annotate.py": [*common, "--mapping", mapped],
+def test_no_step_of_annotation_loads_torch_scvi_lightning_or_mlflow(root, tmp_path, monkeypatch):
+    # QC writes where it is.
+    monkeypatch.chdir(tmp_path)
+    write_reference(simulate(90, seed=1), tmp_path / "s1.h5ad")
+    model = str(small_model("consensus"))
+    given = {
+        "convert": "--input s1.h5ad --output c.h5ad --metrics c.json",
+        "qc": "--counts c.h5ad --doublets off",
+        "map": f"--counts s1.filtered.h5ad --model {model} --output m.h5ad",
+        "annotate": f"--counts s1.filtered.h5ad --model {model} --mapping m.h5ad --output a.h5ad "
+        "--predictions p.tsv.gz --summary a.json",
+        "report": f"--annotated a.h5ad --convert c.json --qc s1.qc.json --annotation a.json --model {model} "
+        "--qc-violin s1.qc_violin.png --qc-knee s1.qc_knee.png --qc-scatter s1.qc_scatter.png --output r.html "
+        "--markers m.tsv --differential de.tsv.gz --clusters cl.tsv --verdicts v.tsv --verdict-summary v.json "
+        "--truth t.tsv --truth-summary t.json",
     }
-    for option, name in (("--output", "a.h5ad"), ("--predictions", "p.tsv.gz"), ("--summary", "a.json")):
-        steps["annotate.py"] += [option, str(tmp_path / name)]
+    steps = {f"{step}.py": ["--sample", "s1", *arguments.split()] for step, arguments in given.items()}
     code = "import runpy, sys\n"
     for name, arguments in steps.items():
         code += f"sys.argv = {[name, *arguments]!r}\n"

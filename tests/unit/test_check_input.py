@@ -678,3 +678,20 @@ def test_a_reference_needs_a_filter_and_is_human_where_nothing_else_is_said(fold
         "organism": "human",
         "uri": str(folder.path / "census"),
     }
+
+
+# --- shards ---
+
+
+def test_shards_are_of_whole_chunks_and_off_where_they_are_not_asked_for(folder: Folder) -> None:
+    found = [
+        folder.check(input="a.h5ad", shard_cells=cells)[1]["shard_cells"] for cells in (None, "50", 9000)
+    ]
+    assert found == [None, 50, 16384]
+
+
+def test_shards_and_fine_tuning_do_not_go_together(folder: Folder) -> None:
+    (line,) = folder.problems(input="a.h5ad", shard_cells=50, surgery=True)
+    assert line.startswith("--shard_cells: --surgery fine-tunes")
+    (line,) = folder.problems(input="a.h5ad", shard_cells=0)
+    assert line.startswith("--shard_cells: ")

@@ -63,7 +63,15 @@ NOT_FOR_INFERENCE = (
     *("importing", "training", "templates", "gene_sets", "__pycache__", "*.pyc"),
     *("annotate_one.py", "catalogue.py", "obtain.py", "places.py", "archive.py", "store.py", "registry.py"),
     *("check_input.py", "schema.py", "convert.py", "tenx.py", "cell_calling.py", "doublets.py", "qc*.py"),
-    *("consensus.py", "foreign.py", "mlflow_run.py", "census.py", "label_csv.py", "orthologs.py"),
+    *(
+        "consensus.py",
+        "shards.py",
+        "foreign.py",
+        "mlflow_run.py",
+        "census.py",
+        "label_csv.py",
+        "orthologs.py",
+    ),
     *("report*.py", "summary.py", "figures.py", "markers.py", "verdicts.py", "differential.py", "truth.py"),
     *("merge*.py", "curation.py", "versions.py"),
 )
