@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellscribe.errors import InputError
+from cellscribe.io import atomic_path, write_plain
 
 if TYPE_CHECKING:
+    import anndata
     import h5py
     import pandas as pd
 
@@ -32,6 +35,11 @@ class CountsFile:
     def n_obs(self) -> int:
         """Cells."""
         return len(self.obs)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        return self.n_obs, len(self.var)
 
     @property
     def organism(self) -> str:
@@ -60,6 +68,10 @@ class CountsFile:
                     ),
                 )
 
+    def blocks(self) -> Iterator[tuple[slice, sp.csr_matrix]]:
+        """As `chunks`: what walks over any matrix (stored.py) walks over this one."""
+        return self.chunks()
+
 
 def open_counts(path: Path) -> CountsFile:
     """Open a counts file that CONVERT or QC wrote. Raises InputError for anything else."""
@@ -79,6 +91,29 @@ def open_counts(path: Path) -> CountsFile:
             "Pass Cell Ranger output or any h5ad to convert.py first.",
             file=path,
         ) from error
+
+
+@contextmanager
+def new_counts_file(tables: anndata.AnnData, target: Path) -> Iterator[tuple[h5py.File, CsrWriter]]:
+    """An open h5ad and the writer of its X, which the block fills by some rows at a time.
+
+    tables: all but X. Nothing is left of a file whose block fails.
+    """
+    import h5py
+
+    with atomic_path(target) as temporary:
+        write_plain(tables, temporary)
+        with h5py.File(temporary, "r+") as file, CsrWriter(file, "X", tables.n_vars) as matrix:
+            yield file, matrix
+
+
+def new_dense(
+    file: h5py.File, place: str, shape: tuple[int, int], dtype: np.dtype | type = np.float32
+) -> h5py.Dataset:
+    """An empty matrix in an open h5ad, to be filled by rows. place: as `obsm/antibody_capture`."""
+    dense = file.create_dataset(place, shape, dtype, compression="lzf")
+    dense.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    return dense
 
 
 class CsrWriter:
