@@ -282,7 +282,7 @@ def _pointers(node: Any, n_major: int) -> np.ndarray:
     if len(pointers) != n_major + 1 or pointers[-1] != length or n_indices != length:
         raise ValueError(f"{length:,} numbers do not fit {n_indices:,} indices and {len(pointers):,} offsets")
     if pointers[0] != 0 or (np.diff(pointers) < 0).any():
-        raise ValueError("index pointer values must form a non-decreasing sequence")
+        raise ValueError("indptr must be a non-decreasing sequence")
     return pointers
 
 
