@@ -11,6 +11,8 @@ import numpy as np
 import scipy.io
 import scipy.sparse as sp
 
+from cellscribe.stored import Stored, blocks
+
 GEX = "Gene Expression"
 SYMBOLS = ["CD3E", "MS4A1", "LYZ", "MT-CO1", "RPL10", "HBB"]
 IDS = [
@@ -28,6 +30,11 @@ def small_counts(n_cells: int = 5, n_features: int = 6, seed: int = 0) -> np.nda
     counts = np.random.default_rng(seed).poisson(2, (n_cells, n_features))
     counts[:, 0] += 1
     return counts
+
+
+def whole(matrix: sp.csr_matrix | Stored) -> sp.csr_matrix:
+    """All of a matrix that can be walked over."""
+    return sp.vstack([block for _, block in blocks(matrix)], format="csr")
 
 
 def barcodes(n: int) -> list[str]:

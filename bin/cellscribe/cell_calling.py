@@ -14,6 +14,7 @@ import numpy as np
 from cellscribe.counts import column_totals, row_totals
 from cellscribe.errors import InputError
 from cellscribe.progress import progress
+from cellscribe.stored import Stored, blocks, group_totals
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -248,17 +249,23 @@ def adjust_p_values(p_values: np.ndarray) -> np.ndarray:
 
 
 def call_cells(
-    matrix: sp.csr_matrix, *, seed: int, fdr: float = FDR, n_iterations: int = N_ITERATIONS
+    matrix: sp.csr_matrix | Stored,
+    *,
+    seed: int,
+    totals: np.ndarray | None = None,
+    fdr: float = FDR,
+    n_iterations: int = N_ITERATIONS,
 ) -> tuple[np.ndarray, CalledCells]:
     """Which droplets hold a cell: bool, shape (n_droplets,), and how it was decided.
 
-    matrix: all droplets, CSR, integer-valued counts of Gene Expression. Droplets that hold at least a tenth
+    matrix: all droplets, integer-valued counts of Gene Expression. Droplets that hold at least a tenth
     of a full cell's counts are kept always, as Cell Ranger does (the R package keeps those above the knee,
     and loses cells that look like the soup they made); of the others above `lower` those that differ from
-    the ambient profile at a false discovery rate of `fdr`.
+    the ambient profile at a false discovery rate of `fdr`. totals: the sum of each row, where it is known.
     Raises InputError where no droplet stands out.
     """
-    totals = row_totals(matrix)
+    if totals is None:
+        totals = group_totals(matrix, np.ones((matrix.shape[1], 1), dtype=bool))[:, 0]
     shape = droplet_shape(totals)
     # Shallow runs: the usual 100 counts would take cells into the ambient profile.
     lower = int(min(LOWER, max(1, shape.boundary))) if shape.mostly_empty else LOWER
@@ -271,13 +278,12 @@ def call_cells(
         retain = max(retain, upper.boundary)
     retain = int(np.ceil(retain))
     kept = totals >= retain
-    ambient = column_totals(matrix[totals <= lower])
     tested = np.flatnonzero((totals > lower) & ~kept)
-    used_genes = np.flatnonzero(column_totals(matrix))
+    ambient, used_genes, unsure = _soup_and_unsure(matrix, totals <= lower, tested)
     enough = ambient.sum() >= MIN_AMBIENT_COUNTS
     if enough and len(tested):
         profile = good_turing(ambient[used_genes])
-        p_values = ambient_p_values(matrix[tested][:, used_genes], profile, seed, n_iterations)
+        p_values = ambient_p_values(unsure[:, used_genes], profile, seed, n_iterations)
         # Those kept anyway count as certain, as in the R package.
         everything = np.concatenate([np.zeros(int(kept.sum())), p_values])
         kept[tested[adjust_p_values(everything)[int(kept.sum()) :] <= fdr]] = True
@@ -289,3 +295,23 @@ def call_cells(
     method = "emptydrops" if enough else "knee"
     called = CalledCells(method, len(totals), int(kept.sum()), lower, knee, retain, fdr if enough else None)
     return kept, called
+
+
+def _soup_and_unsure(
+    matrix: sp.csr_matrix | Stored, empty: np.ndarray, tested: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, sp.csr_matrix]:
+    """Counts of each gene in `empty` droplets, (n_genes,), the genes seen at all, and the rows `tested`.
+
+    empty: bool (n_droplets,). tested: ascending rows; these few, and small, are all that is held at once.
+    """
+    import scipy.sparse as sp
+
+    soup, all_counts = np.zeros(matrix.shape[1]), np.zeros(matrix.shape[1])
+    parts = [sp.csr_matrix((0, matrix.shape[1]), dtype=np.float32)]
+    for rows, block in blocks(matrix):
+        soup += column_totals(block[empty[rows]])
+        all_counts += column_totals(block)
+        first, last = np.searchsorted(tested, (rows.start, rows.stop))
+        if last > first:
+            parts.append(block[tested[first:last] - rows.start])
+    return soup, np.flatnonzero(all_counts), sp.vstack(parts, format="csr")

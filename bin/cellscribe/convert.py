@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,16 @@ import pandas as pd
 from cellscribe import genes
 from cellscribe.cell_calling import call_cells, droplet_shape, is_unfiltered
 from cellscribe.cli import log, warn
-from cellscribe.counts import GENE_EXPRESSION, Counts, row_totals
+from cellscribe.counts import GENE_EXPRESSION
+from cellscribe.counts_file import new_counts_file, new_dense
 from cellscribe.errors import InputError
-from cellscribe.h5ad_input import read_h5ad
-from cellscribe.io import write_h5ad, write_json
-from cellscribe.tenx import choose_genome, find_input, read_tenx
+from cellscribe.h5ad_input import open_h5ad
+from cellscribe.io import write_json
+from cellscribe.stored import SomeColumns, blocks, group_totals
+from cellscribe.tenx import AnyCounts, choose_genome, find_input, read_tenx
+
+if TYPE_CHECKING:
+    import anndata
 
 # Features beside the genes are kept as dense columns; peaks by the hundred thousand are not.
 MAX_DENSE_FEATURES = 20_000
@@ -50,7 +55,7 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
     _not_empty(counts, options.input)
     n_features = {str(kind): int(n) for kind, n in pd.Series(counts.feature_types).value_counts().items()}
     is_gene = _gene_features(counts, n_features, options.input)
-    is_gene, other_species, genomes = pick_genome(counts, is_gene, options)
+    is_gene, other_species, genomes, totals = pick_genome(counts, is_gene, options)
 
     identity, prefix = genes.identify_genes(counts.var[is_gene], options.gene_column, genomes)
     genomes = genomes or ([prefix] if prefix else [])
@@ -59,11 +64,14 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
     organism, sentence = genes.check_organism(organism, identity.gene_ids, identity.gene_symbols)
     (notes if organism != "unknown" else warnings).append(sentence)
 
-    matrix = counts.matrix if is_gene.all() else counts.matrix[:, np.flatnonzero(is_gene)]
+    gene_columns = np.flatnonzero(is_gene)
+    matrix = counts.matrix if is_gene.all() else SomeColumns(counts.matrix, gene_columns)
+    if totals is None:
+        totals = group_totals(counts.matrix, is_gene[:, None])[:, 0]
     keep = np.ones(matrix.shape[0], dtype=bool)
     called = None
-    if _must_call(options, counts, row_totals(matrix), notes):
-        keep, cells = call_cells(matrix, seed=options.seed)
+    if _must_call(options, counts, totals, notes):
+        keep, cells = call_cells(matrix, seed=options.seed, totals=totals)
         called = cells.as_dict()
         notes.append(
             f"Cells were called among all droplets: {cells.n_cells:,} of {cells.n_droplets:,} "
@@ -82,26 +90,24 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
         )
 
     rows = np.flatnonzero(keep)
-    adata = anndata.AnnData(
-        X=matrix if keep.all() else matrix[rows],
+    tables = anndata.AnnData(
         obs=_obs(counts.obs.iloc[rows], options, notes, warnings),
         var=_var(counts.var[is_gene], identity),
     )
     for key, values in counts.obsm.items():
-        adata.obsm[key] = values[rows]
-    feature_names = _add_other_features(adata, counts, rows, warnings)
-    adata.X.sort_indices()
-    n_without = int((row_totals(adata.X) == 0).sum())
+        tables.obsm[key] = values[rows]
+    others = _other_features(counts, warnings)
+    n_without = int((totals[keep] == 0).sum())
     if n_without:
-        warnings.append(f"{n_without:,} of {adata.n_obs:,} cells have no counts at all.")
+        warnings.append(f"{n_without:,} of {tables.n_obs:,} cells have no counts at all.")
 
     report: dict[str, Any] = {
         "sample": options.sample,
         "path": str(options.input),
         "source": counts.source,
         "counts_from": counts.counts_from,
-        "n_cells": adata.n_obs,
-        "n_genes": adata.n_vars,
+        "n_cells": tables.n_obs,
+        "n_genes": tables.n_vars,
         "organism": organism,
         "genomes": genomes,
         "genome_prefix_removed": prefix,
@@ -111,27 +117,30 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
         "notes": notes,
         "warnings": warnings,
     }
-    if feature_names:
-        adata.uns["feature_names"] = feature_names
-    adata.uns["cellscribe"] = {
+    if others:
+        tables.uns["feature_names"] = {
+            key: genes.as_text(counts.var.index[columns]) for key, columns in others.items()
+        }
+    tables.uns["cellscribe"] = {
         "sample": options.sample,
         "organism": organism,
         "convert": json.dumps(report, sort_keys=True),
     }
     for warning in warnings:
         warn(warning)
-    write_h5ad(adata, options.output)
+    _write_counts(tables, counts, keep, gene_columns, others, options.output)
     write_json(report, options.metrics)
-    log(f"{options.sample}: {adata.n_obs:,} cells x {adata.n_vars:,} genes from {counts.source}")
+    log(f"{options.sample}: {tables.n_obs:,} cells x {tables.n_vars:,} genes from {counts.source}")
     return report
 
 
-def read_any(options: ConvertOptions) -> Counts:
-    """Read the input whatever it is."""
+def read_any(options: ConvertOptions) -> AnyCounts:
+    """Open the input whatever it is. What must be sorted on disk is, where the output will stand."""
+    scratch = next(folder for folder in options.output.absolute().parents if folder.is_dir())
     found = find_input(options.input)
     if found.kind == "h5ad":
-        return read_h5ad(found.paths[0], options.counts_layer)
-    counts = read_tenx(found, options.genome)
+        return open_h5ad(found.paths[0], options.counts_layer, scratch)
+    counts = read_tenx(found, options.genome, scratch)
     if options.counts_layer:
         counts.warnings.append(
             f"counts_layer '{options.counts_layer}' has no meaning for Cell Ranger output."
@@ -139,7 +148,7 @@ def read_any(options: ConvertOptions) -> Counts:
     return counts
 
 
-def _not_empty(counts: Counts, path: Path) -> None:
+def _not_empty(counts: AnyCounts, path: Path) -> None:
     n_cells, n_features = counts.matrix.shape
     if n_cells and n_features and counts.matrix.nnz:
         return
@@ -150,7 +159,7 @@ def _not_empty(counts: Counts, path: Path) -> None:
     )
 
 
-def _gene_features(counts: Counts, n_features: dict[str, int], path: Path) -> np.ndarray:
+def _gene_features(counts: AnyCounts, n_features: dict[str, int], path: Path) -> np.ndarray:
     is_gene = counts.feature_types == GENE_EXPRESSION
     if is_gene.any():
         return is_gene
@@ -163,13 +172,13 @@ def _gene_features(counts: Counts, n_features: dict[str, int], path: Path) -> np
 
 
 def pick_genome(
-    counts: Counts, is_gene: np.ndarray, options: ConvertOptions
-) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    counts: AnyCounts, is_gene: np.ndarray, options: ConvertOptions
+) -> tuple[np.ndarray, np.ndarray | None, list[str], np.ndarray | None]:
     """Genes of the one genome to go on with.
 
     Returns the mask of its genes (n_features,), the mask of cells that are mostly of another genome (n_obs,)
-    or None where there is but one, and the genomes' names. Raises InputError for several genomes and none
-    chosen, and for an unknown one.
+    or None where there is but one, the genomes' names, and each cell's counts on those genes (n_obs,) where they
+    had to be added up. Raises InputError for several genomes and none chosen, and for an unknown one.
     """
     asked, path = options.genome, options.input
     genomes = np.where(is_gene, counts.genomes, "")
@@ -185,10 +194,8 @@ def pick_genome(
             )
         if asked and not names:
             counts.warnings.append(f"The data name no genome: genome '{asked}' was not used.")
-        return is_gene, None, names
-    totals = np.column_stack(
-        [row_totals(counts.matrix[:, np.flatnonzero(genomes == name)]) for name in names]
-    )
+        return is_gene, None, names, None
+    totals = group_totals(counts.matrix, np.column_stack([genomes == name for name in names]))
     mostly = np.argmax(totals, axis=1)
     summaries = {
         name: f"{int(((mostly == i) & (totals[:, i] > 0)).sum()):,} cells with most of their counts, "
@@ -197,10 +204,11 @@ def pick_genome(
     }
     chosen = names.index(choose_genome(summaries, asked, path))
     counts.notes.append(f"Of {len(names)} genomes ({', '.join(names)}), '{names[chosen]}' was read.")
-    return genomes == names[chosen], (mostly != chosen) & (totals.sum(axis=1) > 0), [names[chosen]]
+    others = (mostly != chosen) & (totals.sum(axis=1) > 0)
+    return genomes == names[chosen], others, [names[chosen]], totals[:, chosen]
 
 
-def _genomes_by_prefix(counts: Counts, is_gene: np.ndarray) -> np.ndarray:
+def _genomes_by_prefix(counts: AnyCounts, is_gene: np.ndarray) -> np.ndarray:
     """Genomes told by the prefixes of names, where several together cover the genes; else all ""."""
     found = np.where(is_gene, genes.prefix_genomes(genes.as_text(counts.var.index)), "")
     shares = pd.Series(found[is_gene]).value_counts(normalize=True)
@@ -210,7 +218,7 @@ def _genomes_by_prefix(counts: Counts, is_gene: np.ndarray) -> np.ndarray:
     return np.full(len(found), "", dtype=object)
 
 
-def _genomes_by_organism(counts: Counts, is_gene: np.ndarray, gene_column: str | None) -> np.ndarray:
+def _genomes_by_organism(counts: AnyCounts, is_gene: np.ndarray, gene_column: str | None) -> np.ndarray:
     """`human`, `mouse` and the like, where the genes' own names are of several organisms; else all ""."""
     found = np.full(len(is_gene), "", dtype=object)
     identity, _ = genes.identify_genes(counts.var[is_gene], gene_column)
@@ -219,7 +227,7 @@ def _genomes_by_organism(counts: Counts, is_gene: np.ndarray, gene_column: str |
     return found
 
 
-def _must_call(options: ConvertOptions, counts: Counts, totals: np.ndarray, notes: list[str]) -> bool:
+def _must_call(options: ConvertOptions, counts: AnyCounts, totals: np.ndarray, notes: list[str]) -> bool:
     if options.call_cells == "true":
         return True
     if not is_unfiltered(totals, counts.named_raw):
@@ -267,11 +275,9 @@ def _safe_names(columns: pd.Index) -> list[str]:
     return [re.sub("/", "_", str(name)) if name != "_index" else "input_index" for name in columns]
 
 
-def _add_other_features(
-    adata: Any, counts: Counts, rows: np.ndarray, warnings: list[str]
-) -> dict[str, np.ndarray]:
-    """Put antibodies and the like into obsm; returns their names by obsm key."""
-    names: dict[str, np.ndarray] = {}
+def _other_features(counts: AnyCounts, warnings: list[str]) -> dict[str, np.ndarray]:
+    """Columns of antibodies and the like by the key of obsm that they go into."""
+    columns_of: dict[str, np.ndarray] = {}
     for kind in pd.unique(counts.feature_types):
         if kind == GENE_EXPRESSION:
             continue
@@ -280,6 +286,33 @@ def _add_other_features(
             warnings.append(f"{len(columns):,} features of type '{kind}' were left out.")
             continue
         key = re.sub(r"[^a-z0-9]+", "_", str(kind).lower()).strip("_") or "other"
-        adata.obsm[key] = counts.matrix[rows][:, columns].toarray().astype(np.float32)
-        names[key] = genes.as_text(counts.var.index[columns])
-    return names
+        columns_of[key] = columns
+    return columns_of
+
+
+def _write_counts(
+    tables: anndata.AnnData,
+    counts: AnyCounts,
+    keep: np.ndarray,
+    gene_columns: np.ndarray,
+    others: dict[str, np.ndarray],
+    output: Path,
+) -> None:
+    """Write the kept cells by blocks: their genes into X, other features, dense, into obsm.
+
+    keep: bool, (n_obs,). others: columns by key of obsm.
+    """
+    whole = len(gene_columns) == counts.matrix.shape[1]
+    with new_counts_file(tables, output) as (file, matrix):
+        dense = {
+            key: new_dense(file, f"obsm/{key}", (tables.n_obs, len(columns)))
+            for key, columns in others.items()
+        }
+        done = 0
+        for rows, block in blocks(counts.matrix):
+            if not keep[rows].all():
+                block = block[keep[rows]]
+            matrix.append(block if whole else block[:, gene_columns])
+            for key, columns in others.items():
+                dense[key][done : done + block.shape[0]] = block[:, columns].toarray()
+            done += block.shape[0]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import scipy.sparse as sp
 
 from cellscribe.errors import InputError
+from cellscribe.io import atomic_path, write_plain
 
 if TYPE_CHECKING:
+    import anndata
     import h5py
     import pandas as pd
 
 CHUNK_ROWS = 8192
+
+# bytes of like weight side by side: half the size, and no slower (docs/scaling.md has the measures)
+COMPRESSION: Final[dict[str, Any]] = {"compression": "lzf", "shuffle": True}
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,11 @@ class CountsFile:
         return len(self.obs)
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        return self.n_obs, len(self.var)
+
+    @property
     def organism(self) -> str:
         """`human`, `mouse` or `unknown`, as CONVERT found it."""
         return str(self.uns.get("organism", "unknown"))
@@ -73,6 +84,10 @@ class CountsFile:
                         shape=(stop - start, len(self.var)),
                     ),
                 )
+
+    def blocks(self) -> Iterator[tuple[slice, sp.csr_matrix]]:
+        """As `chunks`: what walks over any matrix (stored.py) walks over this one."""
+        return self.chunks()
 
 
 def open_counts(path: Path, rows: tuple[int, int] | None = None) -> CountsFile:
@@ -115,6 +130,29 @@ def _barcodes(obs: h5py.Group, shard: Shard, path: Path) -> pd.DataFrame:
     return pd.DataFrame(index=pd.Index(names, dtype=object))
 
 
+@contextmanager
+def new_counts_file(tables: anndata.AnnData, target: Path) -> Iterator[tuple[h5py.File, CsrWriter]]:
+    """An open h5ad and the writer of its X, which the block fills by some rows at a time.
+
+    tables: all but X. Nothing is left of a file whose block fails.
+    """
+    import h5py
+
+    with atomic_path(target) as temporary:
+        write_plain(tables, temporary)
+        with h5py.File(temporary, "r+") as file, CsrWriter(file, "X", tables.n_vars) as matrix:
+            yield file, matrix
+
+
+def new_dense(
+    file: h5py.File, place: str, shape: tuple[int, int], dtype: np.dtype | type = np.float32
+) -> h5py.Dataset:
+    """An empty matrix in an open h5ad, to be filled by rows. place: as `obsm/antibody_capture`."""
+    dense = file.create_dataset(place, shape, dtype, compression="lzf")
+    dense.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    return dense
+
+
 class CsrWriter:
     """Writes a CSR float32 matrix into an open h5ad, some rows at a time, so that memory holds no more than these.
 
@@ -127,7 +165,7 @@ class CsrWriter:
         self._lengths: list[np.ndarray] = []
         self._parts = {
             name: self._group.create_dataset(
-                name, (0,), dtype, maxshape=(None,), chunks=(65536,), compression="lzf"
+                name, (0,), dtype, maxshape=(None,), chunks=(65536,), **COMPRESSION
             )
             for name, dtype in (("data", np.float32), ("indices", np.int32))
         }

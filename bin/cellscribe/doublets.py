@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from scipy import sparse
+
+    from cellscribe.stored import Stored
 
 MIN_CELLS = 100
 """Below this many cells simulated doublets say nothing."""
@@ -29,7 +33,8 @@ ABSURD_FOLD = 2.5
 
 MAX_REFERENCE = 20_000
 """Neighbours are searched among this many cells, and the doublets made of them, at most: the density of
-either is known well enough from so many, and the search stays exact and linear in the number of cells."""
+either is known well enough from so many, and the search stays exact and linear in the number of cells.
+The components are those of the same cells; the others are placed in them, as many at a time."""
 
 SIMULATED_PER_CELL = 2
 N_GENES = 2_000
@@ -76,11 +81,12 @@ def skipped(n_cells: int, rate: float, message: str) -> DoubletCalls:
 
 
 def call_doublets(
-    counts: sparse.csr_matrix, *, expected_rate: float, seed: int = 0, cpus: int = 1
+    counts: sparse.csr_matrix | Stored, *, expected_rate: float, seed: int = 0, cpus: int = 1
 ) -> DoubletCalls:
     """Score each cell and call the doublets.
 
-    counts: raw counts, CSR, shape (n_obs, n_vars), one sample, cells of low quality removed.
+    counts: raw counts, shape (n_obs, n_vars), one sample, cells of low quality removed. They are walked over twice,
+    a third time for more than MAX_REFERENCE cells; no more than so many are held at once.
     expected_rate: share of doublets, between 0 and 1, both excluded.
     The threshold is the minimum between the two modes of the simulated doublets' scores. Where there is
     none, or it calls more than ABSURD_FOLD times the expected number, the cells with the highest scores are
@@ -145,74 +151,110 @@ def _minimum(simulated: np.ndarray) -> float | None:
 
 
 def _scores(
-    counts: sparse.csr_matrix, rate: float, seed: int, cpus: int
+    counts: sparse.csr_matrix | Stored, rate: float, seed: int, cpus: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Scores of the cells, shape (n_obs,), and of simulated doublets, or None where no gene varies."""
     from sklearn.neighbors import NearestNeighbors
 
+    from cellscribe.stored import groups_of_rows
+
     rng = np.random.default_rng(seed)
     n_cells = counts.shape[0]
-    genes = _variable_genes(counts)
+    n_reference = min(n_cells, MAX_REFERENCE)
+    reference = np.sort(rng.permutation(n_cells)[:n_reference])
+    genes, cells = _variable_genes(counts, reference)
     n_components = min(N_COMPONENTS, genes.size - 1, n_cells - 1)
     if n_components < 2:
         return None
-    n_reference = min(n_cells, MAX_REFERENCE)
-    reference = np.sort(rng.permutation(n_cells)[:n_reference])
-    cells = counts[:, genes].astype(np.float32)
-    parents = rng.choice(reference, size=(SIMULATED_PER_CELL * n_reference, 2))
-    doublets = cells[parents[:, 0]] + cells[parents[:, 1]]
-    cell_points, doublet_points = _embed(cells, doublets, n_components, seed)
+    parents = np.searchsorted(reference, rng.choice(reference, size=(SIMULATED_PER_CELL * n_reference, 2)))
+    place = _embedding(cells, n_components, seed)
+    cell_points, doublet_points = place(cells), place(cells[parents[:, 0]] + cells[parents[:, 1]])
 
     n_doublets = len(doublet_points)
     share = n_doublets / n_reference
     k = round(0.5 * np.sqrt(n_reference) * (1 + share))
     index = NearestNeighbors(n_neighbors=k + 1, algorithm="brute", n_jobs=cpus)
-    index.fit(np.vstack([cell_points[reference], doublet_points]))
-    n_scored = min(n_doublets, MAX_REFERENCE)
-    queries = np.vstack([cell_points, doublet_points[:n_scored]])
-    simulated = index.kneighbors(queries, return_distance=False) >= n_reference
-    # the nearest of a point that stands in the index is itself; another point gives up its farthest
-    inside = np.ones(len(queries), dtype=bool)
-    inside[:n_cells] = np.isin(np.arange(n_cells), reference)
-    n_simulated = simulated.sum(axis=1) - np.where(inside, simulated[:, 0], simulated[:, -1])
-    # Scrublet's posterior: the share of simulated neighbours, made a chance of being a doublet
-    q = (n_simulated + 1) / (k + 2)
-    scores = q * rate / share / (1 - rate - q * (1 - rate - rate / share))
-    return scores[:n_cells], scores[n_cells:]
+    index.fit(np.vstack([cell_points, doublet_points]))
+
+    def score(points: np.ndarray, n_inside: int) -> np.ndarray:
+        """Scores of points, of which the first `n_inside` are cells that stand in the index."""
+        simulated = index.kneighbors(points, return_distance=False) >= n_reference
+        # the nearest of a point that stands in the index is itself; another point gives up its farthest
+        inside = np.arange(len(points)) < n_inside
+        n_simulated = simulated.sum(axis=1) - np.where(inside, simulated[:, 0], simulated[:, -1])
+        # Scrublet's posterior: the share of simulated neighbours, made a chance of being a doublet
+        q = (n_simulated + 1) / (k + 2)
+        return q * rate / share / (1 - rate - q * (1 - rate - rate / share))
+
+    queries = np.vstack([cell_points, doublet_points[:MAX_REFERENCE]])
+    in_index = score(queries, len(queries))
+    scores = np.empty(n_cells)
+    scores[reference] = in_index[:n_reference]
+    if n_cells > n_reference:
+        outside = np.ones(n_cells, dtype=bool)
+        outside[reference] = False
+        for rows, block in groups_of_rows(counts, MAX_REFERENCE):
+            chosen = outside[rows]
+            scores[rows][chosen] = score(place(block[chosen][:, genes]), 0)
+    return scores, in_index[n_reference:]
 
 
-def _variable_genes(counts: sparse.csr_matrix) -> np.ndarray:
-    """Columns of the genes that vary most for their mean, seen in three cells or more; at most N_GENES.
+def _variable_genes(
+    counts: sparse.csr_matrix | Stored, reference: np.ndarray
+) -> tuple[np.ndarray, sparse.csr_matrix]:
+    """Columns of the genes that vary most for their mean, seen in three cells or more, at most N_GENES; and these
+    columns of the rows `reference`.
 
     The dispersion of each gene is compared with genes of like mean, as Seurat does (Satija et al. 2015).
     """
     import pandas as pd
+    from scipy import sparse
     from sklearn.preprocessing import normalize
-    from sklearn.utils.sparsefuncs import mean_variance_axis
+    from sklearn.utils.sparsefuncs import incr_mean_variance_axis
 
-    seen = np.flatnonzero(np.bincount(counts.indices, minlength=counts.shape[1]) >= 3)
+    from cellscribe.stored import blocks, groups_of_rows
+
+    n_cells, totals = np.zeros(counts.shape[1], dtype=np.int64), []
+    for _, block in blocks(counts):
+        n_cells += np.bincount(block.indices[block.data != 0], minlength=counts.shape[1])
+        totals.append(np.asarray(block.sum(axis=1)).ravel())
+    seen = np.flatnonzero(n_cells >= 3)
     if seen.size == 0:
-        return seen
-    median = float(np.median(np.asarray(counts.sum(axis=1))))
-    mean, variance = mean_variance_axis(median * normalize(counts[:, seen], norm="l1"), axis=0)
+        return seen, sparse.csr_matrix((len(reference), 0), dtype=np.float32)
+    median = float(np.median(np.concatenate(totals)))
+    mean, variance, n = np.zeros((3, seen.size), dtype=np.float32)
+    kept = []
+    for rows, block in groups_of_rows(counts, MAX_REFERENCE):
+        block = block[:, seen]
+        first, last = np.searchsorted(reference, (rows.start, rows.stop))
+        kept.append(block[reference[first:last] - rows.start])
+        normal = normalize(block, norm="l1", copy=False)
+        normal.data *= median
+        mean, variance, n = incr_mean_variance_axis(
+            normal, axis=0, last_mean=mean, last_var=variance, last_n=n
+        )
     table = pd.DataFrame({"mean": np.log1p(mean), "dispersion": np.log(np.maximum(variance, 1e-12) / mean)})
     bins = table.groupby(pd.cut(table["mean"], 20, labels=False))["dispersion"]
     # a gene alone in its bin has no spread to compare with: it counts as variable
     excess = ((table["dispersion"] - bins.transform("mean")) / bins.transform("std")).fillna(1.0)
     order = np.argsort(-excess.to_numpy(), kind="stable")
-    return seen[np.sort(order[: min(N_GENES, int((excess > 0).sum()))])]
+    chosen = np.sort(order[: min(N_GENES, int((excess > 0).sum()))])
+    return seen[chosen], sparse.vstack([part[:, chosen] for part in kept], format="csr")
 
 
-def _embed(
-    cells: sparse.csr_matrix, doublets: sparse.csr_matrix, n_components: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Principal components of the cells, and the doublets placed in them: float32 (n, n_components)."""
+def _embedding(
+    cells: sparse.csr_matrix, n_components: int, seed: int
+) -> Callable[[sparse.csr_matrix], np.ndarray]:
+    """What places counts of the same genes in the principal components of `cells`: float32 (n, n_components)."""
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler, normalize
 
-    cells, doublets = normalize(cells, norm="l1"), normalize(doublets, norm="l1")
-    scaler = StandardScaler(with_mean=False).fit(cells)
-    cells, doublets = scaler.transform(cells), scaler.transform(doublets)
+    normal = normalize(cells, norm="l1")
+    scaler = StandardScaler(with_mean=False).fit(normal)
     # on sparse input PCA centres implicitly
-    pca = PCA(n_components=n_components, svd_solver="arpack", random_state=seed).fit(cells)
-    return pca.transform(cells).astype(np.float32), pca.transform(doublets).astype(np.float32)
+    pca = PCA(n_components=n_components, svd_solver="arpack", random_state=seed).fit(scaler.transform(normal))
+
+    def place(counts: sparse.csr_matrix) -> np.ndarray:
+        return pca.transform(scaler.transform(normalize(counts, norm="l1"))).astype(np.float32)
+
+    return place

@@ -89,12 +89,18 @@ def write_h5ad(adata: anndata.AnnData, target: Path) -> None:
     Nullable strings, integers and booleans become plain ones (missing text becomes ""), as readers before
     anndata 0.11 know neither.
     """
+    with atomic_path(target) as temporary:
+        write_plain(adata, temporary)
+
+
+def write_plain(adata: anndata.AnnData, path: Path) -> None:
+    """As `write_h5ad`, to a file that is not finished by that."""
     import anndata
 
     for frame in (adata.obs, adata.var):
         plain_columns(frame)
-    with anndata.settings.override(allow_write_nullable_strings=False), atomic_path(target) as temporary:
-        adata.write_h5ad(temporary, compression="lzf")
+    with anndata.settings.override(allow_write_nullable_strings=False):
+        adata.write_h5ad(path, compression="lzf")
 
 
 def plain_columns(frame: pd.DataFrame) -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 from cellscribe.cli import log, warn
 from cellscribe.clusters import clusters_and_map, majority
 from cellscribe.contract import MERGED_BY, OutputNames
-from cellscribe.counts_file import open_counts
+from cellscribe.counts_file import COMPRESSION, open_counts
 from cellscribe.errors import InputError
 from cellscribe.explorer import explorer_warnings
 from cellscribe.genes import as_text, unique_names
@@ -421,7 +421,7 @@ def write_matrix(
     options: dict[str, Any] = {
         "shape": (n_counts,),
         "chunks": (min(max(n_counts, 1), 1 << 18),),
-        "compression": "lzf",
+        **COMPRESSION,
     }
     data = group.create_dataset("data", dtype=np.float32, **options)
     indices = group.create_dataset("indices", dtype=whole, **options)

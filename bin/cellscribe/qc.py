@@ -25,7 +25,9 @@ from cellscribe.errors import InputError, NothingLeftError
 if TYPE_CHECKING:
     import anndata
 
+    from cellscribe.counts_file import CountsFile
     from cellscribe.doublets import DoubletCalls
+    from cellscribe.stored import Stored
 
 MIN_FOLD = 3.0
 """Cells within this many times the median counts or genes are never outliers."""
@@ -128,20 +130,24 @@ class QcResult:
         return self.reasons == ""
 
 
-def cell_metrics(counts: sparse.csr_matrix, masks: dict[str, np.ndarray]) -> pd.DataFrame:
+def cell_metrics(counts: sparse.csr_matrix | Stored, masks: dict[str, np.ndarray]) -> pd.DataFrame:
     """Measure each cell.
 
-    counts: raw counts, CSR, shape (n_obs, n_vars). masks: the genes of `mt`, `ribo` and `hb`, bool (n_vars,).
+    counts: raw counts, shape (n_obs, n_vars). masks: the genes of `mt`, `ribo` and `hb`, bool (n_vars,).
     Returns one row a cell with the columns METRICS; shares are in percent, 0 for a cell with no counts.
     """
+    from cellscribe.stored import blocks
+
     sets = ("mt", "ribo", "hb")
-    weights = np.column_stack([np.ones(counts.shape[1]), *(masks[name] for name in sets)])
     # float32 adds whole numbers exactly up to 16.7 million a cell, and spares a float64 copy of the matrix
-    sums = (counts @ weights.astype(counts.dtype)).astype(np.float64)
+    weights = np.column_stack([np.ones(counts.shape[1]), *(masks[name] for name in sets)]).astype(np.float32)
+    sums = np.zeros((counts.shape[0], 1 + len(sets)))
+    n_genes = np.zeros(counts.shape[0], dtype=np.int64)
+    for rows, block in blocks(counts):
+        sums[rows] = block @ weights
+        n_genes[rows] = block.count_nonzero(axis=1)
     total = sums[:, 0]
-    table = pd.DataFrame(
-        {"total_counts": total, "n_genes_by_counts": counts.count_nonzero(axis=1).astype(np.int64)}
-    )
+    table = pd.DataFrame({"total_counts": total, "n_genes_by_counts": n_genes})
     for column, name in enumerate(sets, start=1):
         table[f"pct_counts_{name}"] = 100 * sums[:, column] / np.maximum(total, 1)
     return table
@@ -280,19 +286,20 @@ def join_reasons(reasons: dict[str, np.ndarray]) -> np.ndarray:
     return joined
 
 
-def assess(adata: anndata.AnnData, options: QcOptions, *, cpus: int = 1) -> QcResult:
+def assess(
+    tables: anndata.AnnData, counts: sparse.csr_matrix | Stored, options: QcOptions, *, cpus: int = 1
+) -> QcResult:
     """Judge each cell of one sample; changes nothing.
 
-    adata: as CONVERT writes it. Doublets are searched among the cells that keep within the bounds.
+    tables: as CONVERT writes them; X is not looked at. counts: its X, (n_obs, n_vars). Doublets are searched among the
+    cells that keep within the bounds.
     """
     from cellscribe.doublets import call_doublets, default_rate, skipped
     from cellscribe.genes import gene_set_masks
+    from cellscribe.stored import SomeRows
 
-    counts = adata.X
-    if not sparse.issparse(counts) or counts.format != "csr":
-        raise InputError("X is not a CSR matrix", "Make the file with convert.py.", sample=options.sample)
-    organism = str(adata.uns.get("cellscribe", {}).get("organism", "unknown"))
-    masks = gene_set_masks(adata.var, organism)
+    organism = str(tables.uns.get("cellscribe", {}).get("organism", "unknown"))
+    masks = gene_set_masks(tables.var, organism)
     metrics = cell_metrics(counts, masks)
     bounds, warnings = find_bounds(metrics, options, mt_known=bool(masks["mt"].any()))
     reasons = cell_reasons(metrics, bounds)
@@ -309,7 +316,7 @@ def assess(adata: anndata.AnnData, options: QcOptions, *, cpus: int = 1) -> QcRe
     elif not 0 < rate < 1:
         doublets = skipped(n_cells, rate, f"Doublets were not searched: the expected rate is {rate:g}.")
     else:
-        found = call_doublets(counts[good], expected_rate=rate, seed=options.seed, cpus=cpus)
+        found = call_doublets(SomeRows(counts, good), expected_rate=rate, seed=options.seed, cpus=cpus)
         doublets = found.placed(good, n_cells)
         if note:
             warnings.append(note)
@@ -411,28 +418,89 @@ def _remedy(reason: str) -> str:
     return f"raise max_{'pct_' if word in ('mt', 'ribo', 'hb') else ''}{word}"
 
 
-def filtered(adata: anndata.AnnData, result: QcResult, options: QcOptions) -> anndata.AnnData:
-    """The cells and genes to go on with, marked in `obs`; consumes `adata`."""
+def filtered(
+    tables: anndata.AnnData, counts: sparse.csr_matrix | Stored, result: QcResult, options: QcOptions
+) -> tuple[anndata.AnnData, np.ndarray, np.ndarray]:
+    """The cells and genes to go on with, marked in `obs`; consumes `tables`.
+
+    Returns their tables, and which they are among those of `counts`: bool (n_obs,), bool (n_vars,).
+    """
+    from cellscribe.stored import blocks
+
     for name in METRICS:
-        adata.obs[name] = result.metrics[name].to_numpy()
-    adata.obs["doublet_score"] = result.doublets.scores
-    adata.obs["predicted_doublet"] = result.doublets.calls
-    adata.obs["qc_pass"] = result.passes
-    adata.obs["qc_reasons"] = result.reasons
+        tables.obs[name] = result.metrics[name].to_numpy()
+    tables.obs["doublet_score"] = result.doublets.scores
+    tables.obs["predicted_doublet"] = result.doublets.calls
+    tables.obs["qc_pass"] = result.passes
+    tables.obs["qc_reasons"] = result.reasons
+    cells, genes = np.ones(tables.n_obs, dtype=bool), np.ones(tables.n_vars, dtype=bool)
     if options.mode == "filter" and not result.passes.all():
-        adata = adata[result.passes].copy()
+        cells = result.passes
+        tables = tables[cells].copy()
     if options.min_cells_per_gene > 0:
-        n_cells = np.bincount(adata.X.indices, minlength=adata.n_vars)
-        keep = n_cells >= options.min_cells_per_gene
-        if not keep.any():
+        n_cells = np.zeros(tables.n_vars, dtype=np.int64)
+        for rows, block in blocks(counts):
+            # a stored zero would count as a gene seen
+            seen = (block.data != 0) & np.repeat(cells[rows], np.diff(block.indptr))
+            n_cells += np.bincount(block.indices[seen], minlength=tables.n_vars)
+        genes = n_cells >= options.min_cells_per_gene
+        if not genes.any():
             raise NothingLeftError(
-                f"no gene is seen in {options.min_cells_per_gene:,} cells or more of {adata.n_obs:,}.",
+                f"no gene is seen in {options.min_cells_per_gene:,} cells or more of {tables.n_obs:,}.",
                 "Lower min_cells_per_gene (0 keeps every gene).",
                 sample=options.sample,
             )
-        if not keep.all():
-            adata = adata[:, keep].copy()
-    return adata
+        if not genes.all():
+            tables = tables[:, genes].copy()
+    return tables, cells, genes
+
+
+def read_tables(sample: CountsFile) -> anndata.AnnData:
+    """All of a counts file but for X, and for what obsm holds as plain matrices: they are read by blocks."""
+    import anndata
+    import h5py
+    from anndata.io import read_elem
+
+    with h5py.File(sample.path, "r") as file:
+        small = {
+            key: node
+            for key, node in file.get("obsm", {}).items()
+            if not (isinstance(node, h5py.Dataset) and node.ndim == 2)
+        }
+        return anndata.AnnData(
+            obs=sample.obs,
+            var=sample.var,
+            uns=read_elem(file["uns"]) if "uns" in file else {},
+            obsm={key: read_elem(node) for key, node in small.items()},
+        )
+
+
+def write_filtered(
+    sample: CountsFile, tables: anndata.AnnData, cells: np.ndarray, genes: np.ndarray, target: Path
+) -> None:
+    """Write the chosen cells and genes of a counts file by blocks, with new tables.
+
+    cells, genes: bool, (n_obs,) and (n_vars,), as many chosen as `tables` has rows.
+    """
+    import h5py
+
+    from cellscribe.counts_file import new_counts_file, new_dense
+
+    columns = None if genes.all() else np.flatnonzero(genes)
+    with new_counts_file(tables, target) as (file, matrix), h5py.File(sample.path, "r") as source:
+        dense = {
+            key: (node, new_dense(file, f"obsm/{key}", (tables.n_obs, node.shape[1]), node.dtype))
+            for key, node in source.get("obsm", {}).items()
+            if key not in tables.obsm
+        }
+        done = 0
+        for rows, block in sample.blocks():
+            block = block[cells[rows]] if not cells[rows].all() else block
+            block.eliminate_zeros()
+            matrix.append(block if columns is None else block[:, columns])
+            for old, new in dense.values():
+                new[done : done + block.shape[0]] = old[rows][cells[rows]]
+            done += block.shape[0]
 
 
 def run_qc(counts: Path, options: QcOptions, *, cpus: int = 1, folder: Path = Path()) -> dict[str, Any]:
@@ -440,30 +508,28 @@ def run_qc(counts: Path, options: QcOptions, *, cpus: int = 1, folder: Path = Pa
 
     Raises NothingLeftError, before anything is written, where too few cells are left.
     """
-    import anndata
-
-    from cellscribe.io import atomic_path, write_h5ad, write_json, write_table
+    from cellscribe.counts_file import open_counts
+    from cellscribe.io import atomic_path, write_json, write_table
     from cellscribe.qc_figures import qc_figures
 
-    adata = anndata.read_h5ad(counts)
-    if adata.n_obs == 0:
+    sample = open_counts(counts)
+    if sample.n_obs == 0:
         raise NothingLeftError(
             "the file holds no cells.",
             "Look at convert.json for why.",
             sample=options.sample,
             file=counts.name,
         )
-    # a stored zero would count as a gene seen
-    adata.X.eliminate_zeros()
-    n_genes = adata.n_vars
-    result = assess(adata, options, cpus=cpus)
-    n_kept = int(result.passes.sum()) if options.mode == "filter" else adata.n_obs
+    tables = read_tables(sample)
+    n_genes = tables.n_vars
+    result = assess(tables, sample, options, cpus=cpus)
+    n_kept = int(result.passes.sum()) if options.mode == "filter" else tables.n_obs
     _check_enough(result, options, n_kept)
 
-    removed = removed_table(adata.obs_names, result)
-    adata = filtered(adata, result, options)
-    report = summarise(result, options, n_kept=adata.n_obs, n_genes=n_genes, n_genes_kept=adata.n_vars)
-    adata.uns["cellscribe"] = {**adata.uns.get("cellscribe", {}), "qc": json.dumps(report)}
+    removed = removed_table(tables.obs_names, result)
+    tables, cells, genes = filtered(tables, sample, result, options)
+    report = summarise(result, options, n_kept=tables.n_obs, n_genes=n_genes, n_genes_kept=tables.n_vars)
+    tables.uns["cellscribe"] = {**tables.uns.get("cellscribe", {}), "qc": json.dumps(report)}
 
     stem = folder / options.sample
     for name, png in qc_figures(options.sample, result, options.mode).items():
@@ -471,7 +537,7 @@ def run_qc(counts: Path, options: QcOptions, *, cpus: int = 1, folder: Path = Pa
             path.write_bytes(png)
     write_table(removed, Path(f"{stem}.removed.tsv.gz"))
     write_json(report, Path(f"{stem}.qc.json"))
-    write_h5ad(adata, Path(f"{stem}.filtered.h5ad"))
+    write_filtered(sample, tables, cells, genes, Path(f"{stem}.filtered.h5ad"))
 
     for message in result.warnings:
         warn(message)

@@ -123,7 +123,11 @@ def _prepare(part: h5py.File, joined: h5py.File, n_cells: int) -> None:
         joined.create_group(key).attrs.update(part[key].attrs)
         for name, rows in part[key].items():
             made = joined[key].create_dataset(
-                name, (n_cells, *rows.shape[1:]), rows.dtype, compression=rows.compression
+                name,
+                (n_cells, *rows.shape[1:]),
+                rows.dtype,
+                compression=rows.compression,
+                shuffle=rows.shuffle,
             )
             made.attrs.update(rows.attrs)
     del joined["uns/shard"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from cellscribe.counts import GENE_EXPRESSION, Counts, as_float32_counts, see
+from cellscribe.counts import BLOCK, GENE_EXPRESSION, Counts, NumbersSeen, as_float32_counts, see
 from cellscribe.errors import InputError
+from cellscribe.stored import IN_MEMORY, RowBuckets, StoredCsr, StoredInput
 
 if TYPE_CHECKING:
     import h5py
     import scipy.sparse as sp
 
+AnyCounts = Counts["sp.csr_matrix | StoredInput"]
 # In the order of preference: filtered before raw, h5 (one file, quick to read) before mtx.
 PLACES = tuple(
     f"{folder}{kind}{matrix}"
@@ -232,36 +237,32 @@ def _pick(folder: Path, *names: str) -> Path | None:
 # Reading ---------------------------------------------------------------------------------------------
 
 
-def read_tenx(found: Found, genome: str | None = None) -> Counts:
-    """Read a Cell Ranger matrix. Raises InputError for files that are cut short or do not fit together.
+def read_tenx(found: Found, genome: str | None = None, scratch: Path | None = None) -> AnyCounts:
+    """Read a Cell Ranger matrix: its names, and its counts as they can be walked over (stored.py).
 
-    genome: which of several genomes to read, where each has a matrix of its own (version 2).
+    genome: which of several genomes to read, where each has a matrix of its own (version 2). scratch: a folder with
+    room for a large matrix.mtx, twelve bytes a number, which is sorted by cells there.
+    Raises InputError for files that are cut short or do not fit together.
     """
     if found.kind == "h5":
-        counts = _read_h5(found.paths[0], genome)
+        counts, seen = _read_h5(found.paths[0], genome)
     else:
-        folders = {path.name: path for path in found.paths}
-        if len(folders) > 1:
-            chosen = choose_genome(
-                {name: _folder_summary(folder) for name, folder in folders.items()},
-                genome,
-                found.paths[0].parent,
-            )
-            counts = _read_folder(folders[chosen])
-        else:
-            counts = _read_folder(found.paths[0])
+        folder = found.paths[0]
+        if len(found.paths) > 1:
+            folders = {path.name: path for path in found.paths}
+            summaries = {name: _folder_summary(path) for name, path in folders.items()}
+            folder = folders[choose_genome(summaries, genome, folder.parent)]
+        counts, seen = _read_folder(folder, scratch)
     counts.named_raw = found.named_raw
     counts.notes = [*found.notes, *counts.notes]
     if found.metrics:
         counts.metrics = read_metrics(found.metrics)
-    seen = see([counts.matrix.data])
     if not seen.are_counts and counts.matrix.shape[0] and counts.matrix.nnz:
         raise InputError(
             f"the matrix does not hold raw counts ({seen}): {seen.fault}",
             "Give the matrix as Cell Ranger wrote it.",
             file=found.paths[0],
         )
-    counts.matrix.data = as_float32_counts(counts.matrix.data)
     return counts
 
 
@@ -294,55 +295,68 @@ def _text(values: np.ndarray) -> np.ndarray:
     return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=object)
 
 
-def _read_h5(path: Path, genome: str | None) -> Counts:
+@contextmanager
+def _open_h5(path: Path) -> Iterator[h5py.File]:
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            if "matrix" in file and "barcodes" in file["matrix"]:
-                group = file["matrix"]
-                names = group["features"]
-                return _h5_counts(
-                    group,
-                    path,
-                    "10x_h5_v3",
-                    ids=_text(names["id"][:]),
-                    symbols=_text(names["name"][:]),
-                    types=_text(names["feature_type"][:]),
-                    genomes=_text(names["genome"][:]) if "genome" in names else None,
-                )
-            groups = {
-                name: file[name]
-                for name in file
-                if isinstance(file[name], h5py.Group) and "barcodes" in file[name]
-            }
-            if not groups:
-                raise InputError(
-                    f"this .h5 is no Cell Ranger matrix; it holds {_listing(list(file))}",
-                    "Give filtered_feature_bc_matrix.h5 (molecule_info.h5 holds molecules, not cells).",
-                    file=path,
-                )
-            chosen = next(iter(groups))
-            if len(groups) > 1:
-                summaries = {
-                    name: f"{len(g['barcodes']):,} cells, {int(g['data'][:].sum()):,} counts"
-                    for name, g in groups.items()
-                }
-                chosen = choose_genome(summaries, genome, path)
-            group = groups[chosen]
-            ids = _text(group["genes"][:])
-            symbols = _text(group["gene_names"][:])
+            yield file
+    except UNREADABLE as error:
+        raise _cut_short(path, error) from error
+
+
+def _read_h5(path: Path, genome: str | None) -> tuple[AnyCounts, NumbersSeen]:
+    import h5py
+
+    with _open_h5(path) as file:
+        if "matrix" in file and "barcodes" in file["matrix"]:
+            group = file["matrix"]
+            names = group["features"]
             return _h5_counts(
                 group,
                 path,
-                "10x_h5_v2",
-                ids=ids,
-                symbols=symbols,
-                types=np.full(len(ids), GENE_EXPRESSION, dtype=object),
-                genomes=np.full(len(ids), chosen, dtype=object),
+                "10x_h5_v3",
+                ids=_text(names["id"][:]),
+                symbols=_text(names["name"][:]),
+                types=_text(names["feature_type"][:]),
+                genomes=_text(names["genome"][:]) if "genome" in names else None,
             )
-    except UNREADABLE as error:
-        raise _cut_short(path, error) from error
+        groups = {
+            name: file[name]
+            for name in file
+            if isinstance(file[name], h5py.Group) and "barcodes" in file[name]
+        }
+        if not groups:
+            raise InputError(
+                f"this .h5 is no Cell Ranger matrix; it holds {_listing(list(file))}",
+                "Give filtered_feature_bc_matrix.h5 (molecule_info.h5 holds molecules, not cells).",
+                file=path,
+            )
+        chosen = next(iter(groups))
+        if len(groups) > 1:
+            summaries = {
+                name: f"{len(g['barcodes']):,} cells, {sum(int(part.sum()) for part in _parts_of(g['data'])):,} counts"
+                for name, g in groups.items()
+            }
+            chosen = choose_genome(summaries, genome, path)
+        group = groups[chosen]
+        ids = _text(group["genes"][:])
+        symbols = _text(group["gene_names"][:])
+        return _h5_counts(
+            group,
+            path,
+            "10x_h5_v2",
+            ids=ids,
+            symbols=symbols,
+            types=np.full(len(ids), GENE_EXPRESSION, dtype=object),
+            genomes=np.full(len(ids), chosen, dtype=object),
+        )
+
+
+def _parts_of(values: h5py.Dataset) -> Iterator[np.ndarray]:
+    for start in range(0, len(values), BLOCK):
+        yield values[start : start + BLOCK]
 
 
 def _h5_counts(
@@ -354,47 +368,48 @@ def _h5_counts(
     symbols: np.ndarray,
     types: np.ndarray,
     genomes: np.ndarray | None,
-) -> Counts:
-    import scipy.sparse as sp
-
+) -> tuple[AnyCounts, NumbersSeen]:
     n_features, n_cells = (int(size) for size in group["shape"][:])
     barcodes = _text(group["barcodes"][:])
     _must_agree(path, n_cells=n_cells, n_features=n_features, barcodes=len(barcodes), features=len(ids))
-    data, indptr = group["data"][:], group["indptr"][:]
-    # Cell Ranger writes 64 bits, of which a number of features never needs more than 32.
-    indices = group["indices"].astype(np.int32)[:]
+    indptr, n_numbers, n_indices = group["indptr"][:], len(group["data"]), len(group["indices"])
     if (
         len(indptr) != n_cells + 1
-        or indptr[-1] != len(data)
-        or len(data) != len(indices)
+        or indptr[0] != 0
+        or indptr[-1] != n_numbers
+        or n_numbers != n_indices
         or (np.diff(indptr) < 0).any()
     ):
         raise InputError(
             f"the parts of the matrix do not agree: {n_cells:,} cells, {len(indptr):,} offsets, "
-            f"{len(indices):,} indices, {len(data):,} numbers",
+            f"{n_indices:,} indices, {n_numbers:,} numbers",
             "Copy the file again, or make it again.",
             file=path,
         )
-    if len(indices) and (indices.min() < 0 or indices.max() >= n_features):
+    seen, least, most = NumbersSeen(), 0, -1
+    for data, indices in zip(_parts_of(group["data"]), _parts_of(group["indices"]), strict=True):
+        seen.add(data)
+        least, most = min(least, int(indices.min())), max(most, int(indices.max()))
+    if least < 0 or most >= n_features:
         raise InputError(
-            f"the matrix names feature {int(indices.max()):,}, but there are {n_features:,}",
+            f"the matrix names feature {most:,}, but there are {n_features:,}",
             "Copy the file again, or make it again.",
             file=path,
         )
     # Features by barcodes in columns is barcodes by features in rows: nothing is to be turned.
-    matrix = sp.csr_matrix((data, indices, indptr), shape=(n_cells, n_features))
-    return _counts(matrix, barcodes, ids, symbols, types, genomes, source)
+    matrix = StoredCsr(path, group.name, (n_cells, n_features), indptr.astype(np.int64), _open_h5)
+    return _counts(matrix, barcodes, ids, symbols, types, genomes, source), seen
 
 
 def _counts(
-    matrix: sp.csr_matrix,
+    matrix: sp.csr_matrix | StoredInput,
     barcodes: np.ndarray,
     ids: np.ndarray,
     symbols: np.ndarray,
     types: np.ndarray,
     genomes: np.ndarray | None,
     source: str,
-) -> Counts:
+) -> AnyCounts:
     return Counts(
         matrix=matrix,
         obs=pd.DataFrame(index=pd.Index(barcodes, dtype=object)),
@@ -464,7 +479,80 @@ def _parts(folder: Path) -> tuple[Path, Path, Path]:
     return matrix, barcodes, features
 
 
-def _read_mtx(path: Path) -> sp.coo_array:
+@dataclass(frozen=True)
+class MtxHead:
+    """What the first lines of a matrix.mtx say. whole: it is of a kind that only scipy reads, and whole."""
+
+    n_rows: int
+    n_columns: int
+    n_numbers: int
+    coordinate: bool
+    number: type
+    whole: bool
+
+
+def _mtx_head(path: Path) -> MtxHead:
+    import scipy.io
+
+    try:
+        n_rows, n_columns, n_numbers, layout, kind, symmetry = scipy.io.mminfo(path)
+    except UNREADABLE as error:
+        raise _cut_short(path, error) from error
+    usual = kind in ("integer", "real") and symmetry == "general"
+    number = np.int64 if kind == "integer" else np.float64
+    return MtxHead(n_rows, n_columns, n_numbers, layout == "coordinate", number, not usual)
+
+
+def _mtx_blocks(path: Path, head: MtxHead) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Rows, columns, both counted from 0, and numbers of a coordinate matrix.mtx, block by block."""
+    n_read = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as text:
+            for line in text:
+                if line.strip() and not line.lstrip().startswith(b"%"):
+                    break  # the line of the sizes
+            types = {"row": np.int64, "column": np.int64, "number": head.number}
+            for table in pd.read_csv(
+                text,
+                sep=r"\s+",
+                header=None,
+                names=list(types),
+                dtype=types,
+                index_col=False,
+                chunksize=BLOCK,
+            ):
+                n_read += len(table)
+                yield table["row"].to_numpy() - 1, table["column"].to_numpy() - 1, table["number"].to_numpy()
+        if n_read != head.n_numbers:
+            raise ValueError(f"it holds {n_read:,} of {head.n_numbers:,} numbers")
+    except UNREADABLE as error:
+        raise _cut_short(path, error) from error
+
+
+def _read_mtx(
+    path: Path, head: MtxHead, scratch: Path | None
+) -> tuple[sp.csr_matrix | StoredInput, NumbersSeen]:
+    """A matrix of features by cells as cells by features, and what its numbers look like."""
+    import scipy.sparse as sp
+
+    shape = (head.n_columns, head.n_rows)
+    if head.whole or head.n_numbers <= IN_MEMORY:
+        coo = _whole_mtx(path)
+        matrix = sp.csr_matrix((coo.data, (coo.col, coo.row)), shape=shape)
+        seen = see([matrix.data])
+        matrix.data = as_float32_counts(matrix.data)
+        return matrix, seen
+    buckets, seen = RowBuckets(shape, head.n_numbers, scratch), NumbersSeen()
+    for features, cells, numbers in _mtx_blocks(path, head):
+        seen.add(numbers)
+        try:
+            buckets.add(cells, features, numbers)
+        except ValueError as error:
+            raise _cut_short(path, error) from error
+    return buckets, seen
+
+
+def _whole_mtx(path: Path) -> sp.coo_array:
     import scipy.io
 
     try:
@@ -474,28 +562,31 @@ def _read_mtx(path: Path) -> sp.coo_array:
 
 
 def _folder_summary(folder: Path) -> str:
-    matrix = _read_mtx(_parts(folder)[0])
-    return f"{matrix.shape[1]:,} cells, {int(matrix.data.sum()):,} counts"
+    path = _parts(folder)[0]
+    head = _mtx_head(path)
+    if head.whole or head.n_numbers <= IN_MEMORY:
+        total = int(_whole_mtx(path).sum())
+    else:
+        total = sum(int(numbers.sum()) for _, _, numbers in _mtx_blocks(path, head))
+    return f"{head.n_columns:,} cells, {total:,} counts"
 
 
-def _read_folder(folder: Path) -> Counts:
-    import scipy.sparse as sp
-
+def _read_folder(folder: Path, scratch: Path | None) -> tuple[AnyCounts, NumbersSeen]:
     matrix_path, barcodes_path, features_path = _parts(folder)
-    coo = _read_mtx(matrix_path)
+    head = _mtx_head(matrix_path)
     barcodes = _read_table(barcodes_path)[0].to_numpy(dtype=object)
     features = _read_table(features_path)
-    if len(coo.shape) != 2 or not sp.issparse(coo):
+    if not head.coordinate:
         raise InputError(
             "the matrix is no sparse (coordinate) matrix",
             "Give it as Cell Ranger wrote it.",
             file=matrix_path,
         )
-    n_features, n_cells = coo.shape
+    n_features, n_cells = head.n_rows, head.n_columns
     _must_agree(
         folder, n_cells=n_cells, n_features=n_features, barcodes=len(barcodes), features=len(features)
     )
-    matrix = sp.csr_matrix((coo.data, (coo.col, coo.row)), shape=(n_cells, n_features))
+    matrix, seen = _read_mtx(matrix_path, head, scratch)
     ids = features[0].to_numpy(dtype=object)
     symbols = features[1].to_numpy(dtype=object) if features.shape[1] > 1 else ids
     version = "10x_mtx_v3" if features.shape[1] > 2 else "10x_mtx_v2"
@@ -506,7 +597,7 @@ def _read_folder(folder: Path) -> Counts:
         # A v2 matrix lies in a folder named after its genome.
         named = folder.name if folder.parent.name.endswith("_gene_bc_matrices") else ""
         genomes = np.full(n_features, named, dtype=object)
-    return _counts(matrix, barcodes, ids, symbols, types, genomes, version)
+    return _counts(matrix, barcodes, ids, symbols, types, genomes, version), seen
 
 
 # metrics_summary.csv ---------------------------------------------------------------------------------

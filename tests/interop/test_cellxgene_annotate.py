@@ -9,6 +9,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+from tenx_files import whole
 
 from cellscribe.model.archive import pack_model
 from cellscribe.model.model import Model
@@ -21,7 +22,7 @@ def query(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """200 cells of the demo sample, as a user of CELLxGENE would have them."""
     counts = read_tenx(find_input(root / "assets" / "demo" / "filtered_feature_bc_matrix.h5"))
     path = tmp_path_factory.mktemp("query") / "query.h5ad"
-    adata = anndata.AnnData(X=counts.matrix[:200], obs=counts.obs.iloc[:200], var=counts.var)
+    adata = anndata.AnnData(X=whole(counts.matrix)[:200], obs=counts.obs.iloc[:200], var=counts.var)
     adata.write_h5ad(path)
     return path
 

@@ -174,13 +174,14 @@ def test_bounds_that_no_cell_can_meet_are_refused() -> None:
 
 def test_no_mitochondrial_gene_is_said_and_switches_its_bound_off() -> None:
     adata = make(symbols=[f"GENE{i}" for i in range(200)])
-    result = assess(adata, QcOptions("s", doublets="off", max_pct_mt=5))
+    result = assess(adata, adata.X, QcOptions("s", doublets="off", max_pct_mt=5))
     assert result.bounds["pct_counts_mt"] == Bounds()
     assert any("No mitochondrial gene" in note for note in result.warnings)
 
 
 def test_every_reason_of_a_cell_is_named() -> None:
-    result = assess(spoil(make()), QcOptions("s", doublets="off"))
+    adata = spoil(make())
+    result = assess(adata, adata.X, QcOptions("s", doublets="off"))
     assert list(result.reasons[:5]) == [
         "low_counts;low_genes",
         "high_counts",
@@ -194,7 +195,7 @@ def test_every_reason_of_a_cell_is_named() -> None:
 def test_a_cell_without_counts_never_passes() -> None:
     adata = make(12)
     adata.X = sparse.vstack([adata.X[:11], sparse.csr_matrix((1, adata.n_vars), dtype=np.float32)]).tocsr()
-    result = assess(adata, QcOptions("s", n_mads=0, n_mads_mt=0, doublets="off"))
+    result = assess(adata, adata.X, QcOptions("s", n_mads=0, n_mads_mt=0, doublets="off"))
     assert list(np.flatnonzero(~result.passes)) == [11]
 
 
@@ -287,8 +288,9 @@ def test_genes_are_all_kept_unless_a_minimum_of_cells_is_set(minimum: int, n_gen
     counts[0, 11] = 1
     adata = wrap(counts.tocsr().astype(np.float32), SYMBOLS)
     options = QcOptions("s", min_cells_per_gene=minimum, doublets="off")
-    out = filtered(adata, assess(adata, options), options)
-    assert out.n_vars == n_genes
+    out, cells, genes = filtered(adata, adata.X, assess(adata, adata.X, options), options)
+    assert out.n_vars == genes.sum() == n_genes
+    assert cells.all()
     assert ("GENE6" in out.var_names) == (minimum < 2)
 
 
@@ -296,7 +298,7 @@ def test_genes_are_all_kept_unless_a_minimum_of_cells_is_set(minimum: int, n_gen
 def test_doublets_are_removed_only_when_asked(shared_data: Path, action: str, removed: bool) -> None:
     adata = anndata.read_h5ad(shared_data / "labelled" / "kang_ctrl_labelled.h5ad")
     adata = wrap(adata.X.tocsr().astype(np.float32), list(adata.var_names))
-    result = assess(adata, QcOptions("s", doublets=action, expected_doublet_rate=0.05))
+    result = assess(adata, adata.X, QcOptions("s", doublets=action, expected_doublet_rate=0.05))
     assert result.doublets.calls.any() == (action != "off")
     assert any("doublet" in text for text in result.reasons) == removed
 
@@ -304,7 +306,8 @@ def test_doublets_are_removed_only_when_asked(shared_data: Path, action: str, re
 @pytest.mark.parametrize("name", ["pbmc3k_labelled", "pbmc4k_labelled", "kang_ctrl_labelled"])
 def test_real_labelled_cells_are_kept(shared_data: Path, name: str) -> None:
     real = anndata.read_h5ad(shared_data / "labelled" / f"{name}.h5ad")
-    result = assess(wrap(real.X.tocsr().astype(np.float32), list(real.var_names)), QcOptions(name))
+    adata = wrap(real.X.tocsr().astype(np.float32), list(real.var_names))
+    result = assess(adata, adata.X, QcOptions(name))
     lost = pd.Series(~result.passes).groupby(real.obs["cell_type"].astype(str).to_numpy()).mean()
     labelled = (real.obs["cell_type"].astype(str) != "unlabelled").to_numpy()
     assert (~result.passes[labelled]).mean() < 0.05
