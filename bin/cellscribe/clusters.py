@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellscribe.model.neighbours import nearest, place_on
-from cellscribe.parallel import in_order
 
 FEWEST_CELLS = 10
 N_NEIGHBOURS = 15
@@ -66,20 +65,13 @@ def sample_graph(
     """
     n_cells = len(embedding)
     if n_cells <= EXACT_UP_TO:
-        indices, distances = neighbour_graph(embedding)
+        indices, distances = neighbour_graph(embedding, cpus=cpus)
         return Graph(np.arange(n_cells, dtype=np.int32), indices, distances, indices, distances)
     sketch = draw_sketch(n_cells, codes, size=SKETCH, seed=seed)
     drawn = np.ascontiguousarray(embedding[sketch])
-    indices, distances = neighbour_graph(drawn)
-    blocks = (embedding[start : start + BLOCK] for start in range(0, n_cells, BLOCK))
-    found = list(in_order(lambda cells: nearest(cells, drawn, N_NEIGHBOURS), blocks, cpus))
-    return Graph(
-        sketch,
-        indices,
-        distances,
-        np.concatenate([i for _, i in found]),
-        np.concatenate([d for d, _ in found]),
-    )
+    indices, distances = neighbour_graph(drawn, cpus=cpus)
+    all_distances, all_indices = nearest(embedding, drawn, N_NEIGHBOURS, cpus=cpus)
+    return Graph(sketch, indices, distances, all_indices, all_distances)
 
 
 def draw_sketch(n_cells: int, codes: np.ndarray | None = None, *, size: int, seed: int = 0) -> np.ndarray:
@@ -92,10 +84,12 @@ def draw_sketch(n_cells: int, codes: np.ndarray | None = None, *, size: int, see
     return np.sort(np.argpartition(race, size - 1)[:size]).astype(np.int32)
 
 
-def neighbour_graph(embedding: np.ndarray, n_neighbours: int = N_NEIGHBOURS) -> tuple[np.ndarray, np.ndarray]:
+def neighbour_graph(
+    embedding: np.ndarray, n_neighbours: int = N_NEIGHBOURS, *, cpus: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """Each cell's nearest cells, itself first: indices int32 and distances float32, (n_cells, k). Exact."""
     k = min(n_neighbours, len(embedding))
-    distances, indices = nearest(embedding, embedding, k)
+    distances, indices = nearest(embedding, embedding, k, cpus=cpus)
     # a twin of the cell may come before the cell itself: UMAP wants the cell first
     own = np.arange(len(embedding), dtype=np.int32)
     for row in np.flatnonzero(indices[:, 0] != own):

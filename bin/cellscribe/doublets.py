@@ -154,8 +154,7 @@ def _scores(
     counts: sparse.csr_matrix | Stored, rate: float, seed: int, cpus: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Scores of the cells, shape (n_obs,), and of simulated doublets, or None where no gene varies."""
-    from sklearn.neighbors import NearestNeighbors
-
+    from cellscribe.model.neighbours import nearest
     from cellscribe.stored import groups_of_rows
 
     rng = np.random.default_rng(seed)
@@ -173,12 +172,11 @@ def _scores(
     n_doublets = len(doublet_points)
     share = n_doublets / n_reference
     k = round(0.5 * np.sqrt(n_reference) * (1 + share))
-    index = NearestNeighbors(n_neighbors=k + 1, algorithm="brute", n_jobs=cpus)
-    index.fit(np.vstack([cell_points, doublet_points]))
+    index = np.vstack([cell_points, doublet_points])
 
     def score(points: np.ndarray, n_inside: int) -> np.ndarray:
         """Scores of points, of which the first `n_inside` are cells that stand in the index."""
-        simulated = index.kneighbors(points, return_distance=False) >= n_reference
+        simulated = nearest(points, index, k + 1, cpus=cpus)[1] >= n_reference
         # the nearest of a point that stands in the index is itself; another point gives up its farthest
         inside = np.arange(len(points)) < n_inside
         n_simulated = simulated.sum(axis=1) - np.where(inside, simulated[:, 0], simulated[:, -1])

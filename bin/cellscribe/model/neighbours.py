@@ -7,25 +7,43 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cellscribe.parallel import in_order
+
 N_NEIGHBOURS = 30
 FARTHEST = 1e30
+# Distances of a block of cells, 4 bytes each.
+IN_CACHE = 1_000_000
 
 
 def nearest(
-    query: np.ndarray, reference: np.ndarray, k: int = N_NEIGHBOURS, *, block: int = 128
+    query: np.ndarray,
+    reference: np.ndarray,
+    k: int = N_NEIGHBOURS,
+    *,
+    block: int | None = None,
+    cpus: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exact nearest reference cells by blocked matrix products.
 
     query: (n_query, n_latent); reference: (n_reference, n_latent). k is clamped to n_reference. block: cells at a time,
-    so few that their distances stay in the processor's cache.
+    by default so few that their distances stay in the processor's cache.
     Returns distances float32 and indices int32, both (n_query, k), nearest first, of equal ones that of lower index.
     """
     k = min(k, len(reference))
     search = _Search.of(reference, k)
     distances = np.empty((len(query), k), dtype=np.float32)
     indices = np.empty((len(query), k), dtype=np.int32)
-    for rows in _blocks(len(query), block):
+
+    def find(rows: slice) -> None:
         distances[rows], indices[rows] = search.nearest(np.asarray(query[rows], dtype=np.float32))
+
+    blocks = _blocks(len(query), block or int(np.clip(IN_CACHE // len(reference), 32, 256)))
+    if cpus == 1:
+        for rows in blocks:
+            find(rows)
+    else:
+        for _ in in_order(find, blocks, cpus):
+            pass
     return distances, indices
 
 

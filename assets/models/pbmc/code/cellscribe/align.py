@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,25 @@ class GeneMatch:
     found: np.ndarray
     matched_by: str
     n_duplicates: int = 0
+
+    @functools.cached_property
+    def _position(self) -> np.ndarray:
+        """The model gene of each query gene, -1 for none: int32 (n_query_genes,)."""
+        position = np.full(self.selector.shape[0], -1, dtype=np.int32)
+        entries = self.selector.tocoo()
+        position[entries.row] = entries.col
+        return position
+
+    def on_model(self, counts: sp.csr_matrix) -> sp.csr_matrix:
+        """Counts on the model's genes, CSR (n_cells, n_model_genes). counts: CSR (n_cells, n_query_genes)."""
+        if self.n_duplicates:
+            return (counts @ self.selector).tocsr()
+        gene = self._position[counts.indices]
+        kept = np.flatnonzero(gene >= 0)
+        return sp.csr_matrix(
+            (counts.data[kept], gene[kept], np.searchsorted(kept, counts.indptr)),
+            shape=(counts.shape[0], self.selector.shape[1]),
+        )
 
     @property
     def overlap(self) -> float:

@@ -54,10 +54,15 @@ class Layout:
     warnings: Sequence[str] = ()
 
 
-def lay_out(answer: Answer, seed: int = 0) -> Layout:
+def lay_out(answer: Answer, seed: int = 0, cpus: int = 1) -> Layout:
     """Cluster the cells in a model's embedding, and lay them out unless the model did."""
     clusters, umap = clusters_and_map(
-        answer.embedding, start=answer.reference_umap, umap=answer.umap, graph=answer.near, seed=seed
+        answer.embedding,
+        start=answer.reference_umap,
+        umap=answer.umap,
+        graph=answer.near,
+        seed=seed,
+        cpus=cpus,
     )
     n_cells = len(clusters)
     if n_cells >= FEWEST_CELLS:
@@ -73,6 +78,7 @@ def annotate_cells(
     *,
     layout: Layout | None = None,
     seed: int = 0,
+    cpus: int = 1,
     pipeline_version: str = "unknown",
 ) -> Annotation:
     """Everything that the output contract asks for, from what a model says of the cells.
@@ -81,7 +87,7 @@ def annotate_cells(
     """
     predicted, decision, quantile = answer.predicted, answer.decision, answer.distance_quantile
     labels, cl_ids = np.array(answer.labels, dtype=object), np.array(answer.cl_ids, dtype=object)
-    layout = layout or lay_out(answer, seed)
+    layout = layout or lay_out(answer, seed, cpus)
     clusters = layout.clusters
     winners, shares = majority(clusters, predicted, len(labels))
 
@@ -227,15 +233,18 @@ def annotate_by_models(
     names: OutputNames,
     *,
     seed: int = 0,
+    cpus: int = 1,
     pipeline_version: str = "unknown",
 ) -> Annotation:
     """What one model says, or each of several under names of its own and, under the plain names, their consensus."""
     if len(answers) == 1:
-        return annotate_cells(answers[0], barcodes, names, seed=seed, pipeline_version=pipeline_version)
+        return annotate_cells(
+            answers[0], barcodes, names, seed=seed, cpus=cpus, pipeline_version=pipeline_version
+        )
     from cellscribe.consensus import agreement, agreement_by_label, consensus, unite
 
     own_names = [names.of_model(name) for name in model_keys(answers)]
-    layouts = [lay_out(answer, seed) for answer in answers]
+    layouts = [lay_out(answer, seed, cpus) for answer in answers]
     parts = [
         annotate_cells(answer, barcodes, own, layout=layout, seed=seed, pipeline_version=pipeline_version)
         for answer, own, layout in zip(answers, own_names, layouts, strict=True)
@@ -306,9 +315,8 @@ def annotation_warnings(decision: Decision, quantile: np.ndarray | None) -> list
 
 
 def _counts(values: np.ndarray) -> dict[str, int]:
-    names, numbers = np.unique(values.astype(str), return_counts=True)
-    order = np.lexsort((names, -numbers))
-    return {str(names[i]): int(numbers[i]) for i in order}
+    numbers = pd.Series(values, dtype=object).value_counts()
+    return {str(name): int(n) for name, n in sorted(numbers.items(), key=lambda one: (-one[1], str(one[0])))}
 
 
 def _used(labels: np.ndarray, codes: np.ndarray) -> list[str]:
@@ -385,6 +393,7 @@ def run_annotate(
     classifier: str = "default",
     model_urls: Sequence[str] = (),
     seed: int = 0,
+    cpus: int = 1,
     pipeline_version: str = "unknown",
 ) -> None:
     """Annotate a mapped sample: annotated.h5ad, predictions.tsv.gz and annotation.json (docs/outputs.md).
@@ -397,11 +406,13 @@ def run_annotate(
     urls = model_urls or [""] * len(model_folders)
     for mapping_path, folder, url in zip(mapping_paths, model_folders, urls, strict=True):
         answers.append(
-            sample_answer(cells, mapping_path, folder, classifier=classifier, model_url=url, seed=seed)
+            sample_answer(
+                cells, mapping_path, folder, classifier=classifier, model_url=url, seed=seed, cpus=cpus
+            )
         )
     check_different(answers)
     annotation = annotate_by_models(
-        answers, cells.obs.index, names, seed=seed, pipeline_version=pipeline_version
+        answers, cells.obs.index, names, seed=seed, cpus=cpus, pipeline_version=pipeline_version
     )
     annotation.info["warnings"] += write_annotated(counts, annotation, output)
     for warning in annotation.info["warnings"]:
@@ -435,6 +446,7 @@ def sample_answer(
     classifier: str = "default",
     model_url: str = "",
     seed: int = 0,
+    cpus: int = 1,
 ) -> Answer:
     """What a model says of a sample's cells by their mapping, as MAP wrote it or, for a model made by others, PREDICT.
 
@@ -443,7 +455,7 @@ def sample_answer(
     if (Path(model_folder) / MANIFEST).is_file():
         mapping, model = read_mapping(mapping_path), Model(model_folder)
         check_same(cells, mapping, model, mapping_path)
-        return answer_cells(mapping, model, classifier=classifier, model_url=model_url, seed=seed)
+        return answer_cells(mapping, model, classifier=classifier, model_url=model_url, seed=seed, cpus=cpus)
     # Here, as models carry this file into environments that have no use for those.
     from cellscribe.foreign import answer_prediction, read_prediction_mapping
     from cellscribe.model.foreign import open_foreign

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from cellscribe.clusters import neighbour_graph
+from cellscribe.clusters import Graph, sample_graph
 from cellscribe.contract import UNASSIGNED
 from cellscribe.mapping import Mapping
 from cellscribe.model.calibration import softmax
 from cellscribe.model.label_sets import label_sets, named
 from cellscribe.model.model import Model
 from cellscribe.model.neighbours import place_on
-from cellscribe.model.novelty import FEWEST_CELLS, novelty, strangeness
+from cellscribe.model.novelty import FEWEST_CELLS, entropy_of, novelty, strangeness
 from cellscribe.model.ontology import Ontology, descendants, nearest_safe_ancestor
 
+BLOCK = 16_384
 NOT_CALIBRATED = (
     "The uncertainty is {}'s own and was not calibrated: read it as an order of the cells, not as the chance of being "
     "wrong."
@@ -44,8 +45,8 @@ class Answer:
     What a kind of model cannot give is None. probabilities: (n_cells, n_labels). second: position and probability of
     the next label. umap: (n_cells, 2), a layout that the model gave itself; reference_umap: the cells on the
     reference's own UMAP. distance_quantile, unexpected, novelty: (n_cells,), 0 to 1. label_sets: text (n_cells,), the
-    labels of each cell's set; set_sizes: int (n_cells,). near: the embedding's `neighbour_graph`, where
-    novelty took one. agreeing: int (n_cells,), how many of several models agree. calibrated: whether
+    labels of each cell's set; set_sizes: int (n_cells,). near: the embedding's `sample_graph`, where novelty
+    took one. agreeing: int (n_cells,), how many of several models agree. calibrated: whether
     1 - uncertainty was held against the truth.
     """
 
@@ -69,7 +70,7 @@ class Answer:
     novelty: np.ndarray | None = None
     label_sets: np.ndarray | None = None
     set_sizes: np.ndarray | None = None
-    near: tuple[np.ndarray, np.ndarray] | None = None
+    near: Graph | None = None
     agreeing: np.ndarray | None = None
     calibrated: bool = True
     warnings: Sequence[str] = ()
@@ -143,25 +144,69 @@ def coarser(model: Model, probabilities: np.ndarray) -> dict[str, tuple[np.ndarr
     return result
 
 
+def classify(mapping: Mapping, model: Model, classifier: str) -> np.ndarray:
+    """The probabilities of a classifier: float32 (n_cells, n_labels), found for some cells at a time."""
+    overlap = float(mapping.info["expression_overlap"])
+    probabilities = np.empty((mapping.n_obs, len(model.labels)), dtype=np.float32)
+    for rows in blocks(mapping.n_obs):
+        members = model.member_probabilities(
+            **{name: None if array is None else array[rows] for name, array in mapping.arrays().items()},
+            members=model.classifiers[classifier],
+        )
+        probabilities[rows] = model.pooled(members, classifier, overlap)
+    return probabilities
+
+
+def best_two(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The positions of each cell's most probable label and of the next: int (n_cells,); of equal ones the first.
+
+    With one label only it is its own next.
+    """
+    best = probabilities.argmax(axis=1)
+    if probabilities.shape[1] == 1:
+        return best, best
+    second = np.empty_like(best)
+    for rows in blocks(len(best)):
+        others = probabilities[rows].copy()
+        others[np.arange(len(others)), best[rows]] = -1
+        second[rows] = others.argmax(axis=1)
+    return best, second
+
+
+def signs_of(mapping: Mapping, model: Model) -> tuple[np.ndarray, np.ndarray | None]:
+    """Each cell's distance to the nearest known type, and how unclear its label is to the regression, (n_cells,)."""
+    assert mapping.latent is not None
+    latent, scores = mapping.latent, mapping.logistic_scores
+    distances = [model.type_space.distances(latent[rows]) for rows in blocks(len(latent))]
+    if scores is None:
+        return np.concatenate(distances), None
+    return np.concatenate(distances), np.concatenate(
+        [entropy_of(softmax(scores[rows])) for rows in blocks(len(scores))]
+    )
+
+
+def blocks(n_cells: int) -> Iterator[slice]:
+    """Consecutive rows, so few that their probabilities by every member fit into memory."""
+    for start in range(0, n_cells, BLOCK):
+        yield slice(start, min(start + BLOCK, n_cells))
+
+
 def answer_cells(
-    mapping: Mapping, model: Model, *, classifier: str = "default", model_url: str = "", seed: int = 0
+    mapping: Mapping,
+    model: Model,
+    *,
+    classifier: str = "default",
+    model_url: str = "",
+    seed: int = 0,
+    cpus: int = 1,
 ) -> Answer:
     """What a model of ours says of mapped cells. Raises InputError where it has no such classifier.
 
-    seed: of the search for neighbours in large samples.
+    seed: of the sketch of a large sample.
     """
     chosen, overlap = model.classifier(classifier), float(mapping.info["expression_overlap"])
-    members = model.member_probabilities(
-        latent=mapping.latent,
-        distances=mapping.distances,
-        indices=mapping.indices,
-        logistic_scores=mapping.logistic_scores,
-        members=model.classifiers[chosen],
-    )
-    probabilities = model.pooled(members, chosen, overlap)
-    order = np.argsort(-probabilities, axis=1, kind="stable")
-    best = order[:, 0]
-    second = order[:, 1] if len(model.labels) > 1 else best
+    probabilities = classify(mapping, model, chosen)
+    best, second = best_two(probabilities)
     rows = np.arange(len(best))
 
     quantile = on_reference = None
@@ -176,10 +221,8 @@ def answer_cells(
     near = strange = None
     null = model.manifest.get("novelty")
     if null and mapping.latent is not None and len(best) >= FEWEST_CELLS:
-        near = neighbour_graph(mapping.latent, seed=seed)
-        doubt = None if mapping.logistic_scores is None else softmax(mapping.logistic_scores)
-        signs = strangeness(model.type_space.distances(mapping.latent), doubt, near[0])
-        strange = novelty(signs, null)
+        near = sample_graph(mapping.latent, best, seed=seed, cpus=cpus)
+        strange = novelty(strangeness(*signs_of(mapping, model), near.near), null)
     limits = model.set_limits(chosen, overlap)
     inside = None if limits is None else label_sets(probabilities, limits)
     return Answer(
@@ -187,7 +230,7 @@ def answer_cells(
         cl_ids=model.cl_ids,
         ontology=model.ontology,
         predicted=best,
-        uncertainty=1 - probabilities[rows, best],
+        uncertainty=1 - probabilities[rows, best].astype(np.float64),
         decision=decide(model, probabilities, quantile, mapping, strange),
         embedding=embedding,
         model={

@@ -1,30 +1,95 @@
-"""Clusters and UMAP of a sample in the reference embedding."""
+"""Clusters and UMAP of a sample in the reference embedding.
+
+Both are made of all cells up to EXACT_UP_TO. Of more, a sketch of them is clustered and laid out, and every other cell
+takes its place and cluster from its nearest cells in the sketch: time and memory grow with the cells, not with their
+square (docs/scaling.md says how alike both ways are).
+"""
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+
 import numpy as np
 
-from cellscribe.model.neighbours import nearest
+from cellscribe.model.neighbours import nearest, place_on
 
 FEWEST_CELLS = 10
 N_NEIGHBOURS = 15
 EXACT_UP_TO = 30_000
+SKETCH = 20_000
+BLOCK = 8192
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Which cells of a sample lie near which. All distances float32, all indices int32.
+
+    sketch: (n_sketch,), the rows of the cells that stand for all, ascending: every row where the sample is not large.
+    indices, distances: (n_sketch, k), each sketch cell's nearest ones in the sketch, itself first.
+    all_indices, all_distances: (n_cells, k), each cell's nearest ones in the sketch.
+    """
+
+    sketch: np.ndarray
+    indices: np.ndarray
+    distances: np.ndarray
+    all_indices: np.ndarray
+    all_distances: np.ndarray
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the sketch is every cell."""
+        return len(self.sketch) == len(self.all_indices)
+
+    @functools.cached_property
+    def near(self) -> np.ndarray:
+        """The rows of each cell's nearest cells, itself first: int32 (n_cells, k)."""
+        if self.is_whole:
+            return self.indices
+        rows = self.sketch[self.all_indices]
+        own = np.arange(len(rows), dtype=np.int32)
+        # a cell of the sketch is found among its own nearest: it changes place with the first; another takes the last's
+        is_own = rows == own[:, None]
+        rows[own, np.where(is_own.any(axis=1), is_own.argmax(axis=1), -1)] = rows[:, 0]
+        rows[:, 0] = own
+        return rows
+
+
+def sample_graph(
+    embedding: np.ndarray, codes: np.ndarray | None = None, *, seed: int = 0, cpus: int = 1
+) -> Graph:
+    """The graph of a sample's cells (n_cells, n_dimensions), exact: of a large sample, by a sketch.
+
+    codes: int (n_cells,), the cells' labels. A cell is drawn for the sketch with a chance of one over the square root
+    of its label's frequency, so that rare types are there; without labels all have the same.
+    """
+    n_cells = len(embedding)
+    if n_cells <= EXACT_UP_TO:
+        indices, distances = neighbour_graph(embedding, cpus=cpus)
+        return Graph(np.arange(n_cells, dtype=np.int32), indices, distances, indices, distances)
+    sketch = draw_sketch(n_cells, codes, size=SKETCH, seed=seed)
+    drawn = np.ascontiguousarray(embedding[sketch])
+    indices, distances = neighbour_graph(drawn, cpus=cpus)
+    all_distances, all_indices = nearest(embedding, drawn, N_NEIGHBOURS, cpus=cpus)
+    return Graph(sketch, indices, distances, all_indices, all_distances)
+
+
+def draw_sketch(n_cells: int, codes: np.ndarray | None = None, *, size: int, seed: int = 0) -> np.ndarray:
+    """`size` rows of `n_cells`, ascending, int32; see `sample_graph`. Drawn without replacement by exponential races
+    (Efraimidis and Spirakis 2006, Information Processing Letters 97:181).
+    """
+    race = np.random.default_rng(seed).exponential(size=n_cells)
+    if codes is not None:
+        race *= np.sqrt(np.bincount(codes)[codes])
+    return np.sort(np.argpartition(race, size - 1)[:size]).astype(np.int32)
 
 
 def neighbour_graph(
-    embedding: np.ndarray, n_neighbours: int = N_NEIGHBOURS, seed: int = 0
+    embedding: np.ndarray, n_neighbours: int = N_NEIGHBOURS, *, cpus: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each cell's nearest cells in the sample, itself first: indices int32 and distances float32, (n_cells, k).
-
-    Exact up to 30,000 cells; beyond, by nearest-neighbour descent (Dong et al. 2011, WWW).
-    """
+    """Each cell's nearest cells, itself first: indices int32 and distances float32, (n_cells, k). Exact."""
     k = min(n_neighbours, len(embedding))
-    if len(embedding) > EXACT_UP_TO:
-        from pynndescent import NNDescent
-
-        indices, distances = NNDescent(embedding, n_neighbors=k, random_state=seed).neighbor_graph
-        return indices.astype(np.int32), distances.astype(np.float32)
-    distances, indices = nearest(embedding, embedding, k)
+    distances, indices = nearest(embedding, embedding, k, cpus=cpus)
     # a twin of the cell may come before the cell itself: UMAP wants the cell first
     own = np.arange(len(embedding), dtype=np.int32)
     for row in np.flatnonzero(indices[:, 0] != own):
@@ -40,20 +105,63 @@ def clusters_and_map(
     *,
     start: np.ndarray | None = None,
     umap: np.ndarray | None = None,
-    graph: tuple[np.ndarray, np.ndarray] | None = None,
+    graph: Graph | None = None,
     seed: int = 0,
+    cpus: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Clusters int (n_cells,) and a map float32 (n_cells, 2) of cells (n_cells, n_dimensions): Leiden and UMAP.
 
-    start: (n_cells, 2), where the UMAP begins. umap, graph: a map and a `neighbour_graph` that are there already.
+    start: (n_cells, 2), where the UMAP begins. umap, graph: a map and a `sample_graph` that are there already.
     Fewer than ten cells are one cluster, mapped by principal components.
     """
     if len(embedding) < FEWEST_CELLS:
         return np.zeros(len(embedding), dtype=int), flat_layout(embedding)
-    near, far = graph or neighbour_graph(embedding, seed=seed)
+    graph = graph or sample_graph(embedding, seed=seed, cpus=cpus)
     if umap is None:
-        umap = umap_layout(embedding, near, far, start=start, seed=seed)
-    return leiden(near, seed=seed), umap
+        umap = lay_out(embedding, graph, start=start, seed=seed)
+    clusters = leiden(graph.indices, seed=seed)
+    return clusters if graph.is_whole else join_clusters(clusters, graph), umap
+
+
+def lay_out(
+    embedding: np.ndarray, graph: Graph, *, start: np.ndarray | None = None, seed: int = 0
+) -> np.ndarray:
+    """UMAP of a sample, float32 (n_cells, 2); cells outside the sketch lie among their nearest in it."""
+    layout = umap_layout(
+        embedding[graph.sketch],
+        graph.indices,
+        graph.distances,
+        start=None if start is None else start[graph.sketch],
+        seed=seed,
+    )
+    if graph.is_whole:
+        return layout
+    placed = place_on(graph.all_distances, graph.all_indices, layout)
+    placed[graph.sketch] = layout
+    return placed
+
+
+def join_clusters(clusters: np.ndarray, graph: Graph) -> np.ndarray:
+    """Clusters of the sketch (n_sketch,) handed on: each other cell takes the most frequent among its nearest cells,
+    of equally frequent ones the larger. Int (n_cells,), the largest first.
+    """
+    n_clusters = clusters.max() + 1
+    joined = np.empty(len(graph.all_indices), dtype=np.int64)
+    for first in range(0, len(joined), BLOCK):
+        votes_of = clusters[graph.all_indices[first : first + BLOCK]]
+        places = np.arange(len(votes_of))[:, None] * n_clusters + votes_of
+        votes = np.bincount(places.ravel(), minlength=len(votes_of) * n_clusters)
+        joined[first : first + BLOCK] = votes.reshape(-1, n_clusters).argmax(axis=1)
+    joined[graph.sketch] = clusters
+    return largest_first(joined)
+
+
+def largest_first(clusters: np.ndarray) -> np.ndarray:
+    """The clusters numbered anew, 0 the largest: int (n_cells,)."""
+    order = np.argsort(-np.bincount(clusters), kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[clusters]
 
 
 def leiden(indices: np.ndarray, *, resolution: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -85,11 +193,7 @@ def leiden(indices: np.ndarray, *, resolution: float = 1.0, seed: int = 0) -> np
     found = graph.community_leiden(
         objective_function="modularity", weights="weight", resolution=resolution, n_iterations=4
     )
-    membership = np.asarray(found.membership)
-    order = np.argsort(-np.bincount(membership), kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return rank[membership]
+    return largest_first(np.asarray(found.membership))
 
 
 def umap_layout(
@@ -116,7 +220,15 @@ def umap_layout(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import umap
+        from umap import layouts, umap_
 
+        # umap-learn compiles these anew in each process, for ten seconds; kept, they are there at once.
+        for compiled in (
+            umap_.smooth_knn_dist,
+            umap_.compute_membership_strengths,
+            layouts._nb_optimize_layout_euclidean_single_epoch,
+        ):
+            compiled.enable_caching()
         layout = umap.UMAP(
             n_neighbors=indices.shape[1],
             min_dist=0.3,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
+
+    from cellscribe.stored import StoredInput
 
 GENE_EXPRESSION = "Gene Expression"
 # float32 keeps integers apart only up to here.
@@ -20,15 +22,20 @@ LARGEST_LOG = 20.0
 BLOCK = 4_000_000
 
 
+Matrix = TypeVar("Matrix", bound="StoredInput")
+
+
 @dataclass
-class Counts:
+class Counts(Generic[Matrix]):
     """One sample as read, before genes are identified.
 
-    matrix: CSR float32, (n_obs, n_features), features of every type. obs, var: one row a barcode, a feature.
-    feature_types, genomes: object arrays of shape (n_features,); a genome is "" where the file gives none.
+    matrix: float32, (n_obs, n_features), features of every type: CSR, or one that is
+    walked over (stored.py).
+    obs, var: one row a barcode, a feature. feature_types, genomes: object arrays of shape (n_features,);
+    a genome is "" where the file gives none.
     """
 
-    matrix: sp.csr_matrix
+    matrix: Matrix
     obs: pd.DataFrame
     var: pd.DataFrame
     feature_types: np.ndarray

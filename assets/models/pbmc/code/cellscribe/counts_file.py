@@ -3,35 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import scipy.sparse as sp
 
 from cellscribe.errors import InputError
+from cellscribe.io import atomic_path, write_plain
 
 if TYPE_CHECKING:
+    import anndata
     import h5py
     import pandas as pd
 
 CHUNK_ROWS = 8192
 
+# bytes of like weight side by side: half the size, and no slower (docs/scaling.md has the measures)
+COMPRESSION: Final[dict[str, Any]] = {"compression": "lzf", "shuffle": True}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows `start` to `stop`, which is not one of them, of a file of `n_cells`."""
+
+    start: int
+    stop: int
+    n_cells: int
+
 
 @dataclass(frozen=True)
 class CountsFile:
-    """A counts file of ours: its tables, and its matrix by chunks. `uns`: our own part of uns."""
+    """A counts file of ours: its tables, and its matrix by chunks. `uns`: our own part of uns.
+
+    shard: which of the file's rows these are; None for all of them.
+    """
 
     path: Path
     obs: pd.DataFrame
     var: pd.DataFrame
     uns: dict[str, Any]
+    shard: Shard | None = None
 
     @property
     def n_obs(self) -> int:
         """Cells."""
         return len(self.obs)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells and genes."""
+        return self.n_obs, len(self.var)
 
     @property
     def organism(self) -> str:
@@ -42,9 +66,10 @@ class CountsFile:
         """Consecutive rows and their counts, CSR float32 (n_rows, n_genes)."""
         import h5py
 
+        first_row = self.shard.start if self.shard else 0
         with h5py.File(self.path, "r") as file:
             group = file["X"]
-            indptr = group["indptr"][:]
+            indptr = group["indptr"][first_row : first_row + self.n_obs + 1]
             for start in range(0, self.n_obs, rows):
                 stop = min(start + rows, self.n_obs)
                 first, last = int(indptr[start]), int(indptr[stop])
@@ -60,9 +85,16 @@ class CountsFile:
                     ),
                 )
 
+    def blocks(self) -> Iterator[tuple[slice, sp.csr_matrix]]:
+        """As `chunks`: what walks over any matrix (stored.py) walks over this one."""
+        return self.chunks()
 
-def open_counts(path: Path) -> CountsFile:
-    """Open a counts file that CONVERT or QC wrote. Raises InputError for anything else."""
+
+def open_counts(path: Path, rows: tuple[int, int] | None = None) -> CountsFile:
+    """Open a counts file that CONVERT or QC wrote. Raises InputError for anything else.
+
+    rows: take these alone, first and behind the last; of their obs only the index is read.
+    """
     import h5py
     from anndata.io import read_elem
 
@@ -72,13 +104,53 @@ def open_counts(path: Path) -> CountsFile:
             if encoding != "csr_matrix":
                 raise InputError(f"X is {encoding or 'of an unknown kind'}, not a CSR matrix", file=path)
             uns = read_elem(file["uns/cellscribe"]) if "uns/cellscribe" in file else {}
-            return CountsFile(path, read_elem(file["obs"]), read_elem(file["var"]), uns)
+            if rows is None:
+                return CountsFile(path, read_elem(file["obs"]), read_elem(file["var"]), uns)
+            shard = Shard(*rows, n_cells=len(file["X/indptr"]) - 1)
+            return CountsFile(path, _barcodes(file["obs"], shard, path), read_elem(file["var"]), uns, shard)
     except (OSError, KeyError) as error:
         raise InputError(
             f"this is not a counts file that the CONVERT or QC step wrote ({error})",
             "Pass Cell Ranger output or any h5ad to convert.py first.",
             file=path,
         ) from error
+
+
+def _barcodes(obs: h5py.Group, shard: Shard, path: Path) -> pd.DataFrame:
+    """A table of the shard's cells, without columns."""
+    import pandas as pd
+
+    if not 0 <= shard.start < shard.stop <= shard.n_cells:
+        raise InputError(
+            f"there are no rows {shard.start}:{shard.stop} in a file of {shard.n_cells} cells",
+            "Give the first row, counted from 0, and the one behind the last, as --rows 0:1000.",
+            file=path,
+        )
+    names = obs[obs.attrs["_index"]].asstr()[shard.start : shard.stop]
+    return pd.DataFrame(index=pd.Index(names, dtype=object))
+
+
+@contextmanager
+def new_counts_file(tables: anndata.AnnData, target: Path) -> Iterator[tuple[h5py.File, CsrWriter]]:
+    """An open h5ad and the writer of its X, which the block fills by some rows at a time.
+
+    tables: all but X. Nothing is left of a file whose block fails.
+    """
+    import h5py
+
+    with atomic_path(target) as temporary:
+        write_plain(tables, temporary)
+        with h5py.File(temporary, "r+") as file, CsrWriter(file, "X", tables.n_vars) as matrix:
+            yield file, matrix
+
+
+def new_dense(
+    file: h5py.File, place: str, shape: tuple[int, int], dtype: np.dtype | type = np.float32
+) -> h5py.Dataset:
+    """An empty matrix in an open h5ad, to be filled by rows. place: as `obsm/antibody_capture`."""
+    dense = file.create_dataset(place, shape, dtype, compression="lzf")
+    dense.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    return dense
 
 
 class CsrWriter:
@@ -93,7 +165,7 @@ class CsrWriter:
         self._lengths: list[np.ndarray] = []
         self._parts = {
             name: self._group.create_dataset(
-                name, (0,), dtype, maxshape=(None,), chunks=(65536,), compression="lzf"
+                name, (0,), dtype, maxshape=(None,), chunks=(65536,), **COMPRESSION
             )
             for name, dtype in (("data", np.float32), ("indices", np.int32))
         }
@@ -112,7 +184,10 @@ class CsrWriter:
 
     def __exit__(self, *error: object) -> None:
         lengths = np.concatenate([np.zeros(1, dtype=np.int64), *self._lengths])
-        self._group.create_dataset("indptr", data=np.cumsum(lengths, dtype=np.int64))
+        ends = np.cumsum(lengths, dtype=np.int64)
+        # Of the type that indices have, as scanpy's compiled code asks for; a larger matrix has no choice.
+        fits = ends[-1] <= np.iinfo(np.int32).max
+        self._group.create_dataset("indptr", data=ends.astype(np.int32) if fits else ends)
         self._group.attrs.update(
             {
                 "encoding-type": "csr_matrix",

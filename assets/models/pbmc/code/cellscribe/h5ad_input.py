@@ -1,12 +1,12 @@
 """Read an .h5ad: find the raw counts in it, and nothing else that is large.
 
 The file is read part by part with h5py: a candidate that holds no counts is looked at, never loaded, and a
-dense matrix is made sparse by blocks of rows.
+dense matrix is made sparse by blocks of rows. `open_h5ad` leaves the counts in the file too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cellscribe.counts import GENE_EXPRESSION, Counts, NumbersSeen, as_float32_counts, see
+from cellscribe.counts import GENE_EXPRESSION, Counts, Matrix, NumbersSeen, as_float32_counts, see
 from cellscribe.errors import InputError
+from cellscribe.stored import IN_MEMORY, RowBuckets, StoredCsr, StoredDense, StoredInput, row_slices
 
 if TYPE_CHECKING:
     import h5py
@@ -42,14 +43,25 @@ class Candidate:
         return f"{self.name} ({self.seen}): {looks}"
 
 
-def read_h5ad(path: Path, counts_layer: str | None = None) -> Counts:
+def read_h5ad(path: Path, counts_layer: str | None = None) -> Counts[sp.csr_matrix]:
     """Read counts, obs, var and small embeddings of an .h5ad of any age.
 
     counts_layer: a layer's name, `X` or `raw.X`; None looks into raw.X, X, then the layers, in that order.
     Raises InputError where there are no raw counts, saying for each matrix what was seen.
     """
     with _open(path) as file:
-        return _read(file, path, counts_layer)
+        return _read(file, path, counts_layer, lambda candidate: _read_matrix(candidate.node))
+
+
+def open_h5ad(
+    path: Path, counts_layer: str | None = None, scratch: Path | None = None
+) -> Counts[sp.csr_matrix | StoredInput]:
+    """As `read_h5ad`, but the counts stay where they are and are read by blocks of rows.
+
+    scratch: a folder with room for a large CSC matrix, twelve bytes a number, which is sorted by rows there.
+    """
+    with _open(path) as file:
+        return _read(file, path, counts_layer, lambda candidate: _stored_matrix(candidate, path, scratch))
 
 
 def cell_names(path: Path) -> pd.Index:
@@ -75,7 +87,12 @@ def _open(path: Path) -> Iterator[h5py.File]:
         ) from error
 
 
-def _read(file: h5py.File, path: Path, counts_layer: str | None) -> Counts:
+def _read(
+    file: h5py.File,
+    path: Path,
+    counts_layer: str | None,
+    matrix_of: Callable[[Candidate], Matrix],
+) -> Counts[Matrix]:
     places = _places(file)
     if not places:
         raise InputError("the file has no X, no raw and no layers", "Give one with raw counts.", file=path)
@@ -89,7 +106,7 @@ def _read(file: h5py.File, path: Path, counts_layer: str | None) -> Counts:
     var = _frame(file["var"], file)
     if chosen.name == "raw.X":
         var = _raw_var(file, var)
-    matrix = _read_matrix(chosen.node)
+    matrix = matrix_of(chosen)
     if matrix.shape != (len(obs), len(var)):
         raise InputError(
             f"{chosen.name} has {matrix.shape[0]:,} x {matrix.shape[1]:,} numbers, but there are "
@@ -220,25 +237,53 @@ def _read_matrix(node: Any) -> sp.csr_matrix:
         if not blocks:
             return sp.csr_matrix(node.shape, dtype=np.float32)
         return sp.vstack(blocks, format="csr")
-    shape = tuple(int(size) for size in node.attrs.get("shape", node.attrs.get("h5sparse_shape")))
-    kind = _attribute(node, "encoding-type") or _attribute(node, "h5sparse_format")
+    shape, by_column = _layout(node)
     length = node["data"].shape[0]
     data = np.empty(length, dtype=np.float32)
     for start in range(0, length, BLOCK):
         data[start : start + BLOCK] = as_float32_counts(node["data"][start : start + BLOCK])
-    parts = (data, node["indices"][:], node["indptr"][:])
-    major = shape[1] if kind.startswith("csc") else shape[0]
-    if len(parts[2]) != major + 1 or parts[2][-1] != length or len(parts[1]) != length:
-        raise ValueError(
-            f"{length:,} numbers do not fit {len(parts[1]):,} indices and {len(parts[2]):,} offsets"
-        )
-    matrix = (
-        sp.csc_matrix(parts, shape=shape).tocsr()
-        if kind.startswith("csc")
-        else sp.csr_matrix(parts, shape=shape)
-    )
+    parts = (data, node["indices"][:], _pointers(node, shape[by_column]))
+    matrix = sp.csc_matrix(parts, shape=shape).tocsr() if by_column else sp.csr_matrix(parts, shape=shape)
     matrix.check_format(full_check=True)
     return matrix
+
+
+def _stored_matrix(candidate: Candidate, path: Path, scratch: Path | None) -> sp.csr_matrix | StoredInput:
+    """A matrix of integer-valued numbers as it can be read by blocks of rows."""
+    node = candidate.node
+    if hasattr(node, "shape"):
+        n_obs, n_vars = node.shape
+        return StoredDense(path, node.name, (int(n_obs), int(n_vars)), candidate.seen.n, _open)
+    shape, by_column = _layout(node)
+    pointers = _pointers(node, shape[by_column])
+    if not by_column:
+        return StoredCsr(path, node.name, shape, pointers, _open)
+    if pointers[-1] <= IN_MEMORY:
+        return _read_matrix(node)
+    buckets = RowBuckets(shape, int(pointers[-1]), scratch)
+    for columns in row_slices(pointers):
+        first, last = int(pointers[columns.start]), int(pointers[columns.stop])
+        lengths = np.diff(pointers[columns.start : columns.stop + 1])
+        column_of = np.repeat(np.arange(columns.start, columns.stop), lengths)
+        buckets.add(node["indices"][first:last], column_of, node["data"][first:last])
+    return buckets
+
+
+def _layout(node: Any) -> tuple[tuple[int, int], bool]:
+    """Rows and columns of a sparse matrix, and whether it is kept by columns (CSC)."""
+    n_obs, n_vars = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
+    kind = _attribute(node, "encoding-type") or _attribute(node, "h5sparse_format")
+    return (int(n_obs), int(n_vars)), kind.startswith("csc")
+
+
+def _pointers(node: Any, n_major: int) -> np.ndarray:
+    """The row (CSC: column) pointers of a sparse matrix. Raises ValueError where its parts do not fit together."""
+    length, n_indices, pointers = node["data"].shape[0], node["indices"].shape[0], node["indptr"][:]
+    if len(pointers) != n_major + 1 or pointers[-1] != length or n_indices != length:
+        raise ValueError(f"{length:,} numbers do not fit {n_indices:,} indices and {len(pointers):,} offsets")
+    if pointers[0] != 0 or (np.diff(pointers) < 0).any():
+        raise ValueError("indptr must be a non-decreasing sequence")
+    return pointers
 
 
 # Tables ----------------------------------------------------------------------------------------------

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
 
+# So many rows of a table as text take little memory.
+ROWS_AT_A_TIME = 100_000
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
@@ -65,9 +68,19 @@ def write_table(table: pd.DataFrame, target: Path) -> None:
     """Write a table as tab-separated text, gzipped where the name ends in .gz (with no time and no name inside:
     the same table gives the same bytes).
     """
-    text = table.to_csv(sep="\t", index=False, lineterminator="\n").encode()
-    with atomic_path(target) as temporary:
-        temporary.write_bytes(gzip.compress(text, mtime=0) if target.suffix == ".gz" else text)
+    with atomic_path(target) as temporary, temporary.open("wb") as file:
+        if target.suffix == ".gz":
+            # The highest level takes three times as long, and saves four percent.
+            with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+                _write_rows(table, packed)
+        else:
+            _write_rows(table, file)
+
+
+def _write_rows(table: pd.DataFrame, file: Any) -> None:
+    for start in range(0, max(len(table), 1), ROWS_AT_A_TIME):
+        part = table.iloc[start : start + ROWS_AT_A_TIME]
+        file.write(part.to_csv(sep="\t", index=False, header=start == 0, lineterminator="\n").encode())
 
 
 def write_h5ad(adata: anndata.AnnData, target: Path) -> None:
@@ -76,12 +89,18 @@ def write_h5ad(adata: anndata.AnnData, target: Path) -> None:
     Nullable strings, integers and booleans become plain ones (missing text becomes ""), as readers before
     anndata 0.11 know neither.
     """
+    with atomic_path(target) as temporary:
+        write_plain(adata, temporary)
+
+
+def write_plain(adata: anndata.AnnData, path: Path) -> None:
+    """As `write_h5ad`, to a file that is not finished by that."""
     import anndata
 
     for frame in (adata.obs, adata.var):
         plain_columns(frame)
-    with anndata.settings.override(allow_write_nullable_strings=False), atomic_path(target) as temporary:
-        adata.write_h5ad(temporary, compression="lzf")
+    with anndata.settings.override(allow_write_nullable_strings=False):
+        adata.write_h5ad(path, compression="lzf")
 
 
 def plain_columns(frame: pd.DataFrame) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +20,7 @@ from cellscribe.model.logistic import Logistic
 from cellscribe.model.model import LOGISTIC, Model
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest
 from cellscribe.model.reference_counts import FEWEST_GENES, REFIT_BELOW
+from cellscribe.parallel import in_order
 from cellscribe.progress import progress
 from cellscribe.surgery import Surgery, Tuned, tune
 
@@ -63,6 +64,15 @@ class Mapping:
         """Cells."""
         return len(self.n_model_counts)
 
+    def arrays(self) -> dict[str, np.ndarray | None]:
+        """What the members name cells by, as `Model.member_probabilities` takes it."""
+        return {
+            "latent": self.latent,
+            "distances": self.distances,
+            "indices": self.indices,
+            "logistic_scores": self.logistic_scores,
+        }
+
 
 def check_organism(model: Model, given: str, seen: str, *, orthologs: bool = False) -> str:
     """The sample's organism where its genes are to be mapped to the model's by orthologues, else "".
@@ -95,13 +105,14 @@ def map_cells(
     surgery: Surgery | None = None,
     orthologs_of: str = "",
     chunk_rows: int = CHUNK_ROWS,
+    cpus: int = 1,
 ) -> Mapping:
     """Encode the cells, find their nearest reference cells, score them by the logistic regression.
 
-    One pass over the counts, in chunks of `chunk_rows` cells. surgery: how to fine-tune the encoder on the cells first,
-    which takes one pass more, and memory for the counts on the model's genes. orthologs_of: the cells' organism, where
-    their genes are to be found by one-to-one orthologues. Raises ModelMismatchError where too few of the model's genes
-    are there, InputError where `gene_column` is not or there is no cell.
+    One pass over the counts, in chunks of `chunk_rows` cells, `cpus` of them at a time. surgery: how to fine-tune the
+    encoder on the cells first, which takes one pass more, and memory for the counts on the model's genes. orthologs_of:
+    the cells' organism, where their genes are to be found by one-to-one orthologues. Raises ModelMismatchError where
+    too few of the model's genes are there, InputError where `gene_column` is not or there is no cell.
     """
     if not counts.n_obs:
         raise InputError("there is no cell to map", "Check the cells that quality control removed.")
@@ -145,36 +156,42 @@ def map_cells(
     regression, on_regression = model.logistic if has_logistic else None, match
     if has_logistic and expression_overlap(match, model) < REFIT_BELOW:
         regression, on_regression = refitted(model, var, match, column, numbered=numbered)
-    latent, scores, totals, distances, indices = [], [], [], [], []
-    all_counts, silent_counts = [], []
-    n_chunks = -(-counts.n_obs // chunk_rows)
-    for _, chunk in progress(counts.chunks(chunk_rows), total=n_chunks, label="mapping"):
-        on_model = (chunk @ match.selector).tocsr()
-        totals.append(np.asarray(on_model.sum(axis=1)).ravel())
-        all_counts.append(np.asarray(chunk.sum(axis=1)).ravel())
-        silent_counts.append(chunk @ on_silent)
+    weights = np.column_stack([np.ones(len(on_silent)), on_silent]).astype(np.float32)
+
+    def place(chunk: sp.csr_matrix) -> dict[str, np.ndarray]:
+        on_model = match.on_model(chunk)
+        n_counts, n_silent_counts = np.ascontiguousarray((chunk @ weights).T)
+        part = {
+            "n_model_counts": np.asarray(on_model.sum(axis=1)).ravel(),
+            "n_counts": n_counts,
+            "n_silent_counts": n_silent_counts,
+        }
         if encoder is not None:
-            encoded = encoder.encode(on_model)
-            near, which = nearest(encoded, model.reference.latent, N_NEIGHBOURS)
-            latent.append(encoded)
-            distances.append(near)
-            indices.append(which)
+            part["latent"] = encoder.encode(on_model)
+            part["distances"], part["indices"] = nearest(part["latent"], model.reference.latent, N_NEIGHBOURS)
         if regression is not None:
             on = on_model
             if on_regression is not match:
-                on = (chunk @ on_regression.selector).tocsr()
-                totals[-1] = np.maximum(totals[-1], np.asarray(on.sum(axis=1)).ravel())
-            scores.append(regression.scores(on, totals=all_counts[-1], found=on_regression.found))
+                on = on_regression.on_model(chunk)
+                n_own = np.asarray(on.sum(axis=1)).ravel()
+                part["n_model_counts"] = np.maximum(part["n_model_counts"], n_own)
+            part["logistic_scores"] = regression.scores(on, totals=n_counts, found=on_regression.found)
+        return part
+
+    n_chunks = -(-counts.n_obs // chunk_rows)
+    placed = in_order(place, (chunk for _, chunk in counts.chunks(chunk_rows)), cpus)
+    parts = list(progress(placed, total=n_chunks, label="mapping"))
+    joined = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
     for warning in warnings:
         warn(warning)
     return Mapping(
-        np.concatenate(latent) if has_latent else None,
-        np.concatenate(distances) if has_latent else None,
-        np.concatenate(indices) if has_latent else None,
-        np.concatenate(scores) if has_logistic else None,
-        np.concatenate(totals),
-        np.concatenate(all_counts),
-        np.concatenate(silent_counts),
+        joined.get("latent"),
+        joined.get("distances"),
+        joined.get("indices"),
+        joined.get("logistic_scores"),
+        joined["n_model_counts"],
+        joined["n_counts"],
+        joined["n_silent_counts"],
         mapping_info(match, model, warnings)
         | {
             "n_silent_genes_found": int(silent.found.sum()),
@@ -249,9 +266,14 @@ def run_map(
     use_gpu: bool = False,
     surgery: Surgery | None = None,
     orthologs: bool = False,
+    cpus: int = 1,
+    rows: tuple[int, int] | None = None,
 ) -> None:
-    """Map the cells of a filtered counts file and write mapping.h5ad (docs/architecture.md)."""
-    sample, model = open_counts(counts), Model(model_folder)
+    """Map the cells of a filtered counts file and write mapping.h5ad (docs/architecture.md).
+
+    rows: map these alone, first and behind the last; `shards.run_gather` joins such parts.
+    """
+    sample, model = open_counts(counts, rows), Model(model_folder)
     orthologs_of = check_organism(model, organism, sample.organism, orthologs=orthologs)
     mapping = map_cells(
         sample,
@@ -262,6 +284,7 @@ def run_map(
         use_gpu=use_gpu,
         surgery=surgery,
         orthologs_of=orthologs_of,
+        cpus=cpus,
     )
     write_mapping(mapping, sample, output)
     log(
@@ -287,7 +310,8 @@ def write_mapping(mapping: Mapping, sample: CountsFile, output: Path) -> None:
                 n_silent_counts=mapping.n_silent_counts,
             ),
             obsm={key: array for key, array in arrays.items() if array is not None},
-            uns={"mapping": json.dumps(mapping.info, sort_keys=True)},
+            uns={"mapping": json.dumps(mapping.info, sort_keys=True)}
+            | ({"shard": json.dumps(asdict(sample.shard))} if sample.shard else {}),
         ),
         output,
     )

@@ -72,7 +72,7 @@ def tune(model: Model, cells: Cells, match: GeneMatch, surgery: Surgery) -> Tune
         return Tuned(warnings=(few,))
     epochs = surgery.epochs or epochs_for(cells.n_obs)
     log(f"fine-tuning the encoder on {cells.n_obs:,} cells, {epochs} epochs")
-    counts = sp.vstack([chunk @ match.selector for _, chunk in cells.chunks()]).tocsr()
+    counts = sp.vstack([match.on_model(chunk) for _, chunk in cells.chunks()]).tocsr()
     encoder = fine_tune(ScviModel.load(model.folder), counts, model.encoder.default, epochs, surgery.seed)
     return Tuned(encoder, epochs)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 FLOOR = 1e-3
+# A label learned from fewer cells is given too little chance on new studies.
+FEW_CELLS = 50
 # The method, in a manifest, of a classifier of one member whose probabilities are given as the source gives them.
 UNCALIBRATED = "none"
 
@@ -16,15 +18,29 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
-def pool(members: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
+def few_cells_offsets(n_cells: np.ndarray) -> np.ndarray:
+    """What `pool` adds to the log probability of labels learned from few cells: float64 (n_labels,), >= 0.
+
+    n_cells: (n_labels,), each label's training cells. Three quarters of the log of 50 over that number; 0 for labels of
+    50 or more, and for those without cells. Members rank the cells of such a label well, but score them lower than the
+    cells that they were trained on, the more so the fewer these were; held-out batches seldom hold enough to fit it.
+    """
+    n_cells = np.asarray(n_cells)
+    few = (n_cells > 0) & (n_cells < FEW_CELLS)
+    return np.where(few, 0.75 * np.log(FEW_CELLS / np.maximum(n_cells, 1)), 0.0)
+
+
+def pool(members: list[np.ndarray], weights: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
     """Log-linear pool: softmax of the weighted sum of the members' log probabilities.
 
     members: each (n_cells, n_labels), rows summing to one. weights: (n_members,), >= 0; their sum acts as an
     inverse temperature. A member alone with one weight is temperature scaling (Guo et al. 2017, ICML).
-    Probabilities are floored at 1e-3, so that no member alone can rule a label out.
+    offsets: (n_labels,), added to the sum, of `few_cells_offsets`. Probabilities are floored at 1e-3, so that no member
+    alone can rule a label out.
     """
     logs = [np.log(np.maximum(member, FLOOR)) for member in members]
-    return softmax(sum(weight * log for weight, log in zip(weights, logs, strict=True)))
+    pooled = sum(weight * log for weight, log in zip(weights, logs, strict=True))
+    return softmax(pooled if offsets is None else pooled + offsets)
 
 
 def fit_pool(

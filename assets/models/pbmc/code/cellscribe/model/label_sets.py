@@ -54,14 +54,12 @@ def label_sets(probabilities: np.ndarray, limits: np.ndarray) -> np.ndarray:
 
 def named(inside: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """The labels of each set as text, the most probable first, parted by `; `: object (n_cells,)."""
-    order = np.argsort(-probabilities, axis=1, kind="stable")
-    return np.array(
-        [
-            "; ".join(labels[code] for code in row if chosen[code])
-            for row, chosen in zip(order, inside, strict=True)
-        ],
-        dtype=object,
-    )
+    names = np.array(labels, dtype=object)
+    result = names[probabilities.argmax(axis=1)]
+    for row in np.flatnonzero(inside.sum(axis=1) > 1):
+        order = np.argsort(-probabilities[row], kind="stable")
+        result[row] = "; ".join(names[order[inside[row, order]]])
+    return np.asarray(result)
 
 
 def coverage_of(inside: np.ndarray, codes: np.ndarray) -> dict[str, float]:

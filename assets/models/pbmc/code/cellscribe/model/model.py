@@ -251,7 +251,9 @@ class Model:
         if not self.is_calibrated(classifier):
             return members[names[0]]
         return pool(
-            [members[name] for name in names], self._fitted(classifier, "weights", names, gene_overlap)
+            [members[name] for name in names],
+            self._fitted(classifier, "weights", names, gene_overlap),
+            self._label_offsets(classifier),
         )
 
     def set_limits(self, classifier: str, gene_overlap: float = 1.0) -> np.ndarray | None:
@@ -259,6 +261,11 @@ class Model:
         if "set_limits" not in self.manifest["calibration"][classifier]:
             return None
         return self._fitted(classifier, "set_limits", self.labels, gene_overlap)
+
+    def _label_offsets(self, classifier: str) -> np.ndarray | None:
+        """What is added for labels of few cells, (n_labels,); None where the classifier was calibrated without."""
+        offsets = self.manifest["calibration"][classifier].get("label_offsets")
+        return None if offsets is None else np.array([offsets[label] for label in self.labels])
 
     def _fitted(self, classifier: str, what: str, names: Sequence[str], gene_overlap: float) -> np.ndarray:
         """What was fitted on held-out cells, between the shares of genes that these had."""

@@ -3,36 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
+from cellscribe.parallel import in_order
+
 N_NEIGHBOURS = 30
+FARTHEST = 1e30
+# Distances of a block of cells, 4 bytes each.
+IN_CACHE = 1_000_000
 
 
 def nearest(
-    query: np.ndarray, reference: np.ndarray, k: int = N_NEIGHBOURS, *, block: int = 2048
+    query: np.ndarray,
+    reference: np.ndarray,
+    k: int = N_NEIGHBOURS,
+    *,
+    block: int | None = None,
+    cpus: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exact nearest reference cells by blocked matrix products.
 
-    query: (n_query, n_latent); reference: (n_reference, n_latent). k is clamped to n_reference.
-    Returns distances float32 and indices int32, both (n_query, k), nearest first.
+    query: (n_query, n_latent); reference: (n_reference, n_latent). k is clamped to n_reference. block: cells at a time,
+    by default so few that their distances stay in the processor's cache.
+    Returns distances float32 and indices int32, both (n_query, k), nearest first, of equal ones that of lower index.
     """
     k = min(k, len(reference))
-    reference = np.ascontiguousarray(reference, dtype=np.float32)
-    squares = np.einsum("ij,ij->i", reference, reference)
+    search = _Search.of(reference, k)
     distances = np.empty((len(query), k), dtype=np.float32)
     indices = np.empty((len(query), k), dtype=np.int32)
-    for rows in _blocks(len(query), block):
-        cells = np.asarray(query[rows], dtype=np.float32)
-        # |q|^2 is the same for a cell's every distance: left out of the ranking, added for the nearest k
-        ranked = squares - 2.0 * (cells @ reference.T)
-        part = np.argpartition(ranked, k - 1, axis=1)[:, :k]
-        near = np.take_along_axis(ranked, part, axis=1)
-        order = np.lexsort((part, near), axis=1)
-        indices[rows] = np.take_along_axis(part, order, axis=1)
-        near = np.take_along_axis(near, order, axis=1) + np.einsum("ij,ij->i", cells, cells)[:, None]
-        distances[rows] = np.sqrt(np.maximum(near, 0))
+
+    def find(rows: slice) -> None:
+        distances[rows], indices[rows] = search.nearest(np.asarray(query[rows], dtype=np.float32))
+
+    blocks = _blocks(len(query), block or int(np.clip(IN_CACHE // len(reference), 32, 256)))
+    if cpus == 1:
+        for rows in blocks:
+            find(rows)
+    else:
+        for _ in in_order(find, blocks, cpus):
+            pass
     return distances, indices
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Reference cells, laid out so that all but the nearest of a query's distances are read once and never sorted.
+
+    product: (n_latent + 1, width * n_groups); a query with a one at its end, times this, is the squared distance less
+    the query's own square, which is the same for all. Cell i is in group i modulo n_groups.
+    """
+
+    product: np.ndarray
+    n_groups: int
+    k: int
+
+    @classmethod
+    def of(cls, reference: np.ndarray, k: int) -> _Search:
+        reference = np.asarray(reference, dtype=np.float32)
+        n_cells, n_latent = reference.shape
+        n_groups = min(n_cells, 8 * k)
+        product = np.zeros((n_latent + 1, -(-n_cells // n_groups) * n_groups), dtype=np.float32)
+        product[:n_latent, :n_cells] = -2 * reference.T
+        product[n_latent] = FARTHEST  # columns that only fill the last group up
+        product[n_latent, :n_cells] = np.einsum("ij,ij->i", reference, reference)
+        return cls(product, n_groups, k)
+
+    def nearest(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        n_cells, n_columns = len(cells), self.product.shape[1]
+        ranked = np.hstack([cells, np.ones((n_cells, 1), dtype=np.float32)]) @ self.product
+        # k groups have a member that is as near as the k-th nearest group: no farther cell is among the k nearest
+        of_groups = ranked.reshape(n_cells, -1, self.n_groups).min(axis=1)
+        bound = np.partition(of_groups, self.k - 1, axis=1)[:, self.k - 1 : self.k]
+        near = np.flatnonzero(ranked <= bound)
+        rows = near // n_columns
+        n_near = np.bincount(rows, minlength=n_cells)
+        found = np.full((n_cells, max(int(n_near.max()), self.k)), np.inf, dtype=np.float32)
+        columns = np.zeros(found.shape, dtype=np.int32)
+        place = np.arange(len(near)) - np.repeat(np.cumsum(n_near) - n_near, n_near)
+        found[rows, place], columns[rows, place] = ranked.ravel()[near], near % n_columns
+        order = np.argsort(found, axis=1, kind="stable")[:, : self.k]
+        squares = np.take_along_axis(found, order, axis=1) + np.einsum("ij,ij->i", cells, cells)[:, None]
+        return np.sqrt(np.maximum(squares, 0)), np.take_along_axis(columns, order, axis=1)
 
 
 def _blocks(n: int, size: int) -> Iterator[slice]:
@@ -65,11 +118,9 @@ def vote(
     summing to one, smoothed by one tenth of a vote.
     """
     weights = kernel_weights(distances).astype(np.float64)
-    votes = np.zeros((len(distances), n_labels))
-    rows = np.arange(len(distances))
-    neighbour_codes = codes[indices]
-    for column in range(indices.shape[1]):
-        np.add.at(votes, (rows, neighbour_codes[:, column]), weights[:, column])
+    places = np.arange(len(distances))[:, None] * n_labels + codes[indices]
+    counted = np.bincount(places.ravel(), weights.ravel(), minlength=len(distances) * n_labels)
+    votes = counted.reshape(len(distances), n_labels)
     if label_weights is not None:
         votes *= label_weights
     votes /= votes.sum(axis=1, keepdims=True)

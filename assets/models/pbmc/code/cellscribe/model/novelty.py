@@ -54,16 +54,20 @@ class TypeSpace:
         return np.sqrt(np.maximum(squares.min(axis=1), 0))
 
 
-def strangeness(distances: np.ndarray, probabilities: np.ndarray | None, near: np.ndarray) -> np.ndarray:
+def entropy_of(probabilities: np.ndarray) -> np.ndarray:
+    """How unclear a cell's label is: (n_cells,), in nats. probabilities: (n_cells, n_labels)."""
+    return np.asarray(-(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1))
+
+
+def strangeness(distances: np.ndarray, entropy: np.ndarray | None, near: np.ndarray) -> np.ndarray:
     """The signs of each cell, as the mean over its nearest cells, from the sample's median.
 
-    distances: (n_cells,), of `TypeSpace`. probabilities: (n_cells, n_labels), of the logistic regression, or None.
+    distances: (n_cells,), of `TypeSpace`. entropy: (n_cells,), of the logistic regression's probabilities, or None.
     near: int (n_cells, k), each cell's nearest cells of the sample, itself among them. Returns (n_cells, 2), or
-    (n_cells, 1) without probabilities.
+    (n_cells, 1) without entropy.
     """
     signs = [np.log(np.maximum(distances, 1e-6))[near].mean(axis=1)]
-    if probabilities is not None:
-        entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)
+    if entropy is not None:
         signs.append(np.log(entropy[near].mean(axis=1) + ENTROPY_FLOOR))
     both = np.stack(signs, axis=1)
     return np.asarray(both - np.median(both, axis=0))
