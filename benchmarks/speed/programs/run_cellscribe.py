@@ -21,6 +21,7 @@ with timed("import"):
     import anndata
     import numpy as np
     import pandas as pd
+    import xgboost  # noqa: F401
 
     from cellscribe.answer import best_two, classify
     from cellscribe.counts_file import open_counts

@@ -24,7 +24,10 @@ def normalised(path):
 
 if sys.argv[1] == "--train":
     reference = normalised(sys.argv[2])
-    celltypist.train(reference, labels="label", use_SGD=True, n_jobs=2, random_state=0).write(sys.argv[3])
+    # On all genes it makes the cells dense, and needs more than 24 GB for 100,000.
+    celltypist.train(
+        reference, labels="label", use_SGD=True, feature_selection=True, n_jobs=2, random_state=0
+    ).write(sys.argv[3])
 else:
     adata = normalised(sys.argv[1])
     with timed("annotate"):
