@@ -111,7 +111,7 @@ def test_memory_starts_from_the_size_of_a_file_and_from_a_fixed_one_for_a_folder
     secret = "a-word-that-nobody-may-read"
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.setenv(name, secret)
-    for name, size in (("small.h5", 1_000), ("large.h5", 600_000_000)):
+    for name, size in (("small.h5", 1_000), ("large.h5", 3_000_000_000)):
         with h5py.File(launch.folder / name, "w") as file:
             file.create_group("matrix")
         with (launch.folder / name).open("ab") as file:

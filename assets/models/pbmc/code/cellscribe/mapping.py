@@ -149,22 +149,20 @@ def map_cells(
         warnings += tuned.warnings
     # genes that no reference type expresses: what a cell says with them, the model cannot read
     silent = match_genes(var, model.silent_genes, column, fill_in=False)
-    on_silent = np.asarray(silent.selector.sum(axis=1)).ravel()
-    on_silent[np.diff(match.selector.indptr) > 0] = 0
+    is_silent = (np.diff(silent.selector.indptr) > 0) & (np.diff(match.selector.indptr) == 0)
     has_latent, has_logistic = set(model.members) != {LOGISTIC}, LOGISTIC in model.members
     encoder = (tuned.encoder or model.encoder) if has_latent else None
     regression, on_regression = model.logistic if has_logistic else None, match
     if has_logistic and expression_overlap(match, model) < REFIT_BELOW:
         regression, on_regression = refitted(model, var, match, column, numbered=numbered)
-    weights = np.column_stack([np.ones(len(on_silent)), on_silent]).astype(np.float32)
 
     def place(chunk: sp.csr_matrix) -> dict[str, np.ndarray]:
         on_model = match.on_model(chunk)
-        n_counts, n_silent_counts = np.ascontiguousarray((chunk @ weights).T)
+        n_counts = np.asarray(chunk.sum(axis=1)).ravel()
         part = {
             "n_model_counts": np.asarray(on_model.sum(axis=1)).ravel(),
             "n_counts": n_counts,
-            "n_silent_counts": n_silent_counts,
+            "n_silent_counts": counts_on(chunk, is_silent),
         }
         if encoder is not None:
             part["latent"] = encoder.encode(on_model)
@@ -200,6 +198,13 @@ def map_cells(
             "orthologs": orthologs,
         },
     )
+
+
+def counts_on(counts: sp.csr_matrix, genes: np.ndarray) -> np.ndarray:
+    """Each cell's counts on some genes that hold few of them: float32 (n_cells,). genes: bool (n_genes,)."""
+    entries = np.flatnonzero(genes[counts.indices])
+    rows = np.searchsorted(counts.indptr, entries, side="right") - 1
+    return np.bincount(rows, counts.data[entries], minlength=counts.shape[0]).astype(np.float32)
 
 
 def ortholog_warning(match: GeneMatch, orthologs: dict[str, Any]) -> str:

@@ -47,10 +47,17 @@ class CountsInMemory:
         return int(self.matrix.shape[0])
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[tuple[slice, sp.csr_matrix]]:
-        """Consecutive rows and their counts."""
+        """Consecutive rows and their counts, which are not copied."""
+        matrix = self.matrix
         for start in range(0, self.n_obs, rows):
-            part = slice(start, min(start + rows, self.n_obs))
-            yield part, self.matrix[part]
+            stop = min(start + rows, self.n_obs)
+            first, last = matrix.indptr[start], matrix.indptr[stop]
+            parts = (
+                matrix.data[first:last],
+                matrix.indices[first:last],
+                matrix.indptr[start : stop + 1] - first,
+            )
+            yield slice(start, stop), sp.csr_matrix(parts, shape=(stop - start, matrix.shape[1]))
 
 
 def annotate_file(
