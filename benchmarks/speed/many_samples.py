@@ -3,7 +3,7 @@
 
     .venv/bin/python benchmarks/speed/many_samples.py --samples 100 --folder /tmp/many \
         --source ../shared/data/labelled/10x_1k_PBMC_v3_filt_unlabelled.h5ad \
-        --output benchmarks/results/many_samples.json
+        --output benchmarks/results/speed/many_samples.json
 
 Needs an idle machine, .venv and .tools/bin/nextflow (`make setup`). Each sample is of other rows of the source, by a
 seed.
