@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,11 @@ from cellscribe.mapping import Mapping
 from cellscribe.model.calibration import softmax
 from cellscribe.model.label_sets import label_sets, named
 from cellscribe.model.model import Model
-from cellscribe.model.neighbours import place_on
+from cellscribe.model.neighbours import place_on, row_blocks
 from cellscribe.model.novelty import FEWEST_CELLS, entropy_of, novelty, strangeness
 from cellscribe.model.ontology import Ontology, descendants, nearest_safe_ancestor
 
+# So few cells that their probabilities by every member fit into memory.
 BLOCK = 16_384
 NOT_CALIBRATED = (
     "The uncertainty is {}'s own and was not calibrated: read it as an order of the cells, not as the chance of being "
@@ -148,7 +149,7 @@ def classify(mapping: Mapping, model: Model, classifier: str) -> np.ndarray:
     """The probabilities of a classifier: float32 (n_cells, n_labels), found for some cells at a time."""
     overlap = float(mapping.info["expression_overlap"])
     probabilities = np.empty((mapping.n_obs, len(model.labels)), dtype=np.float32)
-    for rows in blocks(mapping.n_obs):
+    for rows in row_blocks(mapping.n_obs, BLOCK):
         members = model.member_probabilities(
             **{name: None if array is None else array[rows] for name, array in mapping.arrays().items()},
             members=model.classifiers[classifier],
@@ -166,7 +167,7 @@ def best_two(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if probabilities.shape[1] == 1:
         return best, best
     second = np.empty_like(best)
-    for rows in blocks(len(best)):
+    for rows in row_blocks(len(best), BLOCK):
         others = probabilities[rows].copy()
         others[np.arange(len(others)), best[rows]] = -1
         second[rows] = others.argmax(axis=1)
@@ -177,18 +178,12 @@ def signs_of(mapping: Mapping, model: Model) -> tuple[np.ndarray, np.ndarray | N
     """Each cell's distance to the nearest known type, and how unclear its label is to the regression, (n_cells,)."""
     assert mapping.latent is not None
     latent, scores = mapping.latent, mapping.logistic_scores
-    distances = [model.type_space.distances(latent[rows]) for rows in blocks(len(latent))]
+    distances = [model.type_space.distances(latent[rows]) for rows in row_blocks(len(latent), BLOCK)]
     if scores is None:
         return np.concatenate(distances), None
     return np.concatenate(distances), np.concatenate(
-        [entropy_of(softmax(scores[rows])) for rows in blocks(len(scores))]
+        [entropy_of(softmax(scores[rows])) for rows in row_blocks(len(scores), BLOCK)]
     )
-
-
-def blocks(n_cells: int) -> Iterator[slice]:
-    """Consecutive rows, so few that their probabilities by every member fit into memory."""
-    for start in range(0, n_cells, BLOCK):
-        yield slice(start, min(start + BLOCK, n_cells))
 
 
 def answer_cells(

@@ -174,18 +174,17 @@ def _scores(
     k = round(0.5 * np.sqrt(n_reference) * (1 + share))
     index = np.vstack([cell_points, doublet_points])
 
-    def score(points: np.ndarray, n_inside: int) -> np.ndarray:
-        """Scores of points, of which the first `n_inside` are cells that stand in the index."""
+    def score(points: np.ndarray, *, inside: bool) -> np.ndarray:
+        """Scores of points. inside: whether they stand in the index."""
         simulated = nearest(points, index, k + 1, cpus=cpus)[1] >= n_reference
         # the nearest of a point that stands in the index is itself; another point gives up its farthest
-        inside = np.arange(len(points)) < n_inside
-        n_simulated = simulated.sum(axis=1) - np.where(inside, simulated[:, 0], simulated[:, -1])
+        n_simulated = simulated.sum(axis=1) - simulated[:, 0 if inside else -1]
         # Scrublet's posterior: the share of simulated neighbours, made a chance of being a doublet
         q = (n_simulated + 1) / (k + 2)
         return q * rate / share / (1 - rate - q * (1 - rate - rate / share))
 
     queries = np.vstack([cell_points, doublet_points[:MAX_REFERENCE]])
-    in_index = score(queries, len(queries))
+    in_index = score(queries, inside=True)
     scores = np.empty(n_cells)
     scores[reference] = in_index[:n_reference]
     if n_cells > n_reference:
@@ -193,7 +192,7 @@ def _scores(
         outside[reference] = False
         for rows, block in groups_of_rows(counts, MAX_REFERENCE):
             chosen = outside[rows]
-            scores[rows][chosen] = score(place(block[chosen][:, genes]), 0)
+            scores[rows][chosen] = score(place(block[chosen][:, genes]), inside=False)
     return scores, in_index[n_reference:]
 
 

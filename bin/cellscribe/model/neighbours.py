@@ -37,7 +37,7 @@ def nearest(
     def find(rows: slice) -> None:
         distances[rows], indices[rows] = search.nearest(np.asarray(query[rows], dtype=np.float32))
 
-    blocks = _blocks(len(query), block or int(np.clip(IN_CACHE // len(reference), 32, 256)))
+    blocks = row_blocks(len(query), block or int(np.clip(IN_CACHE // len(reference), 32, 256)))
     if cpus == 1:
         for rows in blocks:
             find(rows)
@@ -88,7 +88,8 @@ class _Search:
         return np.sqrt(np.maximum(squares, 0)), np.take_along_axis(columns, order, axis=1)
 
 
-def _blocks(n: int, size: int) -> Iterator[slice]:
+def row_blocks(n: int, size: int) -> Iterator[slice]:
+    """Consecutive rows of `n`, `size` at a time."""
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
 
@@ -102,6 +103,18 @@ def kernel_weights(distances: np.ndarray) -> np.ndarray:
     width = np.maximum(distances.mean(axis=1, keepdims=True), 1e-6)
     weights = np.exp(-0.5 * np.square(distances / width))
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def count_votes(codes: np.ndarray, n_codes: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """How often each code is among a cell's neighbours, (n_cells, n_codes), or the sum of their weights.
+
+    codes: int (n_cells, k), of the neighbours, in [0, n_codes). weights: (n_cells, k).
+    """
+    places = np.arange(len(codes))[:, None] * n_codes + codes
+    counted = np.bincount(
+        places.ravel(), None if weights is None else weights.ravel(), minlength=len(codes) * n_codes
+    )
+    return np.asarray(counted.reshape(len(codes), n_codes))
 
 
 def vote(
@@ -118,9 +131,7 @@ def vote(
     summing to one, smoothed by one tenth of a vote.
     """
     weights = kernel_weights(distances).astype(np.float64)
-    places = np.arange(len(distances))[:, None] * n_labels + codes[indices]
-    counted = np.bincount(places.ravel(), weights.ravel(), minlength=len(distances) * n_labels)
-    votes = counted.reshape(len(distances), n_labels)
+    votes = count_votes(codes[indices], n_labels, weights)
     if label_weights is not None:
         votes *= label_weights
     votes /= votes.sum(axis=1, keepdims=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellscribe.model.neighbours import nearest, place_on
+from cellscribe.model.neighbours import count_votes, nearest, place_on, row_blocks
 
 FEWEST_CELLS = 10
 N_NEIGHBOURS = 15
@@ -147,11 +147,8 @@ def join_clusters(clusters: np.ndarray, graph: Graph) -> np.ndarray:
     """
     n_clusters = clusters.max() + 1
     joined = np.empty(len(graph.all_indices), dtype=np.int64)
-    for first in range(0, len(joined), BLOCK):
-        votes_of = clusters[graph.all_indices[first : first + BLOCK]]
-        places = np.arange(len(votes_of))[:, None] * n_clusters + votes_of
-        votes = np.bincount(places.ravel(), minlength=len(votes_of) * n_clusters)
-        joined[first : first + BLOCK] = votes.reshape(-1, n_clusters).argmax(axis=1)
+    for rows in row_blocks(len(joined), BLOCK):
+        joined[rows] = count_votes(clusters[graph.all_indices[rows]], n_clusters).argmax(axis=1)
     joined[graph.sketch] = clusters
     return largest_first(joined)
 

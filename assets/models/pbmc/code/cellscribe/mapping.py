@@ -151,7 +151,9 @@ def map_cells(
     silent = match_genes(var, model.silent_genes, column, fill_in=False)
     is_silent = (np.diff(silent.selector.indptr) > 0) & (np.diff(match.selector.indptr) == 0)
     has_latent, has_logistic = set(model.members) != {LOGISTIC}, LOGISTIC in model.members
+    # Read here and not by the threads below, each of which would read them anew.
     encoder = (tuned.encoder or model.encoder) if has_latent else None
+    reference = model.reference.latent if has_latent else np.empty((0, 0))
     regression, on_regression = model.logistic if has_logistic else None, match
     if has_logistic and expression_overlap(match, model) < REFIT_BELOW:
         regression, on_regression = refitted(model, var, match, column, numbered=numbered)
@@ -166,7 +168,7 @@ def map_cells(
         }
         if encoder is not None:
             part["latent"] = encoder.encode(on_model)
-            part["distances"], part["indices"] = nearest(part["latent"], model.reference.latent, N_NEIGHBOURS)
+            part["distances"], part["indices"] = nearest(part["latent"], reference, N_NEIGHBOURS)
         if regression is not None:
             on = on_model
             if on_regression is not match:
