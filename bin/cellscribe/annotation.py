@@ -58,6 +58,7 @@ def lay_out(answer: Answer, seed: int = 0, cpus: int = 1) -> Layout:
     """Cluster the cells in a model's embedding, and lay them out unless the model did."""
     clusters, umap = clusters_and_map(
         answer.embedding,
+        codes=answer.predicted,
         start=answer.reference_umap,
         umap=answer.umap,
         graph=answer.near,

@@ -27,6 +27,8 @@ from cellscribe.surgery import Surgery, Tuned, tune
 if TYPE_CHECKING:
     import pandas as pd
 
+# Two cores encode so many and find their neighbours in some ten seconds; loading PyTorch takes a few.
+FEWEST_FOR_GPU = 500_000
 ORGANISMS = {"Homo sapiens": "human", "Mus musculus": "mouse", "human": "human", "mouse": "mouse"}
 
 
@@ -141,22 +143,26 @@ def map_cells(
     )
     if orthologs:
         warnings.append(ortholog_warning(match, orthologs))
-    if use_gpu:
-        log("the model's members run in numpy, in seconds: the GPU is not needed and not used")
+    has_latent, has_logistic = set(model.members) != {LOGISTIC}, LOGISTIC in model.members
+    device = gpu_for(counts.n_obs, has_latent, surgery) if use_gpu else None
     tuned = Tuned()
     if surgery is not None:
-        tuned = tune(model, counts, match, surgery)
+        tuned = tune(model, counts, match, surgery, device)
         warnings += tuned.warnings
     # genes that no reference type expresses: what a cell says with them, the model cannot read
     silent = match_genes(var, model.silent_genes, column, fill_in=False)
     is_silent = (np.diff(silent.selector.indptr) > 0) & (np.diff(match.selector.indptr) == 0)
-    has_latent, has_logistic = set(model.members) != {LOGISTIC}, LOGISTIC in model.members
     # Read here and not by the threads below, each of which would read them anew.
     encoder = (tuned.encoder or model.encoder) if has_latent else None
     reference = model.reference.latent if has_latent else np.empty((0, 0))
     regression, on_regression = model.logistic if has_logistic else None, match
     if has_logistic and expression_overlap(match, model) < REFIT_BELOW:
         regression, on_regression = refitted(model, var, match, column, numbered=numbered)
+    on_gpu = None
+    if device and encoder is not None:
+        from cellscribe.gpu import Placer
+
+        on_gpu = Placer(encoder, reference, device)
 
     def place(chunk: sp.csr_matrix) -> dict[str, np.ndarray]:
         on_model = match.on_model(chunk)
@@ -166,7 +172,9 @@ def map_cells(
             "n_counts": n_counts,
             "n_silent_counts": counts_on(chunk, is_silent),
         }
-        if encoder is not None:
+        if on_gpu is not None:
+            part["latent"], part["distances"], part["indices"] = on_gpu.place(on_model, N_NEIGHBOURS)
+        elif encoder is not None:
             part["latent"] = encoder.encode(on_model)
             part["distances"], part["indices"] = nearest(part["latent"], reference, N_NEIGHBOURS)
         if regression is not None:
@@ -200,6 +208,21 @@ def map_cells(
             "orthologs": orthologs,
         },
     )
+
+
+def gpu_for(n_cells: int, has_latent: bool, surgery: Surgery | None) -> str | None:
+    """The device to map so many cells on, None for the processor. has_latent: whether the model has an encoder."""
+    if not has_latent:
+        log("--use_gpu: this model is a regression alone, which has no use for a GPU")
+        return None
+    if surgery is None and n_cells < FEWEST_FOR_GPU:
+        log(
+            f"--use_gpu: {n_cells:,} cells are mapped in seconds; a GPU is used from {FEWEST_FOR_GPU:,} cells on"
+        )
+        return None
+    from cellscribe.gpu import find_gpu
+
+    return find_gpu()
 
 
 def counts_on(counts: sp.csr_matrix, genes: np.ndarray) -> np.ndarray:

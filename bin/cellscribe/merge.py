@@ -301,7 +301,10 @@ def merge_samples(samples: Sequence[SampleFile], *, seed: int = 0) -> Merged:
             continue
         log(f"placing {len(obs):,} cells on one map by '{key}'")
         clusters, layout = clusters_and_map(
-            obsm[names.embedding], start=obsm.get(names.reference_umap), seed=seed
+            obsm[names.embedding],
+            codes=pd.factorize(obs[names.predicted].astype(str))[0],
+            start=obsm.get(names.reference_umap),
+            seed=seed,
         )
         obsm[names.umap] = obsm[names.umap_explorer] = layout
         winners, shares = _votes(clusters, obs[names.predicted])

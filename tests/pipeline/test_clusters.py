@@ -84,6 +84,19 @@ def test_an_engine_is_told_of_the_gpu_in_its_own_words_for_the_step_that_uses_on
         assert "--no-home" in found["CHECK_INPUT"] and "--pid -B " in found["CHECK_INPUT"]
 
 
+@pytest.mark.parametrize(("surgery", "image"), [("false", "-run"), ("true", "-cuda")])
+def test_map_gets_a_gpu_where_it_has_a_use_for_one(
+    launch: Launch, programs: Any, surgery: str, image: str
+) -> None:
+    programs("docker", ENGINE)
+    launch.write("small.h5ad", "no more than a name")
+    run = launch.run(*f"-stub-run -profile gpu,docker --input small.h5ad --surgery {surgery}".split())
+    assert run.returncode == 0, run.output
+    found = wrappers(launch.folder)
+    assert (f"0.1.0{image}" in found["MAP"], "--gpus all" in found["MAP"]) == (True, surgery == "true")
+    assert "--gpus all" not in found["QC"] and "0.1.0-run" in found["QC"]
+
+
 @pytest.mark.parametrize("engine", ["singularity", "apptainer"])
 def test_an_image_file_is_used_where_it_lies(launch: Launch, programs: Any, engine: str) -> None:
     programs(engine, ENGINE)

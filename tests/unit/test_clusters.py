@@ -145,7 +145,7 @@ def test_rare_labels_are_drawn_more_often_than_their_share(large):
 def test_a_large_sample_is_clustered_and_laid_out_by_its_sketch(large):
     cells, types = large
     graph = sample_graph(cells, types)
-    clusters, layout = clusters_and_map(cells, graph=graph)
+    clusters, layout = clusters_and_map(cells, codes=types)
     assert layout.shape == (600, 2) and layout.dtype == np.float32 and np.isfinite(layout).all()
     assert (np.diff(np.bincount(clusters)) <= 0).all()
     for cluster in range(clusters.max() + 1):

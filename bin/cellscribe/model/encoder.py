@@ -51,16 +51,17 @@ class Encoder:
 
     def forward(self, values: sp.csr_matrix | np.ndarray, covariates: np.ndarray | None = None) -> np.ndarray:
         """The layers alone. values: (n_cells, n_in). Returns float32 (n_cells, n_out)."""
-        hidden = np.asarray(values @ self.weights[0]) + self._bias(0, covariates)
+        hidden = np.asarray(values @ self.weights[0]) + self.bias(0, covariates)
         for layer in range(1, len(self.weights)):
             if self.layer_norm:
                 hidden = hidden - hidden.mean(axis=1, keepdims=True)
                 hidden /= np.sqrt(np.square(hidden).mean(axis=1, keepdims=True) + LAYER_NORM_EPSILON)
             np.maximum(hidden, 0, out=hidden)
-            hidden = hidden @ self.weights[layer] + self._bias(layer, covariates)
+            hidden = hidden @ self.weights[layer] + self.bias(layer, covariates)
         return hidden
 
-    def _bias(self, layer: int, covariates: np.ndarray | None) -> np.ndarray:
+    def bias(self, layer: int, covariates: np.ndarray | None = None) -> np.ndarray:
+        """What a layer adds: (n_out,), or one row a cell where covariates (n_cells, n_covariates) are given."""
         if not self.covariates:
             return self.biases[layer]
         of = self.default if covariates is None else covariates
