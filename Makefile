@@ -6,8 +6,9 @@
 
 SHELL := /bin/bash
 PYTHON_FILES := $(wildcard bin containers tests setup benchmarks)
-# An order from quick to slow; one run of pytest, so that one closing line counts every test.
-TESTS := $(wildcard tests/unit tests/cli tests/pipeline tests/interop)
+# One run of pytest, so that one closing line counts every test. Two at a time, the slowest files first; a file's tests
+# share what they set up, so they stay together.
+TESTS := $(wildcard tests/pipeline tests/interop tests/unit tests/cli) -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo setup nextflow schema-env census-env test lint format model-archive images push clean
 
