@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import anndata
+    import numpy as np
     import pandas as pd
 
 # So many rows of a table as text take little memory.
@@ -108,19 +109,35 @@ def plain_columns(frame: pd.DataFrame) -> None:
     import numpy as np
     import pandas as pd
 
-    frame.index = pd.Index(frame.index.astype(str).to_numpy(dtype=object), dtype=object, name=None)
+    frame.index = pd.Index(
+        without_nul(frame.index.astype(str).to_numpy(dtype=object)), dtype=object, name=None
+    )
     for name in list(frame.columns):
         column = frame[name]
         if isinstance(column.dtype, pd.CategoricalDtype):
             kind = column.cat.categories.dtype
             if isinstance(kind, np.dtype) and kind.kind in "biuf":
                 continue
-            plain = [str(category) for category in column.cat.categories]
-            frame[name] = column.cat.rename_categories(pd.Index(plain, dtype=object))
+            plain = without_nul(np.array([str(category) for category in column.cat.categories], dtype=object))
+            if len(set(plain)) < len(plain):
+                # Names that differed in what a file cannot hold: codes of the same text become one.
+                frame[name] = pd.Categorical(column.map(dict(zip(column.cat.categories, plain, strict=True))))
+            else:
+                frame[name] = column.cat.rename_categories(pd.Index(plain, dtype=object))
         elif pd.api.types.is_string_dtype(column.dtype) or column.dtype == object:
-            frame[name] = column.astype(object).where(column.notna(), "").astype(str).astype(object)
+            text = column.astype(object).where(column.notna(), "").astype(str).to_numpy(dtype=object)
+            frame[name] = without_nul(text)
         elif pd.api.types.is_extension_array_dtype(column.dtype):
             frame[name] = column.to_numpy(
                 dtype="float64" if column.isna().any() else column.dtype.numpy_dtype,
                 na_value=float("nan") if column.isna().any() else None,
             )
+
+
+def without_nul(texts: np.ndarray) -> np.ndarray:
+    """Texts (n,) without NUL, at which HDF5 takes a text to end; the same array where there is none."""
+    import numpy as np
+
+    if not any("\0" in text for text in texts):
+        return texts
+    return np.array([text.replace("\0", "") for text in texts], dtype=object)

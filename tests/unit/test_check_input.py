@@ -144,7 +144,7 @@ def test_a_broken_sheet_is_refused_and_says_why(folder: Folder, what: str) -> No
         ("[]", "must be a list"),
         ("- {sample: a, pth: a.h5ad}", "no column 'pth'; did you mean 'path'?"),
         ("- {sample: a}", "entry 1, path: is empty"),
-        ("- {sample: a, path: [1]}", "entry 1, path: '[1]' is not text"),
+        ("- {sample: a, path: [1]}", "entry 1, path: is a list of values; give one"),
         ("- !!python/object/apply:os.system ['touch x']", "is no YAML"),
     ],
 )
