@@ -40,6 +40,8 @@ def main(
     pipeline_version: str,
 ) -> None:
     """Check that a model is whole and holds no code that is not trusted, and keep it by its sha256."""
+    from cellscribe.model.foreign import is_foreign
+    from cellscribe.model.model import Model
     from cellscribe.model.store import fetch_model, note_archive
     from cellscribe.places import is_registered
     from cellscribe.registry import downloaded, parse_name, resolve
@@ -49,8 +51,10 @@ def main(
             kept = fetch_model(folder, output_folder, sha256, trust_model_code=trust_model_code)
     else:
         kept = fetch_model(Path(model), output_folder, sha256, trust_model_code=trust_model_code)
-        if archives_folder is not None:
-            note_archive(Path(model), kept, archives_folder)
+    if not is_foreign(kept):
+        Model(kept).check()
+    if archives_folder is not None and not is_registered(model):
+        note_archive(Path(model), kept, archives_folder)
     log(f"the model is whole: {kept}")
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ten thousand mutated files, each read by the step that reads what users give. README.md tells how to use it.
 
-    .venv/bin/python benchmarks/fuzz/fuzz.py
+.venv/bin/python benchmarks/fuzz/fuzz.py
 """
 
 from __future__ import annotations
@@ -155,12 +155,21 @@ def steps_of(
     out = folder / "out"
     out.mkdir(exist_ok=True)
     if kind == "sheet":
-        launch = {"params": {"input": str(path), "model": "pbmc"}, "launch_dir": str(folder), "project_dir": str(ROOT)}
+        launch = {
+            "params": {"input": str(path), "model": "pbmc"},
+            "launch_dir": str(folder),
+            "project_dir": str(ROOT),
+        }
         (folder / "launch.json").write_text(json.dumps({**launch, "sees_paths": False}))
         yield (
             "check_input",
             ["--launch", folder / "launch.json", "--sheet", path, "--schema", ROOT / "nextflow_schema.json"]
-            + ["--input-schema", ROOT / "assets" / "schema_input.json", "--catalogue", ROOT / "assets" / "models.csv"]
+            + [
+                "--input-schema",
+                ROOT / "assets" / "schema_input.json",
+                "--catalogue",
+                ROOT / "assets" / "models.csv",
+            ]
             + ["--output", out / "samples.json", "--settings", out / "settings.json"],
         )
         return
@@ -170,7 +179,10 @@ def steps_of(
         model = next((out / "models").glob("[!.]*"))
     else:
         counts = out / "s.counts.h5ad"
-        yield "convert", ["--sample", "s", "--input", path, "--output", counts, "--metrics", out / "s.convert.json"]
+        yield (
+            "convert",
+            ["--sample", "s", "--input", path, "--output", counts, "--metrics", out / "s.convert.json"],
+        )
         if not (whole and "mapped" in path.name):
             return
         yield "qc", ["--sample", "s", "--counts", counts]
@@ -243,7 +255,9 @@ def work(bench: Bench, numbers: Sequence[int], folder: Path, talk: Connection) -
                 shutil.rmtree(here, ignore_errors=True)
 
 
-def run_many(bench: Bench, numbers: Sequence[int], folder: Path, seconds: float = SECONDS) -> Iterator[Outcome]:
+def run_many(
+    bench: Bench, numbers: Sequence[int], folder: Path, seconds: float = SECONDS
+) -> Iterator[Outcome]:
     """Run files in workers, one after the other; a file that hangs or kills its worker is an outcome too."""
     fork = multiprocessing.get_context("fork")
     left = list(numbers)
@@ -274,7 +288,9 @@ def run_many(bench: Bench, numbers: Sequence[int], folder: Path, seconds: float 
             crash = (folder / "crash.txt").read_text()
             code = "" if end == "hang" else f" by signal {-(worker.exitcode or 0)}"
             kind, what = told_of(bench, current, folder / f"{current}-again")
-            yield Outcome(current, kind, what, (), end, f"{end}{code}", seconds if end == "hang" else 0.0, crash)
+            yield Outcome(
+                current, kind, what, (), end, f"{end}{code}", seconds if end == "hang" else 0.0, crash
+            )
             done += 1
         left = left[max(done, 1) :]
 
@@ -322,7 +338,9 @@ def printed(summary: dict[str, Any]) -> str:
 @click.option("--files", type=int, default=10_000, help="How many.")
 @click.option("--first", type=int, default=0, help="Number of the first.")
 @click.option("--seed", type=int, default=0, help="Another seed gives other files of the same numbers.")
-@click.option("--only", type=int, multiple=True, help="Make and run these files alone, and print what was said.")
+@click.option(
+    "--only", type=int, multiple=True, help="Make and run these files alone, and print what was said."
+)
 @click.option("--kind", help="Run files of this kind alone.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Leave the files of failures here.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the result as JSON.")
@@ -343,7 +361,9 @@ def main(
         folder.mkdir(parents=True, exist_ok=True)
         numbers = list(only) or list(range(first, first + files))
         if kind:
-            numbers = [n for n in numbers if bench.chance(n).choices(list(KINDS), list(KINDS.values()))[0] == kind]
+            numbers = [
+                n for n in numbers if bench.chance(n).choices(list(KINDS), list(KINDS.values()))[0] == kind
+            ]
         outcomes = []
         for outcome in run_many(bench, numbers, folder):
             outcomes.append(outcome)

@@ -20,14 +20,82 @@ import numpy as np
 
 Chance = random.Random
 HOSTILE_TEXT = (
-    *("", " ", "\x00", "\n", "\t=1+1", "'", '"', "$(touch sprung)", "`touch sprung`", ";touch sprung;", "-rf", "../.."),
-    *("<script>alert(1)</script>", "=HYPERLINK(\"x\")", "@SUM(A1)", "\u202egnp", "a" * 70_000, "é" * 300, "CON", "~", "#x"),
-    *("nan", "NaN", "inf", "-1", "1e999", "9" * 5000, "0x10", "true", "null", "1_000", "\ufeff", "\ud7ff", "%00", "{}"),
+    *(
+        "",
+        " ",
+        "\x00",
+        "\n",
+        "\t=1+1",
+        "'",
+        '"',
+        "$(touch sprung)",
+        "`touch sprung`",
+        ";touch sprung;",
+        "-rf",
+        "../..",
+    ),
+    *(
+        "<script>alert(1)</script>",
+        '=HYPERLINK("x")',
+        "@SUM(A1)",
+        "\u202egnp",
+        "a" * 70_000,
+        "é" * 300,
+        "CON",
+        "~",
+        "#x",
+    ),
+    *(
+        "nan",
+        "NaN",
+        "inf",
+        "-1",
+        "1e999",
+        "9" * 5000,
+        "0x10",
+        "true",
+        "null",
+        "1_000",
+        "\ufeff",
+        "\ud7ff",
+        "%00",
+        "{}",
+    ),
 )
-HOSTILE_NUMBERS = (-1, -(2**63), 2**31 - 1, 2**31, 2**63 - 1, 0, 1, 10**12, 0.5, float("nan"), float("inf"), 1e300)
+HOSTILE_NUMBERS = (
+    -1,
+    -(2**63),
+    2**31 - 1,
+    2**31,
+    2**63 - 1,
+    0,
+    1,
+    10**12,
+    0.5,
+    float("nan"),
+    float("inf"),
+    1e300,
+)
 ENCODINGS = (
-    *("dict", "dataframe", "csr_matrix", "csc_matrix", "array", "categorical", "string-array", "nullable-integer"),
-    *("nullable-boolean", "nullable-string-array", "awkward-array", "rec-array", "string", "numeric-scalar", "null"),
+    *(
+        "dict",
+        "dataframe",
+        "csr_matrix",
+        "csc_matrix",
+        "array",
+        "categorical",
+        "string-array",
+        "nullable-integer",
+    ),
+    *(
+        "nullable-boolean",
+        "nullable-string-array",
+        "awkward-array",
+        "rec-array",
+        "string",
+        "numeric-scalar",
+        "null",
+    ),
     *("anndata", "raw", "", "no-such", "h5sparse"),
 )
 
@@ -283,7 +351,9 @@ def attribute(file: h5py.File, name: str, chance: Chance, _: Any) -> None:
     elif how == 1:
         node.attrs[key] = chance.choice(ENCODINGS)
     elif how == 2:
-        node.attrs[key] = np.array(chance.choice(((2**40, 2**40), (-1, 5), (5,), (5, 6, 7), (0, 0), (2**62, 6))))
+        node.attrs[key] = np.array(
+            chance.choice(((2**40, 2**40), (-1, 5), (5,), (5, 6, 7), (0, 0), (2**62, 6)))
+        )
     elif how == 3:
         node.attrs[key] = chance.choice((1, 2.5, True, float("nan"), b"\xff\xfe"))
     elif how == 4:
@@ -380,7 +450,18 @@ def _spoil_mtx(text: str, chance: Chance) -> tuple[bytes, str]:
     if how == 0:
         words = lines[0].split()
         words[chance.randrange(1, 5)] = chance.choice(
-            ("array", "coordinate", "pattern", "complex", "real", "integer", "unsigned-integer", "symmetric", "hermitian", "x")
+            (
+                "array",
+                "coordinate",
+                "pattern",
+                "complex",
+                "real",
+                "integer",
+                "unsigned-integer",
+                "symmetric",
+                "hermitian",
+                "x",
+            )
         )
         lines[0] = " ".join(words)
     elif how == 1:
@@ -394,12 +475,16 @@ def _spoil_mtx(text: str, chance: Chance) -> tuple[bytes, str]:
     elif how == 3:
         row = chance.randrange(sizes + 1, len(lines))
         words = lines[row].split()
-        words[chance.randrange(3)] = str(chance.choice((0, -1, 2**31, 2**63, 7, "nan", "1e400", "x", "", "2.5")))
+        words[chance.randrange(3)] = str(
+            chance.choice((0, -1, 2**31, 2**63, 7, "nan", "1e400", "x", "", "2.5"))
+        )
         lines[row] = " ".join(words)
     elif how == 4:
         del lines[chance.randrange(len(lines)) :]
     else:
-        lines.insert(chance.randrange(len(lines)), chance.choice(("", "% ", "1 1 1 1", "1", "\x00", "9 " * 10_000)))
+        lines.insert(
+            chance.randrange(len(lines)), chance.choice(("", "% ", "1 1 1 1", "1", "\x00", "9 " * 10_000))
+        )
     return ("\n".join(lines) + "\n").encode(), "matrix"
 
 
@@ -432,7 +517,11 @@ def spoil_model(folder: Path, chance: Chance) -> str:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and "code/" not in path.as_posix() and path.suffix not in (".html", ".md", ".txt")
     ]
-    weights = [name for name in names if name.endswith((".safetensors", ".ubj", "genes.tsv", "y.json", "manifest.json"))]
+    weights = [
+        name
+        for name in names
+        if name.endswith((".safetensors", ".ubj", "genes.tsv", "y.json", "manifest.json"))
+    ]
     done = []
     for _ in range(chance.choice((1, 1, 2))):
         name = chance.choice(weights if chance.random() < 0.8 else names)
@@ -527,17 +616,23 @@ def spoil_tensors(path: Path, chance: Chance) -> str:
         path.write_bytes(struct.pack("<Q", length) + data[8:])
         return f"a header of {length} bytes"
     if how == 1:
-        entry["shape"] = chance.choice(([2**40, 2**40], [-1], [0], [], [2**63], [1], entry["shape"][::-1], [*entry["shape"], 1]))
+        entry["shape"] = chance.choice(
+            ([2**40, 2**40], [-1], [0], [], [2**63], [1], entry["shape"][::-1], [*entry["shape"], 1])
+        )
     elif how == 2:
         entry["dtype"] = chance.choice(("F64", "I8", "BOOL", "F16", "X", "BF16", "U64", ""))
     elif how == 3:
-        entry["data_offsets"] = chance.choice(([0, 2**60], [2**60, 0], [0, 0], [-4, 4], [4, 2], header[names[0]]["data_offsets"]))
+        entry["data_offsets"] = chance.choice(
+            ([0, 2**60], [2**60, 0], [0, 0], [-4, 4], [4, 2], header[names[0]]["data_offsets"])
+        )
     elif how == 4:
         header[chance.choice(("x", "latent", "é", "layer9.weight"))] = header.pop(name)
     elif how == 5:
         del header[name]
     elif how == 6:
-        header["__metadata__"] = chance.choice(({"totals": "all genes"}, {"input": "counts"}, {"x": "y" * 100_000}, {"a": 1}, []))
+        header["__metadata__"] = chance.choice(
+            ({"totals": "all genes"}, {"input": "counts"}, {"x": "y" * 100_000}, {"a": 1}, [])
+        )
     else:
         tensors = _read_tensors(header, body)
         values = tensors[name]
@@ -548,7 +643,9 @@ def spoil_tensors(path: Path, chance: Chance) -> str:
         elif how == 9 and values.size:
             flat = values.reshape(-1).copy()
             with np.errstate(all="ignore"):
-                flat[chance.randrange(len(flat))] = np.array(chance.choice(HOSTILE_NUMBERS)).astype(flat.dtype)
+                flat[chance.randrange(len(flat))] = np.array(chance.choice(HOSTILE_NUMBERS)).astype(
+                    flat.dtype
+                )
             tensors[name] = flat.reshape(values.shape)
         else:
             tensors[name] = values.astype(chance.choice(("f8", "i1", "f2", "i8"))).T.copy()
@@ -587,7 +684,15 @@ def spoil_trees(path: Path, chance: Chance) -> str:
     tree = chance.choice(trees)
     if chance.random() < 0.6:
         key = chance.choice(
-            ("left_children", "right_children", "parents", "split_indices", "split_conditions", "base_weights", "default_left")
+            (
+                "left_children",
+                "right_children",
+                "parents",
+                "split_indices",
+                "split_conditions",
+                "base_weights",
+                "default_left",
+            )
         )
         numbers = tree[key]
         how = chance.randrange(4)
@@ -609,7 +714,9 @@ def spoil_trees(path: Path, chance: Chance) -> str:
 def to_ubjson(value: Any) -> bytes:
     """A JSON value as plain UBJSON."""
     if isinstance(value, dict):
-        parts = (struct.pack(">cq", b"L", len(k.encode())) + k.encode() + to_ubjson(v) for k, v in value.items())
+        parts = (
+            struct.pack(">cq", b"L", len(k.encode())) + k.encode() + to_ubjson(v) for k, v in value.items()
+        )
         return b"{" + b"".join(parts) + b"}"
     if isinstance(value, list):
         return b"[" + b"".join(to_ubjson(item) for item in value) + b"]"
@@ -625,8 +732,28 @@ def to_ubjson(value: Any) -> bytes:
 # --- archives ---
 
 EVIL_NAMES = (
-    *("../evil.json", "/evil.json", "a/../../evil.json", "..\\evil", "C:evil", "manifest.json", "MANIFEST.json", "", "."),
-    *("a" * 400, "\u202e.json", "evil\n.json", "code/evil.py", "x.pkl", "x.npz", "genes.tsv/x.json", "é.json", "nul\x00.json"),
+    *(
+        "../evil.json",
+        "/evil.json",
+        "a/../../evil.json",
+        "..\\evil",
+        "C:evil",
+        "manifest.json",
+        "MANIFEST.json",
+        "",
+        ".",
+    ),
+    *(
+        "a" * 400,
+        "\u202e.json",
+        "evil\n.json",
+        "code/evil.py",
+        "x.pkl",
+        "x.npz",
+        "genes.tsv/x.json",
+        "é.json",
+        "nul\x00.json",
+    ),
 )
 
 
@@ -643,7 +770,10 @@ def spoil_archive(path: Path, chance: Chance) -> str:
         member = zipfile.ZipInfo("x")
         member.filename = member.orig_filename = name
         if how < 0.7:
-            member.create_system, member.external_attr = 3, chance.choice((0o120777, 0o020666, 0o010666)) << 16
+            member.create_system, member.external_attr = (
+                3,
+                chance.choice((0o120777, 0o020666, 0o010666)) << 16,
+            )
         content = b"\0" * 30_000_000 if how > 0.95 else b"/etc/passwd"
         with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(member, content)
@@ -657,7 +787,15 @@ def spoil_archive(path: Path, chance: Chance) -> str:
     data = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
     member = tarfile.TarInfo(name[:90].replace("\x00", "") or "x")
     member.type = chance.choice(
-        (tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME)
+        (
+            tarfile.REGTYPE,
+            tarfile.SYMTYPE,
+            tarfile.LNKTYPE,
+            tarfile.CHRTYPE,
+            tarfile.FIFOTYPE,
+            tarfile.XHDTYPE,
+            tarfile.GNUTYPE_LONGNAME,
+        )
     )
     member.linkname = chance.choice(("/etc/passwd", "manifest.json", "../x", "x" * 50))
     member.size = chance.choice((0, 0, 10, 2**33, 2**62)) if member.type != tarfile.REGTYPE else 0
@@ -681,7 +819,9 @@ def _spoil_directory(path: Path, chance: Chance) -> str:
     places = [i for i in range(len(data) - 4) if data[i : i + 4] == signature]
     place = chance.choice(places)
     offset, size = chance.choice(fields)
-    data[place + offset : place + offset + size] = chance.choice((b"\xff" * size, b"\0" * size, chance.randbytes(size)))
+    data[place + offset : place + offset + size] = chance.choice(
+        (b"\xff" * size, b"\0" * size, chance.randbytes(size))
+    )
     path.write_bytes(data)
     return f"{signature!r} at +{offset}"
 
@@ -689,10 +829,17 @@ def _spoil_directory(path: Path, chance: Chance) -> str:
 # --- sheets ---
 
 YAML_TRICKS = (
-    "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{c}: &{c} [{','.join('*' + p for _ in range(9))}]\n" for p, c in zip("abcdefghij", "bcdefghijk")),
+    "a: &a [x,x,x,x,x,x,x,x,x]\n"
+    + "".join(
+        f"{c}: &{c} [{','.join('*' + p for _ in range(9))}]\n" for p, c in zip("abcdefghij", "bcdefghijk")
+    ),
     "- &a {sample: a, path: a.h5ad}\n- *a\n",
     "- sample: &a [*a]\n  path: x\n",
-    "- &a {k0: 1, k1: 2, k2: 3}\n" + "".join(f"- &{c} {{<<: [{','.join('*' + p for _ in range(9))}]}}\n" for p, c in zip("abcdefghij", "bcdefghijk")),
+    "- &a {k0: 1, k1: 2, k2: 3}\n"
+    + "".join(
+        f"- &{c} {{<<: [{','.join('*' + p for _ in range(9))}]}}\n"
+        for p, c in zip("abcdefghij", "bcdefghijk")
+    ),
     "- sample: !!python/object/apply:os.system ['touch sprung']\n  path: x\n",
     "- !!python/object/new:os.system ['touch sprung']\n",
     "- sample: !!python/name:os.system\n  path: x\n",
@@ -713,7 +860,7 @@ YAML_TRICKS = (
     "- sample: ~\n  path: [a.h5ad]\n  qc: {a: b}\n",
     "!!set {a, b}\n",
     "- !!omap [a: 1]\n- !!pairs [a: 1]\n",
-    "- sample: \"\\ud800\"\n  path: \"\\x00\"\n",
+    '- sample: "\\ud800"\n  path: "\\x00"\n',
     "samples: 5\n",
     "- 5\n- x\n",
     "- sample: a\n  path: !!seq {a: b}\n",
@@ -737,7 +884,9 @@ def spoil_sheet(path: Path, chance: Chance) -> str:
         return "random bytes"
     if path.suffix in (".yaml", ".yml") and how < 8:
         trick = chance.randrange(len(YAML_TRICKS))
-        path.write_text(YAML_TRICKS[trick] if chance.random() < 0.7 else path.read_text() + YAML_TRICKS[trick])
+        path.write_text(
+            YAML_TRICKS[trick] if chance.random() < 0.7 else path.read_text() + YAML_TRICKS[trick]
+        )
         return f"trick {trick}"
     text = data.decode()
     lines = text.splitlines()

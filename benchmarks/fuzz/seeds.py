@@ -88,7 +88,9 @@ def h5ad_files(folder: Path, cells: anndata.AnnData) -> list[Path]:
             },
             index=[f"c{i}" for i in range(5)],
         ),
-        var=pd.DataFrame({"gene_ids": [f"ENSG{i:011d}" for i in range(6)]}, index=[f"G{i}" for i in range(6)]),
+        var=pd.DataFrame(
+            {"gene_ids": [f"ENSG{i:011d}" for i in range(6)]}, index=[f"G{i}" for i in range(6)]
+        ),
     )
     few.obsm["X_umap"] = np.zeros((5, 2), dtype=np.float32)
     with_raw = few.copy()
@@ -133,7 +135,9 @@ def mtx_folders(folder: Path, cells: anndata.AnnData) -> list[Path]:
         write_folder(folder / "mtx_mapped", cells.X.toarray().astype(int), ids=ids, symbols=symbols),
         write_folder(folder / "mtx_v3", few),
         write_folder(folder / "mtx_plain", few, compress=False),
-        write_folder(folder / "mtx_v2" / "filtered_gene_bc_matrices" / "hg19", few, version=2, compress=False),
+        write_folder(
+            folder / "mtx_v2" / "filtered_gene_bc_matrices" / "hg19", few, version=2, compress=False
+        ),
     ]
 
 

@@ -856,7 +856,9 @@ def load_yaml(text: str) -> Any:
             )
             super().flatten_mapping(node)
             if merged > MOST_COLUMNS or len(node.value) > MOST_COLUMNS:
-                raise yaml.constructor.ConstructorError(None, None, "too many values are merged", node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, "too many values are merged", node.start_mark
+                )
 
     return yaml.load(text, Loader)
 

@@ -27,6 +27,7 @@ from cellscribe.surgery import Surgery, Tuned, tune
 if TYPE_CHECKING:
     import pandas as pd
 
+LARGEST = 1e9
 ORGANISMS = {"Homo sapiens": "human", "Mus musculus": "mouse", "human": "human", "mouse": "mouse"}
 
 
@@ -167,7 +168,7 @@ def map_cells(
             "n_silent_counts": counts_on(chunk, is_silent),
         }
         if encoder is not None:
-            part["latent"] = encoder.encode(on_model)
+            part["latent"] = finite(encoder.encode(on_model), model)
             part["distances"], part["indices"] = nearest(part["latent"], reference, N_NEIGHBOURS)
         if regression is not None:
             on = on_model
@@ -175,7 +176,8 @@ def map_cells(
                 on = on_regression.on_model(chunk)
                 n_own = np.asarray(on.sum(axis=1)).ravel()
                 part["n_model_counts"] = np.maximum(part["n_model_counts"], n_own)
-            part["logistic_scores"] = regression.scores(on, totals=n_counts, found=on_regression.found)
+            scores = regression.scores(on, totals=n_counts, found=on_regression.found)
+            part["logistic_scores"] = finite(scores, model)
         return part
 
     n_chunks = -(-counts.n_obs // chunk_rows)
@@ -200,6 +202,17 @@ def map_cells(
             "orthologs": orthologs,
         },
     )
+
+
+def finite(values: np.ndarray, model: Model) -> np.ndarray:
+    """What a model gives of some cells, as it is. Raises ModelMismatchError where it is no number."""
+    # Far above what any model gives, and far below what overflows when it is squared.
+    if not (np.abs(values) < LARGEST).all():
+        raise ModelMismatchError(
+            f"the model '{model.name}' gives numbers without bounds for these cells",
+            "The model is damaged, or was never tried: ask whoever made it.",
+        )
+    return values
 
 
 def counts_on(counts: sp.csr_matrix, genes: np.ndarray) -> np.ndarray:
