@@ -1,4 +1,4 @@
-"""Ways to spoil a file: blindly by its bytes, and knowing what it is. Each takes a generator of chance and is repeatable."""
+"""Ways to spoil a file: blindly by its bytes, and knowing what it is. The same chance gives the same file."""
 
 from __future__ import annotations
 
@@ -18,50 +18,16 @@ from typing import Any
 import h5py
 import numpy as np
 
+from fuzz.seeds import trees_as_json
+
 Chance = random.Random
+# fmt: off
 HOSTILE_TEXT = (
-    *(
-        "",
-        " ",
-        "\x00",
-        "\n",
-        "\t=1+1",
-        "'",
-        '"',
-        "$(touch sprung)",
-        "`touch sprung`",
-        ";touch sprung;",
-        "-rf",
-        "../..",
-    ),
-    *(
-        "<script>alert(1)</script>",
-        '=HYPERLINK("x")',
-        "@SUM(A1)",
-        "\u202egnp",
-        "a" * 70_000,
-        "é" * 300,
-        "CON",
-        "~",
-        "#x",
-    ),
-    *(
-        "nan",
-        "NaN",
-        "inf",
-        "-1",
-        "1e999",
-        "9" * 5000,
-        "0x10",
-        "true",
-        "null",
-        "1_000",
-        "\ufeff",
-        "\ud7ff",
-        "%00",
-        "{}",
-    ),
+    *("", " ", "\x00", "\n", "\t=1+1", "'", '"', "$(touch sprung)", "`touch sprung`", ";touch sprung;", "-rf", "../.."),
+    *("<script>alert(1)</script>", "=HYPERLINK(\"x\")", "@SUM(A1)", "\u202egnp", "a" * 70_000, "é" * 300, "#x"),
+    *("nan", "NaN", "inf", "-1", "1e999", "9" * 5000, "0x10", "true", "null", "1_000", "\ufeff", "\ud7ff", "%00", "{}"),
 )
+# fmt: on
 HOSTILE_NUMBERS = (
     -1,
     -(2**63),
@@ -76,28 +42,13 @@ HOSTILE_NUMBERS = (
     float("inf"),
     1e300,
 )
+# fmt: off
 ENCODINGS = (
-    *(
-        "dict",
-        "dataframe",
-        "csr_matrix",
-        "csc_matrix",
-        "array",
-        "categorical",
-        "string-array",
-        "nullable-integer",
-    ),
-    *(
-        "nullable-boolean",
-        "nullable-string-array",
-        "awkward-array",
-        "rec-array",
-        "string",
-        "numeric-scalar",
-        "null",
-    ),
+    *("dict", "dataframe", "csr_matrix", "csc_matrix", "array", "categorical", "string-array", "nullable-integer"),
+    *("nullable-boolean", "nullable-string-array", "awkward-array", "rec-array", "string", "numeric-scalar", "null"),
     *("anndata", "raw", "", "no-such", "h5sparse"),
 )
+# fmt: on
 
 
 # --- bytes ---
@@ -284,7 +235,7 @@ def bomb(file: h5py.File, name: str, chance: Chance, _: Any) -> None:
     """Zeros that pack a thousand to one."""
     attributes = dict(file[name].attrs)
     del file[name]
-    made = file.create_dataset(name, (30_000_000,), "u1", chunks=(10_000_000,), compression="gzip")
+    made = file.create_dataset(name, (20_000_000,), "u1", chunks=(5_000_000,), compression="gzip")
     made[:] = np.zeros(1, dtype="u1")
     for key, value in attributes.items():
         made.attrs[key] = value
@@ -396,11 +347,13 @@ def copy_over(file: h5py.File, name: str, chance: Chance, _: Any) -> None:
     file.move("_copy", name)
 
 
+# fmt: off
 H5_CHANGES: tuple[Callable[[h5py.File, str, Chance, list[tuple[int, int]]], None], ...] = (
     *(drop, rename, other_type, other_type, other_shape, other_shape, bad_numbers, bad_numbers, bad_numbers),
-    *(bad_text, huge, link, link, doubling, group_for_data, attribute, attribute, attribute),
+    *(bad_text, huge, bomb, link, link, doubling, group_for_data, attribute, attribute, attribute),
     *(damage_chunk, shuffle, copy_over),
 )
+# fmt: on
 
 
 # --- matrix.mtx and its tables ---
@@ -436,7 +389,7 @@ def spoil_folder(folder: Path, chance: Chance) -> str:
     elif how in (5, 6, 7):
         text, done = _spoil_table(text.decode(), chance)
     elif how == 8 and packed:
-        text, done = text + b"\n" * 20_000_000, "a bomb"
+        text, done = text + b"\n" * 5_000_000, "a bomb"
     else:
         text, done = spoil_bytes(text, chance), "bytes"
     path.write_bytes(gzip.compress(text, compresslevel=1) if packed else text)
@@ -450,7 +403,7 @@ def _spoil_mtx(text: str, chance: Chance) -> tuple[bytes, str]:
     if how == 0:
         words = lines[0].split()
         words[chance.randrange(1, 5)] = chance.choice(
-            (
+            [
                 "array",
                 "coordinate",
                 "pattern",
@@ -461,7 +414,7 @@ def _spoil_mtx(text: str, chance: Chance) -> tuple[bytes, str]:
                 "symmetric",
                 "hermitian",
                 "x",
-            )
+            ]
         )
         lines[0] = " ".join(words)
     elif how == 1:
@@ -517,11 +470,8 @@ def spoil_model(folder: Path, chance: Chance) -> str:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and "code/" not in path.as_posix() and path.suffix not in (".html", ".md", ".txt")
     ]
-    weights = [
-        name
-        for name in names
-        if name.endswith((".safetensors", ".ubj", "genes.tsv", "y.json", "manifest.json"))
-    ]
+    used = (".safetensors", ".ubj", "genes.tsv", "ontology.json", "manifest.json")
+    weights = [name for name in names if name.endswith(used)]
     done = []
     for _ in range(chance.choice((1, 1, 2))):
         name = chance.choice(weights if chance.random() < 0.8 else names)
@@ -616,23 +566,20 @@ def spoil_tensors(path: Path, chance: Chance) -> str:
         path.write_bytes(struct.pack("<Q", length) + data[8:])
         return f"a header of {length} bytes"
     if how == 1:
-        entry["shape"] = chance.choice(
-            ([2**40, 2**40], [-1], [0], [], [2**63], [1], entry["shape"][::-1], [*entry["shape"], 1])
-        )
+        own = entry["shape"]
+        entry["shape"] = chance.choice(([2**40, 2**40], [-1], [0], [], [2**63], [1], own[::-1], [*own, 1]))
     elif how == 2:
         entry["dtype"] = chance.choice(("F64", "I8", "BOOL", "F16", "X", "BF16", "U64", ""))
     elif how == 3:
-        entry["data_offsets"] = chance.choice(
-            ([0, 2**60], [2**60, 0], [0, 0], [-4, 4], [4, 2], header[names[0]]["data_offsets"])
-        )
+        other = header[names[0]]["data_offsets"]
+        entry["data_offsets"] = chance.choice(([0, 2**60], [2**60, 0], [0, 0], [-4, 4], [4, 2], other))
     elif how == 4:
         header[chance.choice(("x", "latent", "é", "layer9.weight"))] = header.pop(name)
     elif how == 5:
         del header[name]
     elif how == 6:
-        header["__metadata__"] = chance.choice(
-            ({"totals": "all genes"}, {"input": "counts"}, {"x": "y" * 100_000}, {"a": 1}, [])
-        )
+        said = ({"totals": "all genes"}, {"input": "counts"}, {"x": "y" * 100_000}, {"a": 1}, [])
+        header["__metadata__"] = chance.choice(said)
     else:
         tensors = _read_tensors(header, body)
         values = tensors[name]
@@ -675,16 +622,12 @@ def _read_tensors(header: dict[str, Any], body: bytearray) -> dict[str, np.ndarr
 
 def spoil_trees(path: Path, chance: Chance) -> str:
     """Change one thing of xgboost's trees, as its own JSON says them."""
-    import xgboost
-
-    booster = xgboost.Booster()
-    booster.load_model(path)
-    value = json.loads(bytes(booster.save_raw("json")))
+    value = trees_as_json(path)
     trees = value["learner"]["gradient_booster"]["model"]["trees"]
     tree = chance.choice(trees)
     if chance.random() < 0.6:
         key = chance.choice(
-            (
+            [
                 "left_children",
                 "right_children",
                 "parents",
@@ -692,7 +635,7 @@ def spoil_trees(path: Path, chance: Chance) -> str:
                 "split_conditions",
                 "base_weights",
                 "default_left",
-            )
+            ]
         )
         numbers = tree[key]
         how = chance.randrange(4)
@@ -731,30 +674,13 @@ def to_ubjson(value: Any) -> bytes:
 
 # --- archives ---
 
+# fmt: off
 EVIL_NAMES = (
-    *(
-        "../evil.json",
-        "/evil.json",
-        "a/../../evil.json",
-        "..\\evil",
-        "C:evil",
-        "manifest.json",
-        "MANIFEST.json",
-        "",
-        ".",
-    ),
-    *(
-        "a" * 400,
-        "\u202e.json",
-        "evil\n.json",
-        "code/evil.py",
-        "x.pkl",
-        "x.npz",
-        "genes.tsv/x.json",
-        "é.json",
-        "nul\x00.json",
-    ),
+    *("../evil.json", "/evil.json", "a/../../evil.json", "..\\evil", "C:evil", "manifest.json", "MANIFEST.json"),
+    *("", ".", "a" * 400, "\u202e.json", "evil\n.json", "code/evil.py", "x.pkl", "genes.tsv/x.json", "é.json"),
+    *("nul\x00.json", "x.npz"),
 )
+# fmt: on
 
 
 def spoil_archive(path: Path, chance: Chance) -> str:
@@ -828,18 +754,19 @@ def _spoil_directory(path: Path, chance: Chance) -> str:
 
 # --- sheets ---
 
+
+def _chain(line: str) -> str:
+    """Ten anchors, each of nine of the one before: some kilobytes that mean a billion values."""
+    pairs = zip("abcdefghij", "bcdefghijk", strict=True)
+    return "".join(line.format(new=new, old=",".join([f"*{old}"] * 9)) for old, new in pairs)
+
+
+# fmt: off
 YAML_TRICKS = (
-    "a: &a [x,x,x,x,x,x,x,x,x]\n"
-    + "".join(
-        f"{c}: &{c} [{','.join('*' + p for _ in range(9))}]\n" for p, c in zip("abcdefghij", "bcdefghijk")
-    ),
+    "a: &a [x,x,x,x,x,x,x,x,x]\n" + _chain("{new}: &{new} [{old}]\n"),
     "- &a {sample: a, path: a.h5ad}\n- *a\n",
     "- sample: &a [*a]\n  path: x\n",
-    "- &a {k0: 1, k1: 2, k2: 3}\n"
-    + "".join(
-        f"- &{c} {{<<: [{','.join('*' + p for _ in range(9))}]}}\n"
-        for p, c in zip("abcdefghij", "bcdefghijk")
-    ),
+    "- &a {k0: 1, k1: 2, k2: 3}\n" + _chain("- &{new} {{<<: [{old}]}}\n"),
     "- sample: !!python/object/apply:os.system ['touch sprung']\n  path: x\n",
     "- !!python/object/new:os.system ['touch sprung']\n",
     "- sample: !!python/name:os.system\n  path: x\n",
@@ -860,12 +787,13 @@ YAML_TRICKS = (
     "- sample: ~\n  path: [a.h5ad]\n  qc: {a: b}\n",
     "!!set {a, b}\n",
     "- !!omap [a: 1]\n- !!pairs [a: 1]\n",
-    '- sample: "\\ud800"\n  path: "\\x00"\n',
+    "- sample: \"\\ud800\"\n  path: \"\\x00\"\n",
     "samples: 5\n",
     "- 5\n- x\n",
     "- sample: a\n  path: !!seq {a: b}\n",
     "- sample: !!null x\n  path: !!bool x\n",
 )
+# fmt: on
 
 
 def spoil_sheet(path: Path, chance: Chance) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
@@ -13,8 +15,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from small_model import gene_names, simulate, small_counts, small_model
-from tenx_files import write_folder, write_h5_v2, write_h5_v3
 from tenx_files import small_counts as few_counts
+from tenx_files import write_folder, write_h5_v2, write_h5_v3
 
 N_CELLS = 24
 SHEET = {
@@ -117,7 +119,10 @@ def _old_style(path: Path, adata: anndata.AnnData) -> Path:
             group[name] = getattr(counts, name)
         group.attrs.update({"h5sparse_format": "csr", "h5sparse_shape": np.array(counts.shape)})
         obs = np.array(
-            [(name.encode(), int(code)) for name, code in zip(adata.obs_names, adata.obs["kind"].cat.codes)],
+            [
+                (name.encode(), int(code))
+                for name, code in zip(adata.obs_names, adata.obs["kind"].cat.codes, strict=True)
+            ],
             dtype=[("index", "S8"), ("kind", "i1")],
         )
         file["obs"] = obs
@@ -158,7 +163,9 @@ def sheets(folder: Path) -> list[Path]:
     rows = [dict(zip(SHEET, values, strict=True)) for values in zip(*SHEET.values(), strict=True)]
     texts = {}
     for name, delimiter in (("sheet.csv", ","), ("sheet.tsv", "\t")):
-        texts[name] = "".join(delimiter.join(line) + "\n" for line in (SHEET, *zip(*SHEET.values())))
+        texts[name] = "".join(
+            delimiter.join(line) + "\n" for line in (SHEET, *zip(*SHEET.values(), strict=True))
+        )
     texts["sheet.yaml"] = "".join(
         "- " + "\n  ".join(f"{key}: {value}" for key, value in row.items() if value) + "\n" for row in rows
     )
@@ -166,3 +173,13 @@ def sheets(folder: Path) -> list[Path]:
     for name, text in texts.items():
         (folder / name).write_text(text)
     return [folder / name for name in texts]
+
+
+def trees_as_json(path: Path) -> dict[str, Any]:
+    """What a file of xgboost's trees holds, as its own JSON says it."""
+    import xgboost
+
+    booster = xgboost.Booster()
+    booster.load_model(path)
+    value: dict[str, Any] = json.loads(bytes(booster.save_raw("json")))
+    return value

@@ -131,7 +131,8 @@ def offsets(values: np.ndarray) -> np.ndarray:
     """Row or column pointers as int64. Raises ValueError where they do not ascend from 0."""
     if values.ndim != 1 or not len(values) or values.dtype.kind not in "iuf":
         raise ValueError(f"offsets must be a list of whole numbers, not {values.dtype} {values.shape}")
-    pointers = values.astype(np.int64)
+    with np.errstate(invalid="ignore"):
+        pointers = values.astype(np.int64)
     if (pointers != values).any():
         raise ValueError("offsets must be whole numbers")
     if pointers[0] != 0 or (pointers[1:] < pointers[:-1]).any():
