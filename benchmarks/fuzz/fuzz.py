@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT / "benchmarks")
 sys.path[1:1] = [str(ROOT / "bin"), str(ROOT / "tests")]
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+# Workers are forked, which OpenMP does not bear.
+os.environ["NUMBA_THREADING_LAYER"] = "workqueue"
 
 
 @click.command(context_settings={"show_default": True})
@@ -31,6 +33,9 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_N
 )
 @click.option("--kind", help="Run files of this kind alone.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Leave the files of failures here.")
+@click.option(
+    "--seeds", type=click.Path(path_type=Path), help="Make the seeds here, or use those made here before."
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the result as JSON.")
 def main(
     files: int,
@@ -39,6 +44,7 @@ def main(
     only: tuple[int, ...],
     kind: str | None,
     keep: Path | None,
+    seeds: Path | None,
     output: Path | None,
 ) -> None:
     """Mutate files, run the steps on them, and say how each ended. Exit code 1 where one failed."""
@@ -46,7 +52,7 @@ def main(
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="cellscribe-fuzz-") as scratch:
-        bench = set_up(Path(scratch), seed)
+        bench = set_up(seeds.resolve() if seeds else Path(scratch), seed)
         run_seeds(bench, Path(scratch) / "seeds as they are", whole=True)
         folder = keep.resolve() if keep else Path(scratch) / "files"
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +65,7 @@ def main(
             if outcome.fault or only:
                 click.echo(f"{outcome.number} {outcome.what}: {outcome.fault or outcome.end} {outcome.steps}")
                 click.echo("    " + "\n    ".join(outcome.said.splitlines()[-30 if only else -4 :]))
-            if len(outcomes) % 500 == 0:
+            if len(outcomes) % 100 == 0:
                 click.echo(f"{len(outcomes):,} files in {time.perf_counter() - started:.0f} s", err=True)
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = sum(one.ru_utime + one.ru_stime for one in used)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import random
@@ -18,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from fuzz.seeds import trees_as_json
+from fuzz.seeds import sign, trees_as_json
 
 Chance = random.Random
 # fmt: off
@@ -116,10 +115,13 @@ def spoil_h5(path: Path, chance: Chance) -> str:
             change = chance.choice(H5_CHANGES)
             try:
                 change(file, name, chance, damage)
-            except (ValueError, TypeError, KeyError, RuntimeError, OSError, OverflowError) as error:
+            except Exception as error:
                 done.append(f"{change.__name__}({name}) was not possible: {type(error).__name__}")
             else:
                 done.append(f"{change.__name__}({name})")
+            if change is doubling:
+                # To copy what doubles would never end.
+                break
     if damage:
         data = bytearray(path.read_bytes())
         for start, size in damage:
@@ -236,7 +238,7 @@ def bomb(file: h5py.File, name: str, chance: Chance, _: Any) -> None:
     attributes = dict(file[name].attrs)
     del file[name]
     made = file.create_dataset(name, (20_000_000,), "u1", chunks=(5_000_000,), compression="gzip")
-    made[:] = np.zeros(1, dtype="u1")
+    made[:] = np.zeros(20_000_000, dtype="u1")
     for key, value in attributes.items():
         made.attrs[key] = value
 
@@ -323,8 +325,8 @@ def damage_chunk(file: h5py.File, name: str, chance: Chance, damage: list[tuple[
     file.visititems(
         lambda _name, node: packed.append(node) if isinstance(node, h5py.Dataset) and node.chunks else None
     )
-    node = chance.choice(packed) if packed else file[name]
-    if node.chunks and node.id.get_num_chunks():
+    node = chance.choice(packed) if packed else None
+    if node is not None and node.id.get_num_chunks():
         info = node.id.get_chunk_info(chance.randrange(node.id.get_num_chunks()))
         damage.append((info.byte_offset, info.size))
     else:
@@ -468,58 +470,43 @@ def spoil_model(folder: Path, chance: Chance) -> str:
     names = [
         path.relative_to(folder).as_posix()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and "code/" not in path.as_posix() and path.suffix not in (".html", ".md", ".txt")
+        if path.is_file() and path.suffix not in (".html", ".md", ".txt", ".py")
     ]
     used = (".safetensors", ".ubj", "genes.tsv", "ontology.json", "manifest.json")
     weights = [name for name in names if name.endswith(used)]
     done = []
     for _ in range(chance.choice((1, 1, 2))):
         name = chance.choice(weights if chance.random() < 0.8 else names)
-        path = folder / name
-        if not path.exists():
-            continue
-        how = chance.random()
-        if how < 0.05:
-            path.unlink()
-            done.append(f"no {name}")
-        elif how < 0.3 or path.suffix not in (".json", ".safetensors", ".tsv", ".ubj"):
-            path.write_bytes(spoil_bytes(path.read_bytes(), chance))
-            done.append(f"bytes of {name}")
-        elif path.suffix == ".json":
-            value = json.loads(path.read_text())
-            where = spoil_json(value, chance)
-            path.write_text(json.dumps(value))
-            done.append(f"{name}: {where}")
-        elif path.suffix == ".safetensors":
-            done.append(f"{name}: {spoil_tensors(path, chance)}")
-        elif path.suffix == ".ubj":
-            done.append(f"{name}: {spoil_trees(path, chance)}")
-        else:
-            text, _ = _spoil_table(path.read_text(), chance)
-            path.write_bytes(text)
-            done.append(f"lines of {name}")
+        try:
+            done.append(f"{name}: {_spoil_part(folder / name, chance)}")
+        except Exception as error:
+            # It was spoiled before, or is gone.
+            done.append(f"{name}: not possible ({type(error).__name__})")
     if chance.random() < 0.9:
         sign(folder)
         done.append("signed")
     return ", ".join(done)
 
 
-def sign(folder: Path) -> None:
-    """Write the sizes and sha256 of all files into the manifest, whatever else it says."""
-    manifest = folder / "manifest.json"
-    try:
-        value = json.loads(manifest.read_text())
-        value["files"] = {
-            path.relative_to(folder).as_posix(): {
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                "size": path.stat().st_size,
-            }
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path != manifest
-        }
-    except (ValueError, TypeError, OSError):
-        return
-    manifest.write_text(json.dumps(value))
+def _spoil_part(path: Path, chance: Chance) -> str:
+    how = chance.random()
+    if how < 0.05:
+        path.unlink()
+        return "gone"
+    if how < 0.3 or path.suffix not in (".json", ".safetensors", ".tsv", ".ubj"):
+        path.write_bytes(spoil_bytes(path.read_bytes(), chance))
+        return "bytes"
+    if path.suffix == ".json":
+        value = json.loads(path.read_text())
+        where = spoil_json(value, chance)
+        path.write_text(json.dumps(value))
+        return where
+    if path.suffix == ".safetensors":
+        return spoil_tensors(path, chance)
+    if path.suffix == ".ubj":
+        return spoil_trees(path, chance)
+    path.write_bytes(_spoil_table(path.read_text(), chance)[0])
+    return "lines"
 
 
 def spoil_json(value: Any, chance: Chance) -> str:

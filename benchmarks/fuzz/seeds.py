@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import shutil
 import zipfile
@@ -29,7 +30,6 @@ SHEET = {
     "genome": ("", "", "mm10"),
     "min_genes": ("100", "", "50"),
     "max_pct_mt": ("10", "12.5", ""),
-    "doublets": ("remove", "", "off"),
     "truth_csv": ("", "truth.csv", ""),
     "truth_key": ("", "label", ""),
     "title": ("Lung of a donor", "", ""),
@@ -45,10 +45,23 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
         "h5": h5_files(folder, cells),
         "h5ad": h5ad_files(folder, cells),
         "mtx": mtx_folders(folder, cells),
-        "model": [shutil.copytree(small_model(kind), folder / kind) for kind in ("logistic", "consensus")],
-        "archive": archives(folder),
+        "model": (models := [model(folder / kind, kind) for kind in ("logistic", "consensus")]),
+        "archive": archives(folder, models[0]),
         "sheet": sheets(folder),
     }
+
+
+def model(folder: Path, kind: str) -> Path:
+    """A small model without MLflow's copy of our code, and with few trees: each takes its time."""
+    import xgboost
+
+    shutil.copytree(small_model(kind), folder, ignore=shutil.ignore_patterns("code", "card.*"))
+    if (folder / "trees.ubj").exists():
+        trees = xgboost.Booster()
+        trees.load_model(folder / "trees.ubj")
+        trees[:2].save_model(folder / "trees.ubj")
+    sign(folder)
+    return folder
 
 
 def query(folder: Path) -> Path:
@@ -146,9 +159,8 @@ def mtx_folders(folder: Path, cells: anndata.AnnData) -> list[Path]:
     ]
 
 
-def archives(folder: Path) -> list[Path]:
-    """A model as a zip, plain and packed, and as tar.gz."""
-    model = small_model("logistic")
+def archives(folder: Path, model: Path) -> list[Path]:
+    """A model as a zip, plain and packed, and as tar and tar.gz."""
     stored, packed = folder / "stored.zip", folder / "packed.zip"
     for path, how in ((stored, zipfile.ZIP_STORED), (packed, zipfile.ZIP_DEFLATED)):
         with zipfile.ZipFile(path, "w", how) as archive:
@@ -183,3 +195,21 @@ def trees_as_json(path: Path) -> dict[str, Any]:
     booster.load_model(path)
     value: dict[str, Any] = json.loads(bytes(booster.save_raw("json")))
     return value
+
+
+def sign(folder: Path) -> None:
+    """Write the sizes and sha256 of all files into the manifest, whatever else it says."""
+    manifest = folder / "manifest.json"
+    try:
+        value = json.loads(manifest.read_text())
+        value["files"] = {
+            path.relative_to(folder).as_posix(): {
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "size": path.stat().st_size,
+            }
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path != manifest
+        }
+    except (ValueError, TypeError, OSError):
+        return
+    manifest.write_text(json.dumps(value))

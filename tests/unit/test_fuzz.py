@@ -23,7 +23,7 @@ def test_a_mutated_file_ends_clean_or_with_a_documented_exit_code(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The last steps take seconds a file, and are the benchmark's.
-    monkeypatch.setattr(harness, "TO_THE_END", 0)
+    monkeypatch.setattr(harness, "TO_THE_END", {})
     outcomes = list(run_many(bench, range(N_FILES), tmp_path))
     assert [outcome.number for outcome in outcomes] == list(range(N_FILES))
     assert [(o.number, o.what, o.fault, o.said[-500:]) for o in outcomes if o.fault] == []

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from fuzz.mutations import sign, to_ubjson
-from fuzz.seeds import trees_as_json
+from fuzz.mutations import to_ubjson
+from fuzz.seeds import sign, trees_as_json
 from small_model import small_counts, small_model
 from traps import forbidden, run_from, watched
 
