@@ -47,7 +47,7 @@ def use(model: Path, folder: Path) -> None:
     run_map(small_counts(24), kept, folder / "mapping.h5ad")
 
 
-def refused(model: Path, folder: Path, pattern: str = "") -> ModelFetchError:
+def refused(model: Path, folder: Path, pattern: str = r"\S") -> ModelFetchError:
     """That `use` raises our own error, which names a file and says what to do, and ran nothing."""
     with watched() as seen, pytest.raises(ModelFetchError, match=pattern) as caught:
         use(model, folder)
@@ -157,18 +157,20 @@ def test_a_header_of_eight_exabytes_is_not_read(tmp_path: Path, model: Path, len
     assert str(refused(model, tmp_path).file).endswith("encoder.safetensors")
 
 
+@pytest.mark.parametrize(("name", "part"), [("encoder", "layer0.weight"), ("reference", "latent")])
 @pytest.mark.parametrize("number", [np.nan, np.inf])
-def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, model: Path, number: float) -> None:
+def test_weights_that_are_no_numbers_are_refused(
+    tmp_path: Path, model: Path, number: float, name: str, part: str
+) -> None:
     from safetensors.numpy import load_file, save_file
 
-    for name, part in (("encoder", "layer0.weight"), ("reference", "latent")):
-        path = model / f"{name}.safetensors"
-        tensors = load_file(path)
-        tensors[part] = tensors[part].copy()
-        tensors[part].flat[5] = number
-        save_file(tensors, path)
-        sign(model)
-        assert str(refused(model, tmp_path, "finite").file).endswith(path.name)
+    path = model / f"{name}.safetensors"
+    tensors = load_file(path)
+    tensors[part] = tensors[part].copy()
+    tensors[part].flat[5] = number
+    save_file(tensors, path)
+    sign(model)
+    assert str(refused(model, tmp_path, "finite").file).endswith(path.name)
 
 
 def test_labels_of_reference_cells_that_the_model_has_not_are_refused(tmp_path: Path, model: Path) -> None:
@@ -323,10 +325,10 @@ def test_a_manifest_of_very_many_labels_is_checked_in_seconds(tmp_path: Path, mo
     import time
 
     labels = json.loads((model / "manifest.json").read_text())["labels"]
-    change(model, labels=[labels[0] | {"label": f"T{i}"} for i in range(60_000)])
+    change(model, labels=[labels[0] | {"label": f"T{i}"} for i in range(20_000)])
     started = time.process_time()
     refused(model, tmp_path)
-    assert time.process_time() - started < 30
+    assert time.process_time() - started < 8
 
 
 def test_a_model_that_cannot_be_used_ends_with_6_and_no_traceback(tmp_path: Path, model: Path) -> None:
