@@ -32,6 +32,8 @@ NEEDED = ("sample", "path")
 MOST_BYTES = {".csv": 20_000_000, ".tsv": 20_000_000, ".yaml": 1_000_000, ".yml": 1_000_000}
 MOST_COLUMNS, MOST_SHOWN = 200, 500
 SHEET_SUFFIXES = (".csv", ".tsv", ".yaml", ".yml")
+# What people keep tables in, and what holds no counts.
+OTHER_TABLES = (".xlsx", ".xls", ".ods", ".numbers", ".txt", ".json")
 ORGANISMS = {"Homo sapiens": "human", "Mus musculus": "mouse"}
 ORDERED = (
     ("min_counts", "max_counts"),
@@ -219,10 +221,10 @@ class Problems:
         """Raise InputError with every problem, if there is any; of very many, the first."""
         if not self.found:
             return
-        count = "1 problem" if len(self.found) == 1 else f"{len(self.found)} problems"
+        count = "1 problem" if len(self.found) == 1 else f"{len(self.found):,} problems"
         lines = "\n".join(f"  - {text}" for text in list(self.found)[:MOST_SHOWN])
         if len(self.found) > MOST_SHOWN:
-            lines += f"\n  and {len(self.found) - MOST_SHOWN} more"
+            lines += f"\n  and {len(self.found) - MOST_SHOWN:,} more"
         raise InputError(
             f"{count} in the parameters and the input:\n{lines}",
             "Mend all of them and start again. The parameters: nextflow run ... --help; the sheet: docs/usage.md.",
@@ -534,11 +536,15 @@ def _census(params: Mapping[str, Any], launch: Launch, problems: Problems) -> di
 
 
 def _existing(name: str, given: Iterable[str], launch: Launch, problems: Problems) -> list[str]:
-    """The paths of a parameter that are not empty; one that is nowhere is noted."""
+    """The files of a parameter that are not empty; one that is nowhere, or a folder, is noted."""
     paths = [absolute(part.strip(), launch.launch_dir) for part in given if part.strip()]
     for path in paths:
-        if not is_uri(path) and launch.visible() and not is_there(path):
+        if is_uri(path) or not launch.visible():
+            continue
+        if not is_there(path):
             problems.add(f"--{name}: {shown(path)} does not exist")
+        elif Path(path).is_dir():
+            problems.add(f"--{name}: {shown(path)} is a folder; give a file")
     return paths
 
 
@@ -562,6 +568,11 @@ def _rows(
         return read_sheet(sheet, columns, problems)
     if given.lower().endswith(SHEET_SUFFIXES):
         problems.add(f"--input: the sample sheet {shown(given)} does not exist, or is no file")
+        return []
+    if given.lower().endswith(OTHER_TABLES):
+        problems.add(
+            f"--input: {shown(given)} is no sample sheet by its name; save it as .csv, .tsv or .yaml"
+        )
         return []
     # The whole path: `--input outs` is named by the folder that the run was started in.
     whole = given if is_uri(given) else posixpath.normpath(absolute(given, launch_dir))
@@ -609,13 +620,25 @@ def check_samples(
     return samples
 
 
-def _places(path: str, folders: Iterable[str], where: str, launch: Launch, problems: Problems) -> list[str]:
-    """Where a path of a sheet may lie; one that is in none of these is noted."""
+def _places(
+    path: str,
+    folders: Iterable[str],
+    where: str,
+    launch: Launch,
+    problems: Problems,
+    *,
+    is_file: bool = False,
+) -> list[str]:
+    """Where a path of a sheet may lie; one that is in none of these is noted. is_file: it must be no folder."""
     folders = list(folders)
     paths = [absolute(path, folder) for folder in folders]
-    if launch.visible() and not any(is_uri(place) or is_there(place) for place in paths):
-        looked = "" if len(paths) == 1 else f" (looked in {' and in '.join(folders)})"
-        problems.add(f"{where}: {shown(path)} does not exist{looked}")
+    if launch.visible():
+        there = next((place for place in paths if is_uri(place) or is_there(place)), None)
+        if there is None:
+            looked = "" if len(paths) == 1 else f" (looked in {' and in '.join(folders)})"
+            problems.add(f"{where}: {shown(path)} does not exist{looked}")
+        elif is_file and not is_uri(there) and Path(there).is_dir():
+            problems.add(f"{where}: {shown(path)} is a folder; give a file")
     return list(dict.fromkeys(paths))
 
 
@@ -635,7 +658,7 @@ def _truth_csvs(
     where = f"{row.where}, truth_csv" if own else "--truth_csv"
     if resolved["truth_key"] is None:
         problems.add(f"{where}: needs truth_key: the column of it that holds the labels")
-    return _places(given, folders if own else [launch.launch_dir], where, launch, problems)
+    return _places(given, folders if own else [launch.launch_dir], where, launch, problems, is_file=True)
 
 
 def _resolve(values: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
@@ -844,7 +867,10 @@ def _yaml_rows(path: Path, text: str, known: list[str], problems: Problems) -> l
 
 
 def load_yaml(text: str) -> Any:
-    """A YAML document of plain values. Raises whatever PyYAML does, for what grows as it is read too."""
+    """A YAML document whose values are text, as in a CSV: 007, 1.10, no and 2024-01-05 are names.
+
+    Raises whatever PyYAML does, for what grows as it is read too.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -860,6 +886,11 @@ def load_yaml(text: str) -> Any:
                     None, None, "too many values are merged", node.start_mark
                 )
 
+    kept = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, rule) for tag, rule in rules if tag in kept]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     return yaml.load(text, Loader)
 
 

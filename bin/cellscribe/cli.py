@@ -16,6 +16,8 @@ import click
 from cellscribe.errors import CellscribeError
 
 KILLED = 137
+# The options that name what a command reads: an error that names no file is about it.
+DATA = ("input_path", "counts")
 ENV_MANAGERS = ("local", "virtualenv", "conda")
 SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -68,6 +70,8 @@ def exit_codes(function: Callable[..., None]) -> Callable[..., None]:
             sample = kwargs.get("sample")
             if error.sample is None and isinstance(sample, str):
                 error.sample = sample
+            if error.file is None:
+                error.file = next((kwargs[name] for name in DATA if name in kwargs), None)
             click.echo(plain_text(f"error: {error}"), err=True)
             sys.exit(error.exit_code)
         except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):

@@ -94,9 +94,10 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
         obs=_obs(counts.obs.iloc[rows], options, notes, warnings),
         var=_var(counts.var[is_gene], identity, warnings),
     )
-    for key, values in counts.obsm.items():
-        tables.obsm[key] = values[rows]
     others = _other_features(counts, warnings)
+    for key, values in counts.obsm.items():
+        if key not in others:
+            tables.obsm[key] = values[rows]
     n_without = int((totals[keep] == 0).sum())
     if n_without:
         warnings.append(f"{n_without:,} of {tables.n_obs:,} cells have no counts at all.")

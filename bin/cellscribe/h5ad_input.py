@@ -90,7 +90,11 @@ def _read(
 ) -> Counts[Matrix]:
     places = _places(file)
     if not places:
-        raise InputError("the file has no X, no raw and no layers", "Give one with raw counts.", file=path)
+        todo = "Give one with raw counts."
+        if "mod" in file:
+            kinds = ", ".join(file["mod"])
+            todo = f"This seems to be MuData, which holds {kinds}: write the one with the genes as an .h5ad."
+        raise InputError("the file has no X, no raw and no layers", todo, file=path)
     obs = _frame(file["obs"], file)
     var = _frame(file["var"], file)
     raw_var = _raw_var(file, var) if "raw.X" in places else var

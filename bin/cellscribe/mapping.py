@@ -338,17 +338,30 @@ def write_mapping(mapping: Mapping, sample: CountsFile, output: Path) -> None:
 
 
 def read_mapping(path: Path) -> Mapping:
-    """Read mapping.h5ad."""
+    """Read mapping.h5ad. Raises InputError for anything else."""
     import anndata
 
-    adata = anndata.read_h5ad(path)
-    obs = {name: adata.obs[name].to_numpy() for name in ("n_model_counts", "n_counts", "n_silent_counts")}
+    try:
+        adata = anndata.read_h5ad(path)
+        obs = {name: adata.obs[name].to_numpy() for name in ("n_model_counts", "n_counts", "n_silent_counts")}
+        info = json.loads(adata.uns["mapping"])
+    except (OSError, LookupError, ValueError, TypeError) as error:
+        raise no_mapping(path, error) from error
     return Mapping(
         latent=adata.obsm.get("latent"),
         distances=adata.obsm.get("neighbour_distances"),
         indices=adata.obsm.get("neighbour_indices"),
         logistic_scores=adata.obsm.get("logistic_scores"),
         **obs,
-        info=json.loads(adata.uns["mapping"]),
+        info=info,
         barcodes=adata.obs_names,
+    )
+
+
+def no_mapping(path: Path, error: Exception) -> InputError:
+    """What to say of a file that should be a mapping."""
+    return InputError(
+        f"this is no mapping that the MAP or PREDICT step wrote ({error})",
+        "Run map.py, or predict.py for a model made by others, on these counts first.",
+        file=path,
     )

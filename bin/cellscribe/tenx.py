@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,21 @@ PLACES = tuple(
     for matrix in ("feature_bc_matrix.h5", "feature_bc_matrix", "gene_bc_matrices_h5.h5", "gene_bc_matrices")
     for folder in ("", "count/", "multi/count/")
 )
+WRITE_FROM_R = "Write its counts in R as Cell Ranger has them (DropletUtils::write10xCounts), or as an .h5ad."
+# What to do with a file that is no HDF5, by its name.
+BY_NAME = (
+    (r"(matrix\.mtx|(barcodes|features|genes)\.tsv)(\.gz)?$", "Give the folder that it lies in, with the two others."),
+    (r"\.(rds|rda|rdata|robj)$", f"This seems to be an R object. {WRITE_FROM_R}"),
+    (r"\.(zip|tar|tgz|tar\.gz)$", "This seems to be an archive: unpack it, and give what it holds."),
+    (r"\.(csv|tsv|txt|xlsx)(\.gz)?$", "This seems to be a table: write its counts as an .h5ad."),
+    (r"\.(fastq|fq)(\.gz)?$|\.bam$", "This seems to be reads: give what Cell Ranger makes of them."),
+    (r"\.gz$", "This seems to be a packed file: unpack it (gunzip), and give what comes out."),
+)
+# What to do with an HDF5 file of another program, by what it holds.
+BY_CONTENT = {
+    "row_attrs": "This seems to be a loom file: write it as an .h5ad (anndata.io.read_loom, then write_h5ad).",
+    "assays": f"This seems to be a file of Seurat. {WRITE_FROM_R}",
+}
 # No line of a matrix.mtx is shorter, and gzip packs at most 1,032 to one.
 SHORTEST_LINE, MOST_PACKED = 2, 1100
 LARGEST_METRICS = 2**20
@@ -75,11 +91,23 @@ def find_input(path: Path) -> Found:
             file=path,
         )
     seen = sorted(child.name for child in path.iterdir() if not child.name.startswith("."))
+    todo = "Give an outs folder, a matrix folder (matrix.mtx, barcodes.tsv, features.tsv), an .h5 or an .h5ad."
+    if {".zgroup", "zarr.json"} & {child.name for child in path.iterdir()}:
+        todo = "This is a zarr store: write it as an .h5ad (anndata.read_zarr, then write_h5ad)."
+    elif deeper := _deeper(path):
+        todo = f"Deeper in it there are {_listing(deeper)}: give one of these."
     raise InputError(
-        f"no Cell Ranger matrix was found in this folder; it holds {_listing(seen)}",
-        "Give an outs folder, a matrix folder (matrix.mtx, barcodes.tsv, features.tsv), an .h5 or an .h5ad.",
-        file=path,
+        f"no Cell Ranger matrix was found in this folder; it holds {_listing(seen)}", todo, file=path
     )
+
+
+def _deeper(path: Path) -> list[str]:
+    """Matrices two and three folders below, as those of Visium HD's bins."""
+    names = (f"{kind}filtered_feature_bc_matrix.h5" for kind in ("", "sample_"))
+    found = {
+        place for name in names for above in ("*/*", "*/*/*") for place in path.glob(f"{above}/{name}")
+    }
+    return sorted(str(place.relative_to(path)) for place in found)
 
 
 def _listing(names: list[str]) -> str:
@@ -107,9 +135,10 @@ def _file_kind(path: Path) -> str:
     import h5py
 
     if not h5py.is_hdf5(path):
+        by_name = (todo for pattern, todo in BY_NAME if re.search(pattern, path.name, re.I))
         raise InputError(
             f"this is no HDF5 file ({path.stat().st_size:,} bytes): it is cut short, or of another kind",
-            "Give a Cell Ranger .h5, an .h5ad, or a folder.",
+            next(by_name, "Give a Cell Ranger .h5, an .h5ad, or a folder."),
             file=path,
         )
     with _open_h5(path) as file:
@@ -315,8 +344,10 @@ def _read_h5(path: Path, genome: str | None) -> tuple[AnyCounts, NumbersSeen]:
     import h5py
 
     with _open_h5(path) as file:
-        if "matrix" in file and "barcodes" in file["matrix"]:
-            group = file["matrix"]
+        groups = {
+            name: group for name, group in file.items() if isinstance(group, h5py.Group) and "barcodes" in group
+        }
+        if group := groups.get("matrix"):
             names = group["features"]
             return _h5_counts(
                 group,
@@ -327,15 +358,13 @@ def _read_h5(path: Path, genome: str | None) -> tuple[AnyCounts, NumbersSeen]:
                 types=_text(whole(names["feature_type"])),
                 genomes=_text(whole(names["genome"])) if "genome" in names else None,
             )
-        groups = {
-            name: file[name]
-            for name in file
-            if isinstance(file[name], h5py.Group) and "barcodes" in file[name]
-        }
         if not groups:
             raise InputError(
                 f"this .h5 is no Cell Ranger matrix; it holds {_listing(list(file))}",
-                "Give filtered_feature_bc_matrix.h5 (molecule_info.h5 holds molecules, not cells).",
+                next(
+                    (todo for name, todo in BY_CONTENT.items() if name in file),
+                    "Give filtered_feature_bc_matrix.h5 (molecule_info.h5 holds molecules, not cells).",
+                ),
                 file=path,
             )
         chosen = next(iter(groups))
@@ -500,6 +529,12 @@ def _mtx_head(path: Path) -> MtxHead:
         most = path.stat().st_size * (MOST_PACKED if path.suffix == ".gz" else 1) // SHORTEST_LINE
         if n_numbers > most:
             raise ValueError(f"its head says that it holds {n_numbers:,} numbers")
+    if kind in ("pattern", "complex"):
+        raise InputError(
+            f"the matrix holds no counts: its header says '{kind}'",
+            "Give it as Cell Ranger wrote it.",
+            file=path,
+        )
     usual = kind in ("integer", "real") and symmetry == "general"
     number = np.int64 if kind == "integer" else np.float64
     return MtxHead(n_rows, n_columns, n_numbers, layout == "coordinate", number, not usual)
