@@ -7,6 +7,7 @@ import functools
 import re
 import runpy
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -161,9 +162,17 @@ def attempt(case: Case, folder: Path) -> Tried:
         mock.patch("cellscribe.cli.set_threads"),
     ):
         result = CliRunner().invoke(step.command, arguments)
+    forget(result.exception)
     assert contents(given) == before, "the input was changed"
     assert not list(scratch.iterdir()), "temporary files were left"
     return Tried(result, arguments, out, [name for name, data in contents(out).items() if data is not None])
+
+
+def forget(error: BaseException | None) -> None:
+    """Let go of what an error holds, as the end of a process does."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def check(case: Case, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ def cells(x: Any, names: list[str] | pd.Index | None = None, **more: Any) -> ad.
     """Eight cells and six genes, by symbols, with their ids."""
     n = 8 if x is None else x.shape[0]
     obs = pd.DataFrame({"donor": ["a"] * n}, index=names if names is not None else barcodes(n))
-    return ad.AnnData(x, obs=obs, var=pd.DataFrame({"gene_ids": IDS}, index=SYMBOLS), **more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ad.AnnData(x, obs=obs, var=pd.DataFrame({"gene_ids": IDS}, index=SYMBOLS), **more)
 
 
 def h5ad(
