@@ -307,11 +307,9 @@ def _pointers(node: Any, n_major: int) -> np.ndarray:
 
 def _frame(node: Any, file: h5py.File) -> pd.DataFrame:
     """obs or var, also of files from before anndata 0.7 (one structured array, categories in uns)."""
-    from anndata.io import read_elem
-
     if not hasattr(node, "dtype"):
         check_table(node)
-        read = read_elem(node)
+        read = _read_elem(node)
         if not isinstance(read, pd.DataFrame):
             raise TypeError(f"{node.name} is a {type(read).__name__}, not a table")
         frame = read
@@ -328,6 +326,17 @@ def _frame(node: Any, file: h5py.File) -> pd.DataFrame:
     frame.index = pd.Index([str(name) for name in frame.index], dtype=object)
     frame.columns = [str(name) for name in frame.columns]
     return frame
+
+
+def _read_elem(node: Any) -> Any:
+    from anndata.io import read_elem
+
+    try:
+        return read_elem(node)
+    except Exception as error:
+        # Which of the columns it was, anndata says in a note.
+        said = " ".join(" ".join([str(error), *getattr(error, "__notes__", [])]).split())
+        raise ValueError(f"{node.name}: {said}") from error
 
 
 def _decoded(values: np.ndarray) -> np.ndarray:

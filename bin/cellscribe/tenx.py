@@ -33,7 +33,10 @@ PLACES = tuple(
 WRITE_FROM_R = "Write its counts in R as Cell Ranger has them (DropletUtils::write10xCounts), or as an .h5ad."
 # What to do with a file that is no HDF5, by its name.
 BY_NAME = (
-    (r"(matrix\.mtx|(barcodes|features|genes)\.tsv)(\.gz)?$", "Give the folder that it lies in, with the two others."),
+    (
+        r"(matrix\.mtx|(barcodes|features|genes)\.tsv)(\.gz)?$",
+        "Give the folder that it lies in, with the two others.",
+    ),
     (r"\.(rds|rda|rdata|robj)$", f"This seems to be an R object. {WRITE_FROM_R}"),
     (r"\.(zip|tar|tgz|tar\.gz)$", "This seems to be an archive: unpack it, and give what it holds."),
     (r"\.(csv|tsv|txt|xlsx)(\.gz)?$", "This seems to be a table: write its counts as an .h5ad."),
@@ -91,7 +94,9 @@ def find_input(path: Path) -> Found:
             file=path,
         )
     seen = sorted(child.name for child in path.iterdir() if not child.name.startswith("."))
-    todo = "Give an outs folder, a matrix folder (matrix.mtx, barcodes.tsv, features.tsv), an .h5 or an .h5ad."
+    todo = (
+        "Give an outs folder, a matrix folder (matrix.mtx, barcodes.tsv, features.tsv), an .h5 or an .h5ad."
+    )
     if {".zgroup", "zarr.json"} & {child.name for child in path.iterdir()}:
         todo = "This is a zarr store: write it as an .h5ad (anndata.read_zarr, then write_h5ad)."
     elif deeper := _deeper(path):
@@ -104,9 +109,7 @@ def find_input(path: Path) -> Found:
 def _deeper(path: Path) -> list[str]:
     """Matrices two and three folders below, as those of Visium HD's bins."""
     names = (f"{kind}filtered_feature_bc_matrix.h5" for kind in ("", "sample_"))
-    found = {
-        place for name in names for above in ("*/*", "*/*/*") for place in path.glob(f"{above}/{name}")
-    }
+    found = {place for name in names for above in ("*/*", "*/*/*") for place in path.glob(f"{above}/{name}")}
     return sorted(str(place.relative_to(path)) for place in found)
 
 
@@ -345,7 +348,9 @@ def _read_h5(path: Path, genome: str | None) -> tuple[AnyCounts, NumbersSeen]:
 
     with _open_h5(path) as file:
         groups = {
-            name: group for name, group in file.items() if isinstance(group, h5py.Group) and "barcodes" in group
+            name: group
+            for name, group in file.items()
+            if isinstance(group, h5py.Group) and "barcodes" in group
         }
         if group := groups.get("matrix"):
             names = group["features"]

@@ -125,6 +125,10 @@ def strange_uns(file: Any) -> None:
     put("uns/future", np.arange(3), "tensor")(file)
     put("uns/a/b/c", np.array([(1, 2.0)], dtype=[("x", "i4"), ("y", "f8")]), "unknown")(file)
     file["uns/loop"] = h5py.SoftLink("/uns")
+    file["uns/gone"] = h5py.SoftLink("/nowhere")
+
+
+def link_out(file: Any) -> None:
     file["uns/gone"] = h5py.ExternalLink("other.h5ad", "/uns")
 
 
@@ -199,8 +203,8 @@ H5AD = [
     bad("a zarr store", zarr, "no Cell Ranger matrix", "write it as an .h5ad (anndata.read_zarr"),
     bad("a folder called .h5ad", files("in.h5ad/", {"in.h5ad/": b""}),
         "no Cell Ranger matrix was found in this folder; it holds nothing"),
-    bad("a matrix of one dimension", h5ad(cells(COUNTS), change=put("X", np.arange(8.0), "array")), "cannot be read",
-        "/X has 1 dimensions"),
+    bad("a matrix of one dimension", h5ad(cells(COUNTS), change=put("X", np.arange(8.0), "array")),
+        "X has 8 numbers, but there are 8 cells and 6 genes"),
     bad("a matrix of text", h5ad(cells(COUNTS), change=put("X", np.full((8, 6), b"x"), "array")), "cannot be read"),
     bad("a matrix of complex numbers", h5ad(cells(COUNTS), change=put("X", COUNTS + 1j, "array")), "cannot be read"),
     bad("a matrix of more cells than names", h5ad(cells(COUNTS), change=put("X", np.ones((9, 6)), "array")),
@@ -243,5 +247,7 @@ H5AD = [
          Holds("every column kept, by a name of its own", columns_are_kept)),
     good("`uns` that can neither be read nor written", h5ad(cells(sp.csr_matrix(COUNTS)), change=strange_uns),
          Holds("the same counts; that `uns` is left out", only_uns_of_ours)),
+    bad("a link to another file", h5ad(cells(sp.csr_matrix(COUNTS)), change=link_out),
+        "cut short or damaged", "'uns/gone' is a link to another file"),
     good("two cells", h5ad(cells(sp.csr_matrix(COUNTS[:2]))), counts_are(COUNTS[:2])),
 ]  # fmt: skip

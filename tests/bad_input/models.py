@@ -13,14 +13,19 @@ from pathlib import Path
 
 from bad_input.case import Case, Holds, Maker
 from model_maker import make_model
+from small_model import small_model
 
 from cellscribe.model.manifest import MANIFEST, file_sha256, model_sha256, verify_model
 
 Change = Callable[[Path], None]
 
 
+def given_model() -> Path:
+    return small_model("logistic")
+
+
 def model(change: Change | None = None, *options: object) -> Maker:
-    """A model folder, of which `change` makes something else."""
+    """A model folder, of which `change` makes something else; its files hold their own names and nothing more."""
 
     def make(given: Path) -> list[object]:
         folder = make_model(given / "tiny")
@@ -31,11 +36,13 @@ def model(change: Change | None = None, *options: object) -> Maker:
     return make
 
 
-def packed(kind: str, change: Change | None = None, *options: object, top: str = "tiny") -> Maker:
-    """The same as an archive, of which `change` makes something else."""
+def packed(
+    kind: str, change: Change | None = None, *, of: Callable[[], Path] | None = None, top: str = "tiny"
+) -> Maker:
+    """The same as an archive, of which `change` makes something else. of: another model, to be packed as it is."""
 
     def make(given: Path) -> list[object]:
-        folder, archive = make_model(given / "tiny"), given / f"m.{kind}"
+        folder, archive = of() if of else make_model(given / "tiny"), given / f"m.{kind}"
         if kind == "zip":
             with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
                 for path in sorted(folder.rglob("*")):
@@ -45,7 +52,7 @@ def packed(kind: str, change: Change | None = None, *options: object, top: str =
                 opened_tar.add(folder, top)
         if change is not None:
             change(archive)
-        return ["--model", archive, *options]
+        return ["--model", archive]
 
     return make
 
@@ -181,16 +188,16 @@ def good(what: str, make: Maker) -> Case:
 
 
 def by_sha256(given: Path) -> list[object]:
-    arguments = packed("zip")(given)
+    arguments = packed("zip", of=given_model)(given)
     return [*arguments, "--sha256", file_sha256(Path(str(arguments[1]))).upper()]
 
 
 OUT_OF_IT = "has a path that leads out of the model"
 
 MODELS = [
-    good("a model folder", model()),
-    good("a model as a zip", packed("zip")),
-    good("a model as a tar.gz", packed("tar.gz")),
+    good("a model folder", lambda _: ["--model", given_model()]),
+    good("a model as a zip", packed("zip", of=given_model)),
+    good("a model as a tar.gz", packed("tar.gz", of=given_model)),
     good("an archive and its sha256, in capitals", by_sha256),
     bad("a model that is nowhere", lambda given: ["--model", given / "none"], "there is no such file or folder"),
     bad("a model without one of its files", model(without("genes.tsv")), "genes.tsv",
@@ -202,6 +209,8 @@ MODELS = [
     bad("a model with a file too many", model(written("more.txt", b"x")), "more.txt", "does not list", "Remove it"),
     bad("a model with a pickle in it", model(written("weights.pkl", pickle.dumps(1))), "weights.pkl",
         "it could run code"),
+    bad("a model whose files are not what they are called", model(), "manifest.json",
+        "this part of the model cannot be used", "ask whoever made it"),
     bad("a wrong sha256", model(None, "--sha256", "f" * 64), f"expected sha256 {'f' * 64}", "manifest.json has",
         "give its sha256"),
     bad("a sha256 that is none", model(None, "--sha256", "abc"), "'abc' is not a sha256",

@@ -169,7 +169,7 @@ SHEETS = [
     bad("a line break within a name", sheet('sample,path\n"a\nb",a.h5ad\n'), "line 3, sample: 'a?b' must start"),
     good("5,000 rows", sheet(many("s3://runs")), named(*((f"s{i}", f"s3://runs/{i}") for i in range(5000)))),
     bad("5,000 rows whose paths are all wrong", sheet(many("nowhere")),
-        "5,000 problems", "line 2, path: 'nowhere/0' does not exist", "and 4,960 more"),
+        "5,000 problems", "line 2, path: 'nowhere/0' does not exist", "and 4,500 more"),
     bad("a file that is not there", sheet("sample,path\na,none.h5ad\n"), "line 2, path: 'none.h5ad' does not exist"),
     bad("a folder where the sheet should be", with_files(given(input="s.csv"), "s.csv/"),
         "--input: the sample sheet 's.csv' does not exist, or is no file"),
@@ -213,9 +213,9 @@ SHEETS = [
         "s.yaml: is no YAML: could not determine a constructor"),
     bad("a YAML sheet of 500 brackets", sheet("[" * 500, "s.yaml"), "s.yaml: is no YAML"),
     bad("a YAML sheet that unfolds to a billion words", sheet(yaml_bomb(), "s.yaml"),
-        "entry 1, batch: is a list, not text", "entry 10, batch: is a list, not text"),
+        "entry 1, batch: is a list of values; give one", "entry 10, batch: is a list of values; give one"),
     bad("a YAML sheet with two paths in one entry", sheet("- {sample: a, path: [a.h5ad, b.h5ad]}", "s.yaml"),
-        "entry 1, path: is a list, not text"),
+        "entry 1, path: is a list of values; give one"),
 ]  # fmt: skip
 
 PARAMETERS = [
