@@ -289,13 +289,20 @@ cell = st.one_of(
     st.text(max_size=12),
     st.text("ab,;\t\"'\n\r |#:{}[]&*!%@`-?", max_size=8),
 )
-seldom = st.one_of(st.just(""), st.just(""), st.just(""), cell)
+RIGHT = (
+    ["a", "b", "007", "1.10", "no", "1e3", "null.1", "2024-01-05", "0x1F", "1_000", " on "],
+    ["a.h5ad", "./b.h5ad", " a.h5ad", "s3://x/y", "https://host.org/a.h5?x=1"],
+    ["", "b 1", "12:30", "1.0"],
+    ["", "auto", "human", "Mus musculus"],
+    ["", "5", "1e1", " 7 ", "+8"],
+    ["", "TRUE", "false", " True"],
+    ["", "Lung, of one donor", "no", "Title: #1 & more?"],
+)
+right = st.lists(
+    st.tuples(*map(st.sampled_from, RIGHT)), min_size=1, max_size=4, unique_by=lambda row: row[0]
+)
 rows = st.lists(
-    st.tuples(
-        st.one_of(st.sampled_from(["a", "b", "007", "1.10", "no", "1e3", "null.1", "2024-01-05"]), cell),
-        st.one_of(st.sampled_from(["a.h5ad", "./b.h5ad", "s3://x/y"]), cell),
-        *([seldom] * (len(COLUMNS) - 2)),
-    ).filter(lambda row: any(value.strip() for value in row)),
+    st.tuples(*([cell] * len(COLUMNS))).filter(lambda row: any(value.strip() for value in row)),
     min_size=1,
     max_size=4,
 )
@@ -308,14 +315,31 @@ def delimited(rows: list[tuple[str, ...]], delimiter: str) -> bytes:
     return text.getvalue().encode(errors="surrogatepass")
 
 
-@given(rows=rows)
-@some(80)
-def test_any_rows_come_to_the_same_as_csv_tsv_and_yaml(rows):
-    rows = [tuple(value.replace("\0", "").encode(errors="replace").decode() for value in row) for row in rows]
+def in_every_form(rows: list[tuple[str, ...]]) -> tuple[str, Any]:
+    """What comes of the same rows as CSV, TSV and YAML."""
     as_csv = sheet_outcome("sheet.csv", delimited(rows, ","))
     assert sheet_outcome("sheet.tsv", delimited(rows, "\t")) == as_csv
     entries = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
     assert sheet_outcome("sheet.yaml", yaml.safe_dump(entries).encode()) == as_csv
+    return as_csv
+
+
+@given(rows=right)
+@some(40)
+def test_right_rows_come_to_the_same_samples_as_csv_tsv_and_yaml(rows):
+    what, samples = in_every_form(rows)
+    assert what == "samples" and [sample["id"] for sample in samples] == [row[0].strip() for row in rows]
+    plain = "".join(f"- sample: {row[0]}\n  path: {row[1]}\n  batch: {row[2]}\n" for row in rows)
+    ids = [sample["id"] for sample in sheet_outcome("sheet.yaml", plain.encode())[1]]
+    assert ids == [row[0].strip() for row in rows]
+
+
+@given(rows=rows)
+@some(60)
+def test_any_rows_come_to_the_same_as_csv_tsv_and_yaml(rows):
+    in_every_form(
+        [tuple(value.replace("\0", "").encode(errors="replace").decode() for value in row) for row in rows]
+    )
 
 
 piece = st.one_of(
