@@ -456,7 +456,10 @@ def _counts(
     )
 
 
-def _must_agree(path: Path, *, n_cells: int, n_features: int, barcodes: int, features: int) -> None:
+def _must_agree(
+    path: Path, *, n_cells: int, n_features: int, barcodes: int, features: int, most: int | None = None
+) -> None:
+    """Raise InputError unless there are as many names as the matrix has. most: beyond it, names were not counted."""
     if (n_cells, n_features) == (barcodes, features):
         return
     turned = (
@@ -464,9 +467,12 @@ def _must_agree(path: Path, *, n_cells: int, n_features: int, barcodes: int, fea
         if (n_features, n_cells) == (barcodes, features)
         else ""
     )
+    of_features, of_barcodes = (
+        f"{n:,}" if most is None or n <= most else f"more than {most:,}" for n in (features, barcodes)
+    )
     raise InputError(
-        f"the matrix has {n_features:,} features and {n_cells:,} cells, but there are {features:,} feature "
-        f"names and {barcodes:,} barcodes.{turned}",
+        f"the matrix has {n_features:,} features and {n_cells:,} cells, but there are {of_features} feature "
+        f"names and {of_barcodes} barcodes.{turned}",
         "Give matrix, barcodes and features of the same run.",
         file=path,
     )
@@ -611,8 +617,10 @@ def _folder_summary(folder: Path) -> str:
 def _read_folder(folder: Path, scratch: Path | None) -> tuple[AnyCounts, NumbersSeen]:
     matrix_path, barcodes_path, features_path = _parts(folder)
     head = _mtx_head(matrix_path)
-    barcodes = _read_table(barcodes_path, head.n_columns)[0].to_numpy(dtype=object)
-    features = _read_table(features_path, head.n_rows)
+    # As many as either has: a matrix that is turned is told apart.
+    most = max(head.n_rows, head.n_columns)
+    barcodes = _read_table(barcodes_path, most)[0].to_numpy(dtype=object)
+    features = _read_table(features_path, most)
     if not head.coordinate:
         raise InputError(
             "the matrix is no sparse (coordinate) matrix",
@@ -621,7 +629,12 @@ def _read_folder(folder: Path, scratch: Path | None) -> tuple[AnyCounts, Numbers
         )
     n_features, n_cells = head.n_rows, head.n_columns
     _must_agree(
-        folder, n_cells=n_cells, n_features=n_features, barcodes=len(barcodes), features=len(features)
+        folder,
+        n_cells=n_cells,
+        n_features=n_features,
+        barcodes=len(barcodes),
+        features=len(features),
+        most=most,
     )
     matrix, seen = _read_mtx(matrix_path, head, scratch)
     ids = features[0].to_numpy(dtype=object)
