@@ -4,7 +4,7 @@ include { ANNOTATION  } from './workflows/annotate'
 include { TRAINING    } from './workflows/train'
 include { REFERENCE   } from './workflows/reference'
 include { closeRun    } from './workflows/closing'
-include { helpText ; modelList } from './workflows/help'
+include { fitsItsRule ; helpText ; modelList } from './workflows/help'
 
 workflow {
     def here = "${workflow.projectDir}"
@@ -14,7 +14,9 @@ workflow {
     }
 
     def catalogue = file("${here}/assets/models.csv")
-    def own       = params.catalogue ? file("${params.catalogue}".trim(), glob: false) : null
+    // A staged file's name becomes part of a command line, and CHECK_INPUT refuses a hostile one only in its own task.
+    def schema    = "${here}/nextflow_schema.json"
+    def own       = params.catalogue && fitsItsRule(schema, 'catalogue', params.catalogue) ? file("${params.catalogue}".trim(), glob: false) : null
     if ("${params.model}".trim() == 'list') {
         println(modelList(own ? [own, catalogue] : [catalogue]))
         exit 0
@@ -35,14 +37,14 @@ workflow {
             tracking_uri: "${System.getenv('MLFLOW_TRACKING_URI') ?: ''}".replaceFirst('//[^/@]*@', '//***@'),
         ]))
         .collectFile(name: 'launch.json')
-    def is_sheet = params.input && "${params.input}".trim() ==~ /(?i).*\.(csv|tsv|yaml|yml)/
+    def is_sheet = params.input && "${params.input}".trim() ==~ /(?i).*\.(csv|tsv|yaml|yml)/ && fitsItsRule(schema, 'input', params.input)
     def sheet    = is_sheet ? file("${params.input}".trim(), glob: false) : null
     // In containers the image brings it; else `make schema-env` does.
     def has_validator = workflow.containerEngine != null || file("${here}/.tools/schema/made").exists()
     if ("${params.cellxgene_schema}" == 'true' && !has_validator) {
         log.warn("--cellxgene_schema: the files will be written but not validated, as cellxgene-schema is not here. To have it: make schema-env")
     }
-    def schemas  = [file("${here}/nextflow_schema.json"), file("${here}/assets/schema_input.json")]
+    def schemas  = [file(schema), file("${here}/assets/schema_input.json")]
 
     CHECK_INPUT(launch, sheet?.isFile() ? sheet : [], schemas, catalogue, own?.isFile() ? own : [])
     VERSIONS(CHECK_INPUT.out.settings.map { _settings -> true })

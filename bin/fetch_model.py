@@ -40,6 +40,11 @@ def main(
     pipeline_version: str,
 ) -> None:
     """Check that a model is whole and holds no code that is not trusted, and keep it by its sha256."""
+    import shutil
+
+    from cellscribe.errors import CellscribeError
+    from cellscribe.model.foreign import is_foreign
+    from cellscribe.model.model import Model
     from cellscribe.model.store import fetch_model, note_archive
     from cellscribe.places import is_registered
     from cellscribe.registry import downloaded, parse_name, resolve
@@ -49,8 +54,17 @@ def main(
             kept = fetch_model(folder, output_folder, sha256, trust_model_code=trust_model_code)
     else:
         kept = fetch_model(Path(model), output_folder, sha256, trust_model_code=trust_model_code)
-        if archives_folder is not None:
-            note_archive(Path(model), kept, archives_folder)
+    if not is_foreign(kept):
+        try:
+            Model(kept).check()
+        except CellscribeError as error:
+            # Nothing is left of it, and the name of the copy would tell a user nothing.
+            if isinstance(error.file, Path) and error.file.is_relative_to(kept):
+                error.file = Path(model) / error.file.relative_to(kept)
+            shutil.rmtree(kept)
+            raise
+    if archives_folder is not None and not is_registered(model):
+        note_archive(Path(model), kept, archives_folder)
     log(f"the model is whole: {kept}")
 
 

@@ -98,10 +98,15 @@ def errorText(workdir, exit_code) {
 // Written anew by each run, with no row where nothing failed.
 def writeFailures(target, failures) {
     def rows = failures.collect { failure ->
-        [failure.sample, failure.step, failure.exit, failure.meaning, oneLine(failure.message)].join('\t') + '\n'
+        [failure.sample, failure.step, failure.exit, failure.meaning, asCell(oneLine(failure.message))].join('\t') + '\n'
     }
     target.parent.mkdirs()
     target.text = 'sample\tstep\texit_code\tmeaning\tmessage\n' + rows.join('')
+}
+
+// Text that no spreadsheet runs as a formula, as io.py's as_cell.
+def asCell(text) {
+    return text ==~ /(?s)[=+\-@＝＋－＠].*/ ? "'${text}" : text
 }
 
 def oneLine(text) {

@@ -19,6 +19,13 @@ def helpText(schema_file, full) {
     return lines.join('\n')
 }
 
+// Whether a parameter's value fits the pattern that the schema holds it to.
+def fitsItsRule(schema_file, name, value) {
+    def schema = new groovy.json.JsonSlurper().parseText(file(schema_file).text)
+    def part   = schema['$defs'].values().collect { group -> group.properties[name] }.find { found -> found }
+    return "${value}".trim() ==~ part.pattern
+}
+
 // The models of the catalogues (assets/models.csv, --catalogue) that --model finds by name.
 def modelList(catalogues) {
     def blocks = catalogues.collect { catalogue ->

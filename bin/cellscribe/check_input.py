@@ -11,6 +11,7 @@ import io
 import json
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -27,7 +28,12 @@ from cellscribe.registry import address_problem, parse_name
 from cellscribe.schema import coerce, nearest, parameters, problem, required, shown
 
 NEEDED = ("sample", "path")
+# More than a sheet of ten thousand samples has: what is larger is no sheet. YAML is read a hundred times slower.
+MOST_BYTES = {".csv": 20_000_000, ".tsv": 20_000_000, ".yaml": 1_000_000, ".yml": 1_000_000}
+MOST_COLUMNS, MOST_SHOWN = 200, 500
 SHEET_SUFFIXES = (".csv", ".tsv", ".yaml", ".yml")
+# What people keep tables in, and what holds no counts.
+OTHER_TABLES = (".xlsx", ".xls", ".ods", ".numbers", ".txt", ".json")
 ORGANISMS = {"Homo sapiens": "human", "Mus musculus": "mouse"}
 ORDERED = (
     ("min_counts", "max_counts"),
@@ -203,21 +209,22 @@ class Row:
 
 @dataclass
 class Problems:
-    """All that is wrong, in the order seen."""
+    """All that is wrong, in the order seen, each once."""
 
-    found: list[str] = field(default_factory=list)
+    found: dict[str, None] = field(default_factory=dict)
 
     def add(self, text: str) -> None:
         """Note one problem, on one line."""
-        if text not in self.found:
-            self.found.append(text)
+        self.found.setdefault(text)
 
     def stop(self) -> None:
-        """Raise InputError with every problem, if there is any."""
+        """Raise InputError with every problem, if there is any; of very many, the first."""
         if not self.found:
             return
-        count = "1 problem" if len(self.found) == 1 else f"{len(self.found)} problems"
-        lines = "\n".join(f"  - {text}" for text in self.found)
+        count = "1 problem" if len(self.found) == 1 else f"{len(self.found):,} problems"
+        lines = "\n".join(f"  - {text}" for text in list(self.found)[:MOST_SHOWN])
+        if len(self.found) > MOST_SHOWN:
+            lines += f"\n  and {len(self.found) - MOST_SHOWN:,} more"
         raise InputError(
             f"{count} in the parameters and the input:\n{lines}",
             "Mend all of them and start again. The parameters: nextflow run ... --help; the sheet: docs/usage.md.",
@@ -403,7 +410,7 @@ def _find_model(
         return _registered(named, sha256, params, launch, problems)
     if is_uri(named) or "/" in named or named.lower().endswith((".zip", ".gz", ".tgz", ".tar")):
         source = absolute(named, launch.launch_dir)
-        if not is_uri(source) and launch.visible() and not Path(source).exists():
+        if not is_uri(source) and launch.visible() and not is_there(source):
             problems.add(f"--model: {shown(source)} does not exist")
         return _model(source, sha256, named)
     entries = _read_catalogues(catalogues, params["catalogue"], launch, problems)
@@ -414,7 +421,7 @@ def _find_model(
         return _model("", sha256, named)
     if is_registered(entry.source):
         return _registered(entry.source, sha256 or entry.sha256, params, launch, problems)
-    if not is_uri(entry.source) and launch.visible() and not Path(entry.source).exists():
+    if not is_uri(entry.source) and launch.visible() and not is_there(entry.source):
         problems.add(
             f"--model: the catalogue says that '{entry.name}' is at {shown(entry.source)}: nothing is there"
         )
@@ -529,11 +536,15 @@ def _census(params: Mapping[str, Any], launch: Launch, problems: Problems) -> di
 
 
 def _existing(name: str, given: Iterable[str], launch: Launch, problems: Problems) -> list[str]:
-    """The paths of a parameter that are not empty; one that is nowhere is noted."""
+    """The files of a parameter that are not empty; one that is nowhere, or a folder, is noted."""
     paths = [absolute(part.strip(), launch.launch_dir) for part in given if part.strip()]
     for path in paths:
-        if not is_uri(path) and launch.visible() and not Path(path).exists():
+        if is_uri(path) or not launch.visible():
+            continue
+        if not is_there(path):
             problems.add(f"--{name}: {shown(path)} does not exist")
+        elif Path(path).is_dir():
+            problems.add(f"--{name}: {shown(path)} is a folder; give a file")
     return paths
 
 
@@ -557,6 +568,11 @@ def _rows(
         return read_sheet(sheet, columns, problems)
     if given.lower().endswith(SHEET_SUFFIXES):
         problems.add(f"--input: the sample sheet {shown(given)} does not exist, or is no file")
+        return []
+    if given.lower().endswith(OTHER_TABLES):
+        problems.add(
+            f"--input: {shown(given)} is no sample sheet by its name; save it as .csv, .tsv or .yaml"
+        )
         return []
     # The whole path: `--input outs` is named by the folder that the run was started in.
     whole = given if is_uri(given) else posixpath.normpath(absolute(given, launch_dir))
@@ -604,13 +620,25 @@ def check_samples(
     return samples
 
 
-def _places(path: str, folders: Iterable[str], where: str, launch: Launch, problems: Problems) -> list[str]:
-    """Where a path of a sheet may lie; one that is in none of these is noted."""
+def _places(
+    path: str,
+    folders: Iterable[str],
+    where: str,
+    launch: Launch,
+    problems: Problems,
+    *,
+    is_file: bool = False,
+) -> list[str]:
+    """Where a path of a sheet may lie; one that is in none of these is noted. is_file: it must be no folder."""
     folders = list(folders)
     paths = [absolute(path, folder) for folder in folders]
-    if launch.visible() and not any(is_uri(place) or Path(place).exists() for place in paths):
-        looked = "" if len(paths) == 1 else f" (looked in {' and in '.join(folders)})"
-        problems.add(f"{where}: {shown(path)} does not exist{looked}")
+    if launch.visible():
+        there = next((place for place in paths if is_uri(place) or is_there(place)), None)
+        if there is None:
+            looked = "" if len(paths) == 1 else f" (looked in {' and in '.join(folders)})"
+            problems.add(f"{where}: {shown(path)} does not exist{looked}")
+        elif is_file and not is_uri(there) and Path(there).is_dir():
+            problems.add(f"{where}: {shown(path)} is a folder; give a file")
     return list(dict.fromkeys(paths))
 
 
@@ -630,7 +658,7 @@ def _truth_csvs(
     where = f"{row.where}, truth_csv" if own else "--truth_csv"
     if resolved["truth_key"] is None:
         problems.add(f"{where}: needs truth_key: the column of it that holds the labels")
-    return _places(given, folders if own else [launch.launch_dir], where, launch, problems)
+    return _places(given, folders if own else [launch.launch_dir], where, launch, problems, is_file=True)
 
 
 def _resolve(values: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
@@ -648,16 +676,26 @@ def _check_row(
     right: dict[str, Any] = {}
     for name, part in columns.items():
         value = coerce(row.values.get(name), part)
+        if isinstance(value, (list, dict, set, tuple)):
+            problems.add(f"{row.where}, {name}: is a {type(value).__name__} of values; give one")
+            continue
         if value is None:
             if name in needed and name in row.values:
                 problems.add(f"{row.where}, {name}: is empty; every sample needs one")
             continue
-        wrong = problem(value, part)
+        wrong = problem(value, part) or _unprintable(value)
         if wrong:
             problems.add(f"{row.where}, {name}: {wrong}")
         else:
             right[name] = value
     return right
+
+
+def _unprintable(value: Any) -> str | None:
+    """What is wrong with text that holds control characters, or halves of letters; None for any other value."""
+    if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in str(value)):
+        return f"{shown(value)} has characters that cannot be printed"
+    return None
 
 
 def _check_twice(where: str, name: str, seen: dict[str, tuple[str, str]], problems: Problems) -> None:
@@ -676,6 +714,14 @@ def _check_twice(where: str, name: str, seen: dict[str, tuple[str, str]], proble
 
 
 # --- paths and names ---
+
+
+def is_there(path: str) -> bool:
+    """Whether something is at a path; a name that no disk can hold is nowhere."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _sheet_folders(sheet: str, launch_dir: str) -> list[str]:
@@ -730,6 +776,12 @@ def read_sheet(path: Path, columns: Iterable[str], problems: Problems) -> list[R
 
 
 def _decode(path: Path, problems: Problems) -> str | None:
+    most = MOST_BYTES[path.suffix.lower()]
+    if path.stat().st_size > most:
+        problems.add(
+            f"sheet {path.name}: has {path.stat().st_size:,} bytes, and a sheet at most {most:,}; is it another file?"
+        )
+        return None
     content = path.read_bytes()
     if content.startswith(b"PK"):
         problems.add(f"sheet {path.name}: is an Excel file; save it as CSV (UTF-8)")
@@ -761,6 +813,9 @@ def _table_rows(path: Path, text: str, known: list[str], problems: Problems) -> 
                 continue
             if header is None:
                 header = [_column(name) for name in fields]
+                if len(header) > MOST_COLUMNS:
+                    problems.add(f"sheet {path.name}: has {len(header):,} columns; is it another file?")
+                    return []
                 continue
             where = f"line {reader.line_num}"
             if any(value.strip() for value in fields[len(header) :]):
@@ -786,12 +841,11 @@ def _table_rows(path: Path, text: str, known: list[str], problems: Problems) -> 
 
 
 def _yaml_rows(path: Path, text: str, known: list[str], problems: Problems) -> list[Row]:
-    import yaml
-
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problems.add(f"sheet {path.name}: is no YAML: {' '.join(str(error).split())}")
+        value = load_yaml(text)
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        problems.add(f"sheet {path.name}: is no YAML: {said[:500]}")
         return []
     if isinstance(value, dict) and isinstance(value.get("samples"), list):
         value = value["samples"]
@@ -799,6 +853,10 @@ def _yaml_rows(path: Path, text: str, known: list[str], problems: Problems) -> l
         problems.add(f"sheet {path.name}: must be a list of entries, each with 'sample' and 'path'")
         return []
     rows = []
+    named = [name for entry in value for name in entry]
+    if not all(isinstance(name, (str, int, float, bool)) for name in named) or len(set(named)) > MOST_COLUMNS:
+        problems.add(f"sheet {path.name}: has columns that are no names, or very many; is it another file?")
+        return []
     for number, entry in enumerate(value, start=1):
         values = {_column(name): item for name, item in entry.items()}
         rows.append(Row(f"entry {number}", dict.fromkeys(("sample", "path")) | values))
@@ -806,6 +864,34 @@ def _yaml_rows(path: Path, text: str, known: list[str], problems: Problems) -> l
         path, [name for entry in value for name in map(_column, entry)], known, problems, each=True
     )
     return rows
+
+
+def load_yaml(text: str) -> Any:
+    """A YAML document whose values are text, as in a CSV: 007, 1.10, no and 2024-01-05 are names.
+
+    Raises whatever PyYAML does, for what grows as it is read too.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Merges (`<<: *defaults`) of a size that people write: merged mappings may be merged again, and double."""
+
+        def flatten_mapping(self, node: Any) -> None:
+            merged = sum(
+                len(value.value) for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"
+            )
+            super().flatten_mapping(node)
+            if merged > MOST_COLUMNS or len(node.value) > MOST_COLUMNS:
+                raise yaml.constructor.ConstructorError(
+                    None, None, "too many values are merged", node.start_mark
+                )
+
+    kept = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, rule) for tag, rule in rules if tag in kept]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    return yaml.load(text, Loader)
 
 
 def _column(name: object) -> str:

@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 import traceback
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import click
 
 from cellscribe.errors import CellscribeError
 
+KILLED = 137
+# The options that name what a command reads: an error that names no file is about it.
+DATA = ("input_path", "counts")
 ENV_MANAGERS = ("local", "virtualenv", "conda")
 SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -25,12 +29,20 @@ path_out = click.Path(path_type=Path)
 
 def log(message: str) -> None:
     """Say one line on standard error, where Nextflow's task log keeps it."""
-    click.echo(message, err=True)
+    click.echo(plain_text(message), err=True)
 
 
 def warn(message: str) -> None:
     """Say one line that a user should not miss."""
-    click.echo(f"warning: {message}", err=True)
+    click.echo(plain_text(f"warning: {message}"), err=True)
+
+
+def plain_text(message: str) -> str:
+    """Text for a terminal: a name from a file could else move its cursor, or set what it shows."""
+    return "".join(
+        letter if letter in "\n\t" or unicodedata.category(letter) not in ("Cc", "Cs") else "?"
+        for letter in message
+    )
 
 
 def set_threads(cpus: int) -> None:
@@ -58,10 +70,16 @@ def exit_codes(function: Callable[..., None]) -> Callable[..., None]:
             sample = kwargs.get("sample")
             if error.sample is None and isinstance(sample, str):
                 error.sample = sample
-            click.echo(f"error: {error}", err=True)
+            if error.file is None:
+                error.file = next((kwargs[name] for name in DATA if name in kwargs), None)
+            click.echo(plain_text(f"error: {error}"), err=True)
             sys.exit(error.exit_code)
         except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
             raise
+        except MemoryError:
+            # As if the machine had ended it: it is tried again with more.
+            click.echo("error: there is not enough memory", err=True)
+            sys.exit(KILLED)
         except Exception:
             traceback.print_exc()
             click.echo("error: this is a bug in cellscribe; please report it with the lines above.", err=True)

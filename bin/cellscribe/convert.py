@@ -18,7 +18,7 @@ from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.counts_file import new_counts_file, new_dense
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import open_h5ad
-from cellscribe.io import write_json
+from cellscribe.io import without_nul, write_json
 from cellscribe.stored import SomeColumns, blocks, group_totals
 from cellscribe.tenx import AnyCounts, choose_genome, find_input, read_tenx
 
@@ -92,11 +92,12 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
     rows = np.flatnonzero(keep)
     tables = anndata.AnnData(
         obs=_obs(counts.obs.iloc[rows], options, notes, warnings),
-        var=_var(counts.var[is_gene], identity),
+        var=_var(counts.var[is_gene], identity, warnings),
     )
-    for key, values in counts.obsm.items():
-        tables.obsm[key] = values[rows]
     others = _other_features(counts, warnings)
+    for key, values in counts.obsm.items():
+        if key not in others:
+            tables.obsm[key] = values[rows]
     n_without = int((totals[keep] == 0).sum())
     if n_without:
         warnings.append(f"{n_without:,} of {tables.n_obs:,} cells have no counts at all.")
@@ -119,7 +120,7 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
     }
     if others:
         tables.uns["feature_names"] = {
-            key: genes.as_text(counts.var.index[columns]) for key, columns in others.items()
+            key: without_nul(genes.as_text(counts.var.index[columns])) for key, columns in others.items()
         }
     tables.uns["cellscribe"] = {
         "sample": options.sample,
@@ -255,24 +256,44 @@ def _obs(obs: pd.DataFrame, options: ConvertOptions, notes: list[str], warnings:
         if name in obs:
             obs = obs.rename(columns={name: f"input_{name}"})
             notes.append(f"The input's column '{name}' was kept as 'input_{name}'.")
-    obs.columns = _safe_names(obs.columns)
+    obs = writable(obs, warnings)
     obs["sample"] = options.sample
     obs["batch"] = options.batch or options.sample
     return obs
 
 
-def _var(var: pd.DataFrame, identity: genes.GeneIdentity) -> pd.DataFrame:
+def _var(var: pd.DataFrame, identity: genes.GeneIdentity, warnings: list[str]) -> pd.DataFrame:
     kept = var.drop(columns=[name for name in ("gene_ids", "gene_symbols") if name in var])
-    kept.columns = _safe_names(kept.columns)
     kept.index = pd.Index(identity.names, dtype=object)
     kept.insert(0, "gene_ids", identity.gene_ids)
     kept.insert(1, "gene_symbols", identity.gene_symbols)
-    return kept
+    return writable(kept, warnings)
+
+
+def writable(table: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
+    """A table of a stranger as an h5ad can hold it: by other names, and without columns of unknown kinds."""
+    unknown = [place for place, kind in enumerate(table.dtypes) if not _can_be_written(kind)]
+    if unknown:
+        listed = ", ".join(str(table.columns[place]) for place in unknown)
+        warnings.append(f"Columns that are neither text nor numbers were left out: {listed}.")
+        table = table.iloc[:, [place for place in range(table.shape[1]) if place not in unknown]]
+    return table.set_axis(_safe_names(table.columns), axis=1)
+
+
+def _can_be_written(kind: Any) -> bool:
+    if isinstance(kind, np.dtype):
+        return kind.kind in "biufOSU"
+    return isinstance(kind, pd.CategoricalDtype) or kind.kind in "biufO"
 
 
 def _safe_names(columns: pd.Index) -> list[str]:
-    """HDF5 takes '/' for a folder, and anndata keeps '_index' for itself."""
-    return [re.sub("/", "_", str(name)) if name != "_index" else "input_index" for name in columns]
+    """HDF5 takes '/' for a folder, '.' for this one, and knows no NUL; anndata keeps '_index' for itself."""
+    from anndata.utils import make_index_unique
+
+    names = ["input_index" if name == "_index" else re.sub("[/\0]", "_", str(name)) for name in columns]
+    names = [name if name.strip(".") else f"column{name.replace('.', '_')}" for name in names]
+    index = pd.Index(names, dtype=object)
+    return [str(name) for name in (index if index.is_unique else make_index_unique(index))]
 
 
 def _other_features(counts: AnyCounts, warnings: list[str]) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CHUNK_ROWS = 8192
+_CONVERT = "Pass Cell Ranger output or any h5ad to convert.py first."
 
 # bytes of like weight side by side: half the size, and no slower (docs/scaling.md has the measures)
 COMPRESSION: Final[dict[str, Any]] = {"compression": "lzf", "shuffle": True}
@@ -102,7 +103,9 @@ def open_counts(path: Path, rows: tuple[int, int] | None = None) -> CountsFile:
         with h5py.File(path, "r") as file:
             encoding = file["X"].attrs.get("encoding-type", "")
             if encoding != "csr_matrix":
-                raise InputError(f"X is {encoding or 'of an unknown kind'}, not a CSR matrix", file=path)
+                raise InputError(
+                    f"X is {encoding or 'of an unknown kind'}, not a CSR matrix", _CONVERT, file=path
+                )
             uns = read_elem(file["uns/cellscribe"]) if "uns/cellscribe" in file else {}
             if rows is None:
                 return CountsFile(path, read_elem(file["obs"]), read_elem(file["var"]), uns)
@@ -111,7 +114,7 @@ def open_counts(path: Path, rows: tuple[int, int] | None = None) -> CountsFile:
     except (OSError, KeyError) as error:
         raise InputError(
             f"this is not a counts file that the CONVERT or QC step wrote ({error})",
-            "Pass Cell Ranger output or any h5ad to convert.py first.",
+            _CONVERT,
             file=path,
         ) from error
 

@@ -23,7 +23,7 @@ from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.counts_file import CountsFile, open_counts
 from cellscribe.errors import InputError, ModelFetchError, ModelMismatchError
 from cellscribe.io import write_h5ad
-from cellscribe.mapping import ORGANISMS
+from cellscribe.mapping import ORGANISMS, no_mapping
 from cellscribe.mlflow_run import LOCAL, predict_by_mlflow, shown_lines
 from cellscribe.model.foreign import ForeignModel, open_foreign
 from cellscribe.model.manifest import plain_files
@@ -378,18 +378,21 @@ def write_prediction(prediction: Prediction, output: Path) -> None:
 
 
 def read_prediction_mapping(path: Path) -> Prediction:
-    """Read mapping.h5ad as `write_prediction` wrote it."""
+    """Read mapping.h5ad as `write_prediction` wrote it. Raises InputError for anything else."""
     import anndata
 
-    adata = anndata.read_h5ad(path)
-    return Prediction(
-        adata.obs["predicted"].astype(str).to_numpy(dtype=object),
-        adata.obs["uncertainty"].to_numpy(),
-        adata.obsm["latent"],
-        adata.obsm.get("umap"),
-        json.loads(adata.uns["mapping"]),
-        adata.obs_names,
-    )
+    try:
+        adata = anndata.read_h5ad(path)
+        return Prediction(
+            adata.obs["predicted"].astype(str).to_numpy(dtype=object),
+            adata.obs["uncertainty"].to_numpy(),
+            adata.obsm["latent"],
+            adata.obsm.get("umap"),
+            json.loads(adata.uns["mapping"]),
+            adata.obs_names,
+        )
+    except (OSError, LookupError, ValueError, TypeError) as error:
+        raise no_mapping(path, error) from error
 
 
 def answer_prediction(prediction: Prediction, model_url: str = "") -> Answer:

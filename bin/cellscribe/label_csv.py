@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAMED = 5
+# Labels of tens of millions of cells.
+LARGEST = 2 * 10**9
 NO_LABEL = frozenset(("", "nan", "none", "na", "unlabelled", "unlabeled", "unassigned", "unknown", "doublet"))
 
 
@@ -37,12 +39,18 @@ def read_label_csv(path: Path) -> pd.DataFrame:
     """
     import gzip
     import io
+    import zlib
 
     import pandas as pd
 
-    content = path.read_bytes()
     try:
-        text = (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content).decode("utf-8-sig")
+        with path.open("rb") as plain:
+            packed = plain.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ValueError(f"it holds more than {LARGEST:,} bytes")
+        text = content.decode("utf-8-sig")
         lines = text.splitlines(keepends=True)
         comments = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
         body = "".join(lines[comments:])
@@ -56,7 +64,7 @@ def read_label_csv(path: Path) -> pd.DataFrame:
             dtype=str,
             keep_default_na=False,
         )
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, IndexError, zlib.error) as error:
         raise InputError(
             f"this is no table of labels ({' '.join(str(error).split())})",
             "Give a CSV with the cells' names in its first column and a column for each category, as CELLxGENE "
@@ -71,6 +79,12 @@ def read_label_csv(path: Path) -> pd.DataFrame:
         )
     table.index = pd.Index([str(name).strip() for name in table.index], dtype=object)
     table.columns = [str(name).strip() for name in table.columns]
+    if not table.columns.is_unique:
+        raise InputError(
+            f"several of its columns have one name: {some(table.columns[table.columns.duplicated()])}",
+            "Give each category its own.",
+            file=path,
+        )
     if n := int(table.index.duplicated().sum()):
         raise InputError(
             f"{n:,} cells are named more than once: {some(table.index[table.index.duplicated()])}",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # Two cores encode so many and find their neighbours in some ten seconds; loading PyTorch takes a few.
 FEWEST_FOR_GPU = 500_000
+LARGEST = 1e9
 ORGANISMS = {"Homo sapiens": "human", "Mus musculus": "mouse", "human": "human", "mouse": "mouse"}
 
 
@@ -173,9 +174,10 @@ def map_cells(
             "n_silent_counts": counts_on(chunk, is_silent),
         }
         if on_gpu is not None:
-            part["latent"], part["distances"], part["indices"] = on_gpu.place(on_model, N_NEIGHBOURS)
+            latent, part["distances"], part["indices"] = on_gpu.place(on_model, N_NEIGHBOURS)
+            part["latent"] = finite(latent, model)
         elif encoder is not None:
-            part["latent"] = encoder.encode(on_model)
+            part["latent"] = finite(encoder.encode(on_model), model)
             part["distances"], part["indices"] = nearest(part["latent"], reference, N_NEIGHBOURS)
         if regression is not None:
             on = on_model
@@ -183,7 +185,8 @@ def map_cells(
                 on = on_regression.on_model(chunk)
                 n_own = np.asarray(on.sum(axis=1)).ravel()
                 part["n_model_counts"] = np.maximum(part["n_model_counts"], n_own)
-            part["logistic_scores"] = regression.scores(on, totals=n_counts, found=on_regression.found)
+            scores = regression.scores(on, totals=n_counts, found=on_regression.found)
+            part["logistic_scores"] = finite(scores, model)
         return part
 
     n_chunks = -(-counts.n_obs // chunk_rows)
@@ -223,6 +226,17 @@ def gpu_for(n_cells: int, has_latent: bool, surgery: Surgery | None) -> str | No
     from cellscribe.gpu import find_gpu
 
     return find_gpu()
+
+
+def finite(values: np.ndarray, model: Model) -> np.ndarray:
+    """What a model gives of some cells, as it is. Raises ModelMismatchError where it is no number."""
+    # Far above what any model gives, and far below what overflows when it is squared.
+    if not (np.abs(values) < LARGEST).all():
+        raise ModelMismatchError(
+            f"the model '{model.name}' gives numbers without bounds for these cells",
+            "The model is damaged, or was never tried: ask whoever made it.",
+        )
+    return values
 
 
 def counts_on(counts: sp.csr_matrix, genes: np.ndarray) -> np.ndarray:
@@ -348,17 +362,30 @@ def write_mapping(mapping: Mapping, sample: CountsFile, output: Path) -> None:
 
 
 def read_mapping(path: Path) -> Mapping:
-    """Read mapping.h5ad."""
+    """Read mapping.h5ad. Raises InputError for anything else."""
     import anndata
 
-    adata = anndata.read_h5ad(path)
-    obs = {name: adata.obs[name].to_numpy() for name in ("n_model_counts", "n_counts", "n_silent_counts")}
+    try:
+        adata = anndata.read_h5ad(path)
+        obs = {name: adata.obs[name].to_numpy() for name in ("n_model_counts", "n_counts", "n_silent_counts")}
+        info = json.loads(adata.uns["mapping"])
+    except (OSError, LookupError, ValueError, TypeError) as error:
+        raise no_mapping(path, error) from error
     return Mapping(
         latent=adata.obsm.get("latent"),
         distances=adata.obsm.get("neighbour_distances"),
         indices=adata.obsm.get("neighbour_indices"),
         logistic_scores=adata.obsm.get("logistic_scores"),
         **obs,
-        info=json.loads(adata.uns["mapping"]),
+        info=info,
         barcodes=adata.obs_names,
+    )
+
+
+def no_mapping(path: Path, error: Exception) -> InputError:
+    """What to say of a file that should be a mapping."""
+    return InputError(
+        f"this is no mapping that the MAP or PREDICT step wrote ({error})",
+        "Run map.py, or predict.py for a model made by others, on these counts first.",
+        file=path,
     )

@@ -520,6 +520,12 @@ def run_qc(counts: Path, options: QcOptions, *, cpus: int = 1, folder: Path = Pa
             sample=options.sample,
             file=counts.name,
         )
+    if missing := [name for name in ("gene_ids", "gene_symbols") if name not in sample.var]:
+        raise InputError(
+            f"the genes have no column {' and no '.join(missing)}: CONVERT did not write this file",
+            "Pass it to convert.py first.",
+            file=counts.name,
+        )
     tables = read_tables(sample)
     n_genes = tables.n_vars
     result = assess(tables, sample, options, cpus=cpus)

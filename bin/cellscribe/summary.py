@@ -18,7 +18,7 @@ from typing import Any
 
 from cellscribe.contract import REASONS, UNASSIGNED
 from cellscribe.errors import InputError
-from cellscribe.io import atomic_path, read_json
+from cellscribe.io import as_cell, atomic_path, read_json
 
 # In the order of the pipeline: the file that is left, and the steps that failed where it is missing.
 STEPS = {"convert": "CONVERT", "qc": "QC", "annotation": "MAP or ANNOTATE"}
@@ -207,18 +207,14 @@ def write_summary(samples: Iterable[Sample], target: Path) -> None:
 
 
 def cell(value: Any) -> str:
-    """A value as a cell of a table: numbers short, "" for none, text that no spreadsheet runs as a formula.
-
-    Source: OWASP, CSV injection (a leading quote makes it text).
-    """
+    """A value as a cell of a table: numbers short, "" for none, text on one line that no spreadsheet runs."""
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.4f}".rstrip("0").rstrip(".")
     if isinstance(value, int):
         return str(value)
-    text = " ".join(re.sub(r"[\x00-\x1f\x7f\u2028\u2029]", " ", str(value)).split())
-    return f"'{text}" if text.startswith(tuple("=+-@＝＋－＠")) else text
+    return as_cell(" ".join(re.sub(r"[\x00-\x1f\x7f\u2028\u2029]", " ", str(value)).split()))
 
 
 def sections(samples: list[Sample]) -> list[dict[str, Any]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import zlib
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ import pandas as pd
 
 from cellscribe.counts import BLOCK, GENE_EXPRESSION, Counts, NumbersSeen, as_float32_counts, see
 from cellscribe.errors import InputError
+from cellscribe.hdf5 import offsets, opened, whole
 from cellscribe.stored import IN_MEMORY, RowBuckets, StoredCsr, StoredInput
 
 if TYPE_CHECKING:
@@ -29,7 +30,27 @@ PLACES = tuple(
     for matrix in ("feature_bc_matrix.h5", "feature_bc_matrix", "gene_bc_matrices_h5.h5", "gene_bc_matrices")
     for folder in ("", "count/", "multi/count/")
 )
-UNREADABLE = (OSError, EOFError, zlib.error, ValueError, KeyError, OverflowError, UnicodeDecodeError)
+WRITE_FROM_R = "Write its counts in R as Cell Ranger has them (DropletUtils::write10xCounts), or as an .h5ad."
+# What to do with a file that is no HDF5, by its name.
+BY_NAME = (
+    (
+        r"(matrix\.mtx|(barcodes|features|genes)\.tsv)(\.gz)?$",
+        "Give the folder that it lies in, with the two others.",
+    ),
+    (r"\.(rds|rda|rdata|robj)$", f"This seems to be an R object. {WRITE_FROM_R}"),
+    (r"\.(zip|tar|tgz|tar\.gz)$", "This seems to be an archive: unpack it, and give what it holds."),
+    (r"\.(csv|tsv|txt|xlsx)(\.gz)?$", "This seems to be a table: write its counts as an .h5ad."),
+    (r"\.(fastq|fq)(\.gz)?$|\.bam$", "This seems to be reads: give what Cell Ranger makes of them."),
+    (r"\.gz$", "This seems to be a packed file: unpack it (gunzip), and give what comes out."),
+)
+# What to do with an HDF5 file of another program, by what it holds.
+BY_CONTENT = {
+    "row_attrs": "This seems to be a loom file: write it as an .h5ad (anndata.io.read_loom, then write_h5ad).",
+    "assays": f"This seems to be a file of Seurat. {WRITE_FROM_R}",
+}
+# No line of a matrix.mtx is shorter, and gzip packs at most 1,032 to one.
+SHORTEST_LINE, MOST_PACKED = 2, 1100
+LARGEST_METRICS = 2**20
 
 
 @dataclass
@@ -53,6 +74,8 @@ def find_input(path: Path) -> Found:
     """
     if path.is_file():
         return Found(_file_kind(path), [path], _is_raw(path.name), _metrics_near(path.parent))
+    if not path.is_dir():
+        raise InputError("this is neither a file nor a folder", "Give a file or a folder.", file=path)
     if found := _matrix_folder(path):
         return found
     for folder in (path, path / "outs"):
@@ -71,11 +94,23 @@ def find_input(path: Path) -> Found:
             file=path,
         )
     seen = sorted(child.name for child in path.iterdir() if not child.name.startswith("."))
-    raise InputError(
-        f"no Cell Ranger matrix was found in this folder; it holds {_listing(seen)}",
-        "Give an outs folder, a matrix folder (matrix.mtx, barcodes.tsv, features.tsv), an .h5 or an .h5ad.",
-        file=path,
+    todo = (
+        "Give an outs folder, a matrix folder (matrix.mtx, barcodes.tsv, features.tsv), an .h5 or an .h5ad."
     )
+    if {".zgroup", "zarr.json"} & {child.name for child in path.iterdir()}:
+        todo = "This is a zarr store: write it as an .h5ad (anndata.read_zarr, then write_h5ad)."
+    elif deeper := _deeper(path):
+        todo = f"Deeper in it there are {_listing(deeper)}: give one of these."
+    raise InputError(
+        f"no Cell Ranger matrix was found in this folder; it holds {_listing(seen)}", todo, file=path
+    )
+
+
+def _deeper(path: Path) -> list[str]:
+    """Matrices two and three folders below, as those of Visium HD's bins."""
+    names = (f"{kind}filtered_feature_bc_matrix.h5" for kind in ("", "sample_"))
+    found = {place for name in names for above in ("*/*", "*/*/*") for place in path.glob(f"{above}/{name}")}
+    return sorted(str(place.relative_to(path)) for place in found)
 
 
 def _listing(names: list[str]) -> str:
@@ -103,16 +138,14 @@ def _file_kind(path: Path) -> str:
     import h5py
 
     if not h5py.is_hdf5(path):
+        by_name = (todo for pattern, todo in BY_NAME if re.search(pattern, path.name, re.I))
         raise InputError(
             f"this is no HDF5 file ({path.stat().st_size:,} bytes): it is cut short, or of another kind",
-            "Give a Cell Ranger .h5, an .h5ad, or a folder.",
+            next(by_name, "Give a Cell Ranger .h5, an .h5ad, or a folder."),
             file=path,
         )
-    try:
-        with h5py.File(path, "r") as file:
-            return "h5ad" if "obs" in file and "var" in file else "h5"
-    except OSError as error:
-        raise _cut_short(path, error) from error
+    with _open_h5(path) as file:
+        return "h5ad" if "obs" in file and "var" in file else "h5"
 
 
 def _outs(folder: Path) -> Found | None:
@@ -296,41 +329,47 @@ def _text(values: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _open_h5(path: Path) -> Iterator[h5py.File]:
-    import h5py
-
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever a library raises of a file that it cannot read, as an error that names the file."""
     try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except UNREADABLE as error:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
         raise _cut_short(path, error) from error
+
+
+def _open_h5(path: Path) -> AbstractContextManager[h5py.File]:
+    return opened(path, lambda error: _cut_short(path, error))
 
 
 def _read_h5(path: Path, genome: str | None) -> tuple[AnyCounts, NumbersSeen]:
     import h5py
 
     with _open_h5(path) as file:
-        if "matrix" in file and "barcodes" in file["matrix"]:
-            group = file["matrix"]
+        groups = {
+            name: group
+            for name, group in file.items()
+            if isinstance(group, h5py.Group) and "barcodes" in group
+        }
+        if group := groups.get("matrix"):
             names = group["features"]
             return _h5_counts(
                 group,
                 path,
                 "10x_h5_v3",
-                ids=_text(names["id"][:]),
-                symbols=_text(names["name"][:]),
-                types=_text(names["feature_type"][:]),
-                genomes=_text(names["genome"][:]) if "genome" in names else None,
+                ids=_text(whole(names["id"])),
+                symbols=_text(whole(names["name"])),
+                types=_text(whole(names["feature_type"])),
+                genomes=_text(whole(names["genome"])) if "genome" in names else None,
             )
-        groups = {
-            name: file[name]
-            for name in file
-            if isinstance(file[name], h5py.Group) and "barcodes" in file[name]
-        }
         if not groups:
             raise InputError(
                 f"this .h5 is no Cell Ranger matrix; it holds {_listing(list(file))}",
-                "Give filtered_feature_bc_matrix.h5 (molecule_info.h5 holds molecules, not cells).",
+                next(
+                    (todo for name, todo in BY_CONTENT.items() if name in file),
+                    "Give filtered_feature_bc_matrix.h5 (molecule_info.h5 holds molecules, not cells).",
+                ),
                 file=path,
             )
         chosen = next(iter(groups))
@@ -341,8 +380,8 @@ def _read_h5(path: Path, genome: str | None) -> tuple[AnyCounts, NumbersSeen]:
             }
             chosen = choose_genome(summaries, genome, path)
         group = groups[chosen]
-        ids = _text(group["genes"][:])
-        symbols = _text(group["gene_names"][:])
+        ids = _text(whole(group["genes"]))
+        symbols = _text(whole(group["gene_names"]))
         return _h5_counts(
             group,
             path,
@@ -369,17 +408,13 @@ def _h5_counts(
     types: np.ndarray,
     genomes: np.ndarray | None,
 ) -> tuple[AnyCounts, NumbersSeen]:
-    n_features, n_cells = (int(size) for size in group["shape"][:])
-    barcodes = _text(group["barcodes"][:])
+    n_features, n_cells = (int(size) for size in whole(group["shape"]))
+    barcodes = _text(whole(group["barcodes"]))
     _must_agree(path, n_cells=n_cells, n_features=n_features, barcodes=len(barcodes), features=len(ids))
-    indptr, n_numbers, n_indices = group["indptr"][:], len(group["data"]), len(group["indices"])
-    if (
-        len(indptr) != n_cells + 1
-        or indptr[0] != 0
-        or indptr[-1] != n_numbers
-        or n_numbers != n_indices
-        or (np.diff(indptr) < 0).any()
-    ):
+    if any(part is not None and len(part) != len(ids) for part in (symbols, types, genomes)):
+        raise ValueError("features differ in number from their names, types or genomes")
+    indptr, n_numbers, n_indices = offsets(whole(group["indptr"])), len(group["data"]), len(group["indices"])
+    if len(indptr) != n_cells + 1 or indptr[-1] != n_numbers or n_numbers != n_indices:
         raise InputError(
             f"the parts of the matrix do not agree: {n_cells:,} cells, {len(indptr):,} offsets, "
             f"{n_indices:,} indices, {n_numbers:,} numbers",
@@ -397,7 +432,7 @@ def _h5_counts(
             file=path,
         )
     # Features by barcodes in columns is barcodes by features in rows: nothing is to be turned.
-    matrix = StoredCsr(path, group.name, (n_cells, n_features), indptr.astype(np.int64), _open_h5)
+    matrix = StoredCsr(path, group.name, (n_cells, n_features), indptr, _open_h5)
     return _counts(matrix, barcodes, ids, symbols, types, genomes, source), seen
 
 
@@ -421,7 +456,10 @@ def _counts(
     )
 
 
-def _must_agree(path: Path, *, n_cells: int, n_features: int, barcodes: int, features: int) -> None:
+def _must_agree(
+    path: Path, *, n_cells: int, n_features: int, barcodes: int, features: int, most: int | None = None
+) -> None:
+    """Raise InputError unless there are as many names as the matrix has. most: beyond it, names were not counted."""
     if (n_cells, n_features) == (barcodes, features):
         return
     turned = (
@@ -429,32 +467,35 @@ def _must_agree(path: Path, *, n_cells: int, n_features: int, barcodes: int, fea
         if (n_features, n_cells) == (barcodes, features)
         else ""
     )
+    of_features, of_barcodes = (
+        f"{n:,}" if most is None or n <= most else f"more than {most:,}" for n in (features, barcodes)
+    )
     raise InputError(
-        f"the matrix has {n_features:,} features and {n_cells:,} cells, but there are {features:,} feature "
-        f"names and {barcodes:,} barcodes.{turned}",
+        f"the matrix has {n_features:,} features and {n_cells:,} cells, but there are {of_features} feature "
+        f"names and {of_barcodes} barcodes.{turned}",
         "Give matrix, barcodes and features of the same run.",
         file=path,
     )
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(
-            path,
-            sep="\t",
-            header=None,
-            dtype=str,
-            keep_default_na=False,
-            na_filter=False,
-            skip_blank_lines=True,
-            quotechar='"',
-            compression="gzip" if path.suffix == ".gz" else None,
-        )
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame({0: []}, dtype=object)
-    except (*UNREADABLE, pd.errors.ParserError) as error:
-        raise _cut_short(path, error) from error
-    return table
+def _read_table(path: Path, n_rows: int) -> pd.DataFrame:
+    """The lines of a table, n_rows and one more at most: a table of more does not fit anyway."""
+    with _reading(path):
+        try:
+            return pd.read_csv(
+                path,
+                sep="\t",
+                header=None,
+                dtype=str,
+                keep_default_na=False,
+                na_filter=False,
+                skip_blank_lines=True,
+                quotechar='"',
+                compression="gzip" if path.suffix == ".gz" else None,
+                nrows=n_rows + 1,
+            )
+        except pd.errors.EmptyDataError:
+            return pd.DataFrame({0: []}, dtype=object)
 
 
 def _parts(folder: Path) -> tuple[Path, Path, Path]:
@@ -494,10 +535,17 @@ class MtxHead:
 def _mtx_head(path: Path) -> MtxHead:
     import scipy.io
 
-    try:
+    with _reading(path):
         n_rows, n_columns, n_numbers, layout, kind, symmetry = scipy.io.mminfo(path)
-    except UNREADABLE as error:
-        raise _cut_short(path, error) from error
+        most = path.stat().st_size * (MOST_PACKED if path.suffix == ".gz" else 1) // SHORTEST_LINE
+        if n_numbers > most:
+            raise ValueError(f"its head says that it holds {n_numbers:,} numbers")
+    if kind in ("pattern", "complex"):
+        raise InputError(
+            f"the matrix holds no counts: its header says '{kind}'",
+            "Give it as Cell Ranger wrote it.",
+            file=path,
+        )
     usual = kind in ("integer", "real") and symmetry == "general"
     number = np.int64 if kind == "integer" else np.float64
     return MtxHead(n_rows, n_columns, n_numbers, layout == "coordinate", number, not usual)
@@ -506,7 +554,7 @@ def _mtx_head(path: Path) -> MtxHead:
 def _mtx_blocks(path: Path, head: MtxHead) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Rows, columns, both counted from 0, and numbers of a coordinate matrix.mtx, block by block."""
     n_read = 0
-    try:
+    with _reading(path):
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as text:
             for line in text:
                 if line.strip() and not line.lstrip().startswith(b"%"):
@@ -525,8 +573,6 @@ def _mtx_blocks(path: Path, head: MtxHead) -> Iterator[tuple[np.ndarray, np.ndar
                 yield table["row"].to_numpy() - 1, table["column"].to_numpy() - 1, table["number"].to_numpy()
         if n_read != head.n_numbers:
             raise ValueError(f"it holds {n_read:,} of {head.n_numbers:,} numbers")
-    except UNREADABLE as error:
-        raise _cut_short(path, error) from error
 
 
 def _read_mtx(
@@ -537,28 +583,25 @@ def _read_mtx(
 
     shape = (head.n_columns, head.n_rows)
     if head.whole or head.n_numbers <= IN_MEMORY:
-        coo = _whole_mtx(path)
-        matrix = sp.csr_matrix((coo.data, (coo.col, coo.row)), shape=shape)
-        seen = see([matrix.data])
-        matrix.data = as_float32_counts(matrix.data)
-        return matrix, seen
+        with _reading(path):
+            coo = _whole_mtx(path)
+            matrix = sp.csr_matrix((coo.data, (coo.col, coo.row)), shape=shape)
+            seen = see([matrix.data])
+            matrix.data = as_float32_counts(matrix.data)
+            return matrix, seen
     buckets, seen = RowBuckets(shape, head.n_numbers, scratch), NumbersSeen()
     for features, cells, numbers in _mtx_blocks(path, head):
         seen.add(numbers)
-        try:
+        with _reading(path):
             buckets.add(cells, features, numbers)
-        except ValueError as error:
-            raise _cut_short(path, error) from error
     return buckets, seen
 
 
 def _whole_mtx(path: Path) -> sp.coo_array:
     import scipy.io
 
-    try:
+    with _reading(path):
         return scipy.io.mmread(path, spmatrix=False)
-    except UNREADABLE as error:
-        raise _cut_short(path, error) from error
 
 
 def _folder_summary(folder: Path) -> str:
@@ -574,8 +617,10 @@ def _folder_summary(folder: Path) -> str:
 def _read_folder(folder: Path, scratch: Path | None) -> tuple[AnyCounts, NumbersSeen]:
     matrix_path, barcodes_path, features_path = _parts(folder)
     head = _mtx_head(matrix_path)
-    barcodes = _read_table(barcodes_path)[0].to_numpy(dtype=object)
-    features = _read_table(features_path)
+    # As many as either has: a matrix that is turned is told apart.
+    most = max(head.n_rows, head.n_columns)
+    barcodes = _read_table(barcodes_path, most)[0].to_numpy(dtype=object)
+    features = _read_table(features_path, most)
     if not head.coordinate:
         raise InputError(
             "the matrix is no sparse (coordinate) matrix",
@@ -584,7 +629,12 @@ def _read_folder(folder: Path, scratch: Path | None) -> tuple[AnyCounts, Numbers
         )
     n_features, n_cells = head.n_rows, head.n_columns
     _must_agree(
-        folder, n_cells=n_cells, n_features=n_features, barcodes=len(barcodes), features=len(features)
+        folder,
+        n_cells=n_cells,
+        n_features=n_features,
+        barcodes=len(barcodes),
+        features=len(features),
+        most=most,
     )
     matrix, seen = _read_mtx(matrix_path, head, scratch)
     ids = features[0].to_numpy(dtype=object)
@@ -610,8 +660,11 @@ def read_metrics(path: Path) -> dict[str, float | str]:
     "Category / Library Type / Metric Name" and, where the metric is of a part, its name.
     """
     try:
+        # What lies beside a matrix under that name may be anything, and nothing depends on it.
+        if path.stat().st_size > LARGEST_METRICS:
+            return {}
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (*UNREADABLE, pd.errors.ParserError, pd.errors.EmptyDataError):
+    except Exception:
         return {}
     if {"Metric Name", "Metric Value"} <= set(table.columns):
         parts = [
@@ -620,7 +673,7 @@ def read_metrics(path: Path) -> dict[str, float | str]:
             if name in table.columns
         ]
         keys = [" / ".join(str(row[part]) for part in parts if row[part]) for _, row in table.iterrows()]
-        return {key: _number(value) for key, value in zip(keys, table["Metric Value"], strict=True)}
+        return {key: _number(str(value)) for key, value in zip(keys, table["Metric Value"], strict=True)}
     if len(table) != 1:
         return {}
     return {str(name): _number(str(table[name].iloc[0])) for name in table.columns}

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from model_maker import make_model
+from small_model import small_model
 
 from cellscribe.model.manifest import model_sha256, verify_model
 
@@ -23,8 +24,8 @@ def fetch(root: Path, folder: Path, *arguments: str) -> subprocess.CompletedProc
 
 
 def test_a_whole_model_ends_with_0_below_models(root: Path, tmp_path: Path) -> None:
-    model = make_model(tmp_path / "tiny")
-    result = fetch(root, tmp_path, "--model", "tiny", "--sha256", model_sha256(model), "--cpus", "2")
+    model = small_model("logistic")
+    result = fetch(root, tmp_path, "--model", str(model), "--sha256", model_sha256(model), "--cpus", "2")
     assert result.returncode == 0, result.stderr
     verify_model(tmp_path / "models" / model_sha256(model))
 

@@ -49,7 +49,8 @@ def test_a_sample_is_mapped_and_the_log_says_by_how_many_genes(command, tmp_path
 def test_a_model_of_another_organism_ends_with_code_4_and_writes_nothing(command, tmp_path):
     result = run(command, tmp_path / "m.h5ad", "--organism", "Mus musculus")
     assert result.exit_code == 4
-    assert result.stderr.startswith("error: sample 's1': the model 'small 1.0' is for human")
+    assert result.stderr.startswith("error: sample 's1', file '")
+    assert "filtered.h5ad': the model 'small 1.0' is for human" in result.stderr
     assert not (tmp_path / "m.h5ad").exists()
 
 

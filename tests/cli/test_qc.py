@@ -74,7 +74,7 @@ def test_nothing_left_ends_with_5_names_the_sample_and_writes_nothing(
 ) -> None:
     done = run(root, tmp_path, "--sample", "s1", "--counts", counts.name, "--max-counts", "3")
     assert done.returncode == 5
-    assert "sample 's1': 0 of 150 cells" in done.stderr
+    assert "sample 's1', file 's1.counts.h5ad': 0 of 150 cells" in done.stderr
     assert "high_counts (150 cells" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == [counts.name]
 

@@ -22,7 +22,8 @@ def test_a_mouse_model_names_mouse_cells_and_others_only_where_asked(launch: Lau
     failures = {row["sample"]: row for row in rows(run.results / "summary/failures.tsv")}
     assert {name: row["exit_code"] for name, row in failures.items()} == {"human": "4", "both": "3"}
     for words in (
-        "sample 'human': the model 'mouse 1.0' is for mouse, but the sample's genes are human",
+        "sample 'human', file 'human.filtered.h5ad'",
+        "the model 'mouse 1.0' is for mouse, but the sample's genes are human",
         "--orthologs",
         "sample 'both', file 'both.h5ad': the matrix holds the genes of 2 genomes",
         "mouse: 30 cells with most of their counts",

@@ -144,7 +144,7 @@ def test_a_broken_sheet_is_refused_and_says_why(folder: Folder, what: str) -> No
         ("[]", "must be a list"),
         ("- {sample: a, pth: a.h5ad}", "no column 'pth'; did you mean 'path'?"),
         ("- {sample: a}", "entry 1, path: is empty"),
-        ("- {sample: a, path: [1]}", "entry 1, path: '[1]' is not text"),
+        ("- {sample: a, path: [1]}", "entry 1, path: is a list of values; give one"),
         ("- !!python/object/apply:os.system ['touch x']", "is no YAML"),
     ],
 )
@@ -695,3 +695,71 @@ def test_shards_and_fine_tuning_do_not_go_together(folder: Folder) -> None:
     assert line.startswith("--shard_cells: --surgery fine-tunes")
     (line,) = folder.problems(input="a.h5ad", shard_cells=0)
     assert line.startswith("--shard_cells: ")
+
+
+# --- sheets made to do harm ---
+
+
+def chained(line: str, first: str) -> str:
+    """Ten anchors, each of nine of the one before."""
+    pairs = zip("abcdefghij", "bcdefghijk", strict=True)
+    return first + "".join(line.format(new=new, old=",".join([f"*{old}"] * 9)) for old, new in pairs)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        chained("- &{new} [{old}]\n", "- &a [x,x,x,x,x,x,x,x,x]\n"),
+        chained("- sample: &{new} [{old}]\n  path: x\n", "- sample: &a [x]\n  path: x\n"),
+        chained("- &{new} {{<<: [{old}]}}\n", "- &a {k0: 1, k1: 2}\n"),
+        "- &a {sample: a, path: [*a]}\n",
+        "[" * 100_000,
+        "- " * 100_000 + "x",
+        "- sample: !!timestamp x\n  path: x\n",
+        "- sample: 2001-99-99\n  path: x\n",
+        "- sample: !!int x\n  path: x\n",
+        "- sample: " + "9" * 6000 + "\n  path: x\n",
+        "- ? [1, 2]\n  : x\n  sample: a\n",
+        '- sample: "\\ud800"\n  path: "\\ud800"\n',
+        "x" * 2_000_000,
+    ],
+)
+def test_yaml_that_grows_or_breaks_as_it_is_read_is_refused_in_moments(folder: Folder, text: str) -> None:
+    import time
+
+    started = time.process_time()
+    problems = folder.problems(folder.sheet(text, "s.yaml"))
+    assert time.process_time() - started < 5
+    assert problems and all(len(problem) < 1000 for problem in problems)
+
+
+def test_merged_defaults_of_yaml_are_read(folder: Folder) -> None:
+    text = "- &first {sample: a, path: a.h5ad, organism: human}\n- {<<: *first, sample: b, path: b.h5ad}\n"
+    samples, _ = folder.check(folder.sheet(text, "s.yaml"))
+    assert [sample["convert"]["organism"] for sample in samples] == ["human", "human"]
+
+
+def test_a_sheet_of_many_problems_or_columns_is_told_in_moments(folder: Folder) -> None:
+    import time
+
+    started = time.process_time()
+    many = folder.sheet("sample,path\n" + "".join(f"a{i},-\n" for i in range(15_000)))
+    assert len(folder.problems(many)) == 500
+    wide = folder.sheet("sample,path," + ",".join(f"c{i}" for i in range(100_000)) + "\na,a.h5ad\n")
+    assert "100,002 columns; is it another file?" in folder.problems(wide)[0]
+    large = folder.sheet("sample,path\n" + "a,a.h5ad\n" * 3_000_000)
+    assert "27,000,012 bytes, and a sheet at most" in folder.problems(large)[0]
+    assert time.process_time() - started < 30
+
+
+@pytest.mark.parametrize("name", ["-x.h5ad", "#x.h5ad", "there/-x.h5ad", "there/#x.h5ad", "x\u2028.h5ad"])
+def test_no_path_ends_in_what_a_command_takes_for_an_option_or_a_comment(folder: Folder, name: str) -> None:
+    assert any("path" in problem for problem in folder.problems(folder.sheet(f"sample,path\na,{name}\n")))
+
+
+@pytest.mark.parametrize("name", ["a-b#c/x.h5ad", "-", "x" * 300, "x/" * 3000])
+def test_a_path_that_no_disk_can_hold_does_not_exist_and_others_may_hold_any_letter(
+    folder: Folder, name: str
+) -> None:
+    problems = folder.problems(folder.sheet(f"sample,path\na,{name}\n"))
+    assert ("does not exist" in problems[0]) is (name != "-")

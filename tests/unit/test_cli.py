@@ -107,3 +107,14 @@ def test_help_answers_without_heavy_imports(root, step):
     )
     assert done.returncode == 0, done.stderr
     assert "--output" in done.stdout
+
+
+def test_no_name_of_a_file_moves_the_terminals_cursor_or_hides_what_was_said():
+    result = run(InputError("a\x1b[2J\x07b\rc\x9bd\u200b", "e\nf\tg", file="x\x1b]0;t\x07"))
+    assert result.stderr == "error: sample 's1', file 'x?]0;t?': a?[2J?b?c?d\u200b\ne\nf\tg\n"
+
+
+def test_too_little_memory_ends_as_if_the_machine_had_ended_it(capsys):
+    result = run(MemoryError())
+    assert result.exit_code == 137
+    assert result.stderr == "error: there is not enough memory\n"

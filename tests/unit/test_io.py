@@ -113,3 +113,33 @@ def test_a_written_h5ad_has_only_encodings_of_anndata_0_8(frame, tmp_path):
     back = anndata.read_h5ad(tmp_path / "a.h5ad")
     assert back.obs["text"].tolist() == ["a", "", "b"]
     assert (back.X != adata.X).nnz == 0
+
+
+def test_text_that_a_spreadsheet_would_run_gets_a_quote_and_nothing_else_changes(tmp_path):
+    hostile = ["=1+1", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "\n@x"]
+    table = pd.DataFrame(
+        {
+            "text": [*hostile, "a=b", "CD4+ T cell", "", "'x"],
+            "kind": pd.Categorical(["=x", "y"] * 6 + ["=x"]),
+            "number": np.arange(13) - 6.5,
+            "whole": np.arange(13) - 6,
+            "=head": ["a"] * 13,
+        }
+    )
+    before = table.copy()
+    write_table(table, tmp_path / "t.tsv")
+    pd.testing.assert_frame_equal(table, before)
+    back = pd.read_csv(tmp_path / "t.tsv", sep="\t", keep_default_na=False)
+    assert back["text"].tolist()[:9] == [f"'{text}" for text in hostile]
+    assert back["text"].tolist()[9:] == ["a=b", "CD4+ T cell", "", "'x"]
+    assert back["kind"].tolist()[:2] == ["'=x", "y"]
+    assert back["number"].tolist() == before["number"].tolist()
+    assert back["whole"].tolist() == before["whole"].tolist()
+    assert list(back)[-1] == "'=head"
+
+
+def test_text_with_nul_is_written_without_it(tmp_path):
+    obs = pd.DataFrame({"a": ["x\0", "y"], "b": pd.Categorical(["p\0", "p"])}, index=["c\0", "d"])
+    write_h5ad(anndata.AnnData(obs=obs), tmp_path / "a.h5ad")
+    back = anndata.read_h5ad(tmp_path / "a.h5ad").obs
+    assert (list(back.index), list(back["a"]), list(back["b"])) == (["c", "d"], ["x", "y"], ["p", "p"])

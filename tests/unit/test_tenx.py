@@ -290,6 +290,7 @@ def test_h5_and_folder_of_a_real_run_hold_the_same(shared_data):
 
 def test_real_names_of_another_run_are_refused(shared_data):
     with pytest.raises(
-        InputError, match="117 features and 1,024 cells, but there are 118 feature names and 7,866"
+        InputError,
+        match="117 features and 1,024 cells, but there are 118 feature names and more than 1,024",
     ):
         read(shared_data / "cellranger/scvi_citeseq_10k_protein_v3/old")

@@ -1,0 +1,1 @@
+"""Mutated files against the steps that read what strangers give."""
