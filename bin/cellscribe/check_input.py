@@ -22,7 +22,7 @@ from cellscribe.cli import warn
 from cellscribe.differential import parse_comparisons
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
-from cellscribe.places import absolute, folder_of, is_registered, is_uri
+from cellscribe.places import absolute, folder_of, is_registered, is_uri, secret_problem
 from cellscribe.registry import address_problem, parse_name
 from cellscribe.schema import coerce, nearest, parameters, problem, required, shown
 
@@ -278,7 +278,7 @@ def check_parameters(
     checked: dict[str, Any] = {}
     for name, part in known.items():
         value = coerce(given.get(name), part)
-        wrong = None if value is None else problem(value, part)
+        wrong = None if value is None else _wrong(value, part)
         if wrong:
             problems.add(f"--{name}: {wrong}")
         checked[name] = (
@@ -295,6 +295,12 @@ def check_parameters(
         except ValueError as error:
             problems.add(f"--compare: {error}")
     return checked
+
+
+def _wrong(value: Any, part: Mapping[str, Any]) -> str | None:
+    """What is wrong with a value, passwords first: what fits the pattern may hold one all the same."""
+    secret = secret_problem(value) if isinstance(value, str) else None
+    return f"{shown(value)} {secret}" if secret else problem(value, part)
 
 
 def _shard_cells(params: Mapping[str, Any], problems: Problems) -> int | None:
@@ -652,7 +658,7 @@ def _check_row(
             if name in needed and name in row.values:
                 problems.add(f"{row.where}, {name}: is empty; every sample needs one")
             continue
-        wrong = problem(value, part)
+        wrong = _wrong(value, part)
         if wrong:
             problems.add(f"{row.where}, {name}: {wrong}")
         else:
