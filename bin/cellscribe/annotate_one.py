@@ -63,7 +63,7 @@ def annotate_one(options: OneOptions) -> dict[str, Any]:
     names = OutputNames.of(options.annotation_prefix, options.annotation_type, options.run_name or "")
     source, shown = options.model_url, hidden(options.model_url)
     if "***@" in shown:
-        raise InputError(f"--model-url: '{shown}' holds a user name or a password: {HOW_INSTEAD}")
+        raise InputError(f"--model-url: '{shown}' holds a user name or a password, {HOW_INSTEAD}")
     if is_registered(options.model_url):
         # An alias moves; what is written names the version.
         version = resolve(parse_name(options.model_url), options.mlflow_tracking_uri)

@@ -212,6 +212,10 @@ class Problems:
         if text not in self.found:
             self.found.append(text)
 
+    def about(self, name: str) -> bool:
+        """Whether one of a parameter was noted."""
+        return any(text.startswith(f"--{name}: ") for text in self.found)
+
     def stop(self) -> None:
         """Raise InputError with every problem, if there is any."""
         if not self.found:
@@ -298,9 +302,14 @@ def check_parameters(
 
 
 def _wrong(value: Any, part: Mapping[str, Any]) -> str | None:
-    """What is wrong with a value, passwords first: what fits the pattern may hold one all the same."""
+    """What is wrong with a value, passwords first: what fits the pattern may hold one all the same.
+
+    A rule that says itself where a password belongs goes before.
+    """
     secret = secret_problem(value) if isinstance(value, str) else None
-    return f"{shown(value)} {secret}" if secret else problem(value, part)
+    if secret and "password" not in part.get("errorMessage", ""):
+        return f"{shown(value)} {secret}"
+    return problem(value, part)
 
 
 def _shard_cells(params: Mapping[str, Any], problems: Problems) -> int | None:
@@ -554,6 +563,8 @@ def _rows(
     problems: Problems,
 ) -> list[Row]:
     given = params["input"]
+    if given is None and problems.about("input"):
+        return []
     if given is None:
         problems.add(
             "--input: needed: a sample sheet (.csv, .tsv, .yaml), or a Cell Ranger folder, .h5 or .h5ad"

@@ -10,11 +10,7 @@ _SIGNED = (
     r"(?i)([?&]([^=&#\s'\"]*(signature|token|secret|passw(or)?d|pwd|credentials?|access_?key(_?id)?|api_?key|private_link)"
     r"|([^=&#\s'\"]*[-_.])?(sig|key|auth))=)[^&#\s'\",]*"
 )
-HOW_INSTEAD = (
-    "results, reports and Nextflow's own log would hold it. Leave it out: download the file yourself and give its "
-    "path; of s3:// and the like the keys are read from the environment or ~/.aws, of models:/ names from "
-    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN"
-)
+HOW_INSTEAD = "which logs and results would hold; download the file and give its path (keys: docs/errors.md)"
 
 
 def is_uri(path: str) -> bool:
@@ -42,9 +38,9 @@ def folder_of(path: str) -> str:
 def secret_problem(text: str) -> str | None:
     """What of an address, or of text with some in it, nobody else should read; None where there is nothing."""
     if re.search(_USER, text):
-        return f"holds a user name or a password: {HOW_INSTEAD}"
+        return f"holds a user name or a password, {HOW_INSTEAD}"
     signed = re.search(_SIGNED, text)
-    return f"is signed ({signed[1][1:-1]}): {HOW_INSTEAD}" if signed else None
+    return f"holds a signature or a token ({signed[1][1:-1]}), {HOW_INSTEAD}" if signed else None
 
 
 def hidden(text: str) -> str:

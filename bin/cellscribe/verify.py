@@ -107,7 +107,9 @@ def _index(table: h5py.Group) -> h5py.Dataset:
     return table[table.attrs["_index"]]
 
 
-def _blocks(n: int, step: int = BLOCK) -> Iterator[slice]:
+def _blocks(n: int, most: int = 0) -> Iterator[slice]:
+    """Consecutive rows, of `most` each, or BLOCK."""
+    step = most or BLOCK
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 

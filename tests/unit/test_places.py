@@ -75,3 +75,6 @@ def test_the_launcher_knows_them_too(text: str) -> None:
     assert re.search(user[1], text) or re.search(signed[1], text, flags=re.I)
     for other in WITHOUT:
         assert not re.search(user[1], other) and not re.search(signed[1], other, flags=re.I)
+    # The same two once more, where Nextflow is told to write no report of such a command line.
+    config = (ROOT / "nextflow.config").read_text()
+    assert f"matches('(?is).*({user[1]}|{signed[1]}).*')" in config
