@@ -241,7 +241,7 @@ def test_the_check_fails_where_a_package_or_a_command_is_missing(monkeypatch: py
 
 def test_every_image_lists_what_is_in_it_before_it_gives_up_its_rights() -> None:
     for text in (*map(stage, TARGETS), stage("own", OWN_RECIPE)):
-        assert re.search(r"RUN cellscribe-sbom > (\S+)\nUSER 10001", text)
+        assert re.search(r"RUN python -S /opt/venv/bin/cellscribe-sbom > (\S+)\nUSER 10001", text)
         assert 'cellscribe.sbom="/opt/sbom.cdx.json"' in text
     for recipe in (RECIPE, OWN_RECIPE):
         assert "COPY containers/sbom.py /opt/venv-extra/bin/cellscribe-sbom\n" in recipe
