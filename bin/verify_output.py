@@ -25,7 +25,7 @@ def main(results: Path) -> None:
     if wrong:
         raise OutputError(
             f"{wrong} wrong, in {sum(bool(one.problems) for one in checked)} of {len(checked)} folders",
-            "Take away what is wrong and run again with -resume: what is done is published again, not done again.",
+            "Run again with -resume: what is done is published again, not done again. What is not listed, take away.",
             file=results,
         )
     click.echo(f"All as published: {results}")

@@ -373,8 +373,11 @@ def test_a_changed_option_repeats_only_the_steps_that_it_touches(
 ) -> None:
     launch, _ = stub
     again_with = ("--input", "sheet.tsv", "--model", "./model", "--merge", "-resume")
+    left = launch.folder / "results" / "samples" / "a" / "a.removed.tsv.gz"
+    left.write_text("of a run with other options")
     run = launch.run("-stub-run", *again_with, *option)
     assert run.returncode == 0, run.output
+    assert left.read_text() == "", "what is taken from the cache is published again"
     steps = {name.split(" ")[0] for name in run.tasks("Submitted")}
     # SUMMARY and MULTIQC follow only where a file that they read has changed.
     assert steps - {"CHECK_INPUT", "SUMMARY", "MULTIQC"} == again - {"SUMMARY", "MULTIQC"}
