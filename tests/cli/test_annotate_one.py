@@ -179,8 +179,13 @@ def test_a_model_of_known_content_is_downloaded_once(tmp_path, monkeypatch):
         sha256_of(place, sha256=known)
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 def test_the_signature_of_an_address_is_used_and_neither_said_nor_written(command, query, tmp_path):
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
+    handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
     (tmp_path / "served").mkdir()
     pack_model(small_model("logistic"), tmp_path / "served" / "model.zip")
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
