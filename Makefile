@@ -10,10 +10,12 @@ PYTHON_FILES := $(wildcard bin containers tests setup benchmarks)
 # share what they set up, so they stay together.
 TESTS := $(wildcard tests/pipeline tests/interop tests/unit tests/cli) -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo setup nextflow schema-env census-env test lint format model-archive images push clean
+.PHONY: help demo setup nextflow schema-env census-env test lint format model-archive verify-output images push audit sbom clean
 
 # make model-archive MODEL=results/models/mine
 MODEL ?= assets/models/pbmc
+# make verify-output DIR=results/mine
+DIR ?= results
 # make images REGISTRY=registry.example/team TARGETS=cuda TORCH_INDEX=... ENGINE=podman BUILD_FLAGS=...
 TARGETS ?= run cpu
 export REGISTRY TORCH_INDEX ENGINE BUILD_FLAGS
@@ -57,11 +59,21 @@ model-archive: ## Write a model as one zip in dist/: MODEL=folder, else the embe
 	@setup/make-venv base
 	@.venv/bin/python bin/pack_model.py --model "$(MODEL)" --output-folder dist
 
+verify-output: ## Hold results against their checksums and the output contract: DIR=results/mine
+	@setup/make-venv base
+	@.venv/bin/python bin/verify_output.py "$(DIR)"
+
 images: ## Build the images: TARGETS="run cpu" (or cuda, schema, census), REGISTRY=, TORCH_INDEX=
 	@setup/images build $(TARGETS)
 
 push: ## Push them to REGISTRY=
 	@setup/images push $(TARGETS)
+
+audit: ## Ask which locked versions are known to be vulnerable (needs the network)
+	@setup/audit
+
+sbom: ## Write the software that uv.lock names as CycloneDX in dist/
+	@setup/sbom
 
 clean: ## Take away what make brought and made: .venv, .tools, the demo's results, caches
 	@rm -rf .venv .tools results/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

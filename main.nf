@@ -5,6 +5,7 @@ include { TRAINING    } from './workflows/train'
 include { REFERENCE   } from './workflows/reference'
 include { closeRun    } from './workflows/closing'
 include { fitsItsRule ; helpText ; modelList } from './workflows/help'
+include { namedFile ; withoutSecrets } from './workflows/inputs'
 
 workflow {
     def here = "${workflow.projectDir}"
@@ -16,7 +17,7 @@ workflow {
     def catalogue = file("${here}/assets/models.csv")
     // A staged file's name becomes part of a command line, and CHECK_INPUT refuses a hostile one only in its own task.
     def schema    = "${here}/nextflow_schema.json"
-    def own       = params.catalogue && fitsItsRule(schema, 'catalogue', params.catalogue) ? file("${params.catalogue}".trim(), glob: false) : null
+    def own       = params.catalogue && fitsItsRule(schema, 'catalogue', params.catalogue) ? namedFile(params.catalogue) : null
     if ("${params.model}".trim() == 'list') {
         println(modelList(own ? [own, catalogue] : [catalogue]))
         exit 0
@@ -26,19 +27,18 @@ workflow {
     def mode   = "${params.mode}"
     workflow.onComplete { closeRun(outdir, mode) }
 
-    // A file, not a command line: nothing in it has been checked yet.
+    // A file, not a command line: nothing in it has been checked yet. A password goes no further; CHECK_INPUT says so.
     def launch = channel
-        .of(groovy.json.JsonOutput.toJson([
+        .of(withoutSecrets(groovy.json.JsonOutput.toJson([
             params      : params,
             launch_dir  : "${workflow.launchDir}",
             project_dir : here,
             sees_paths  : workflow.containerEngine == null,
-            // A password in it goes no further; CHECK_INPUT says so.
-            tracking_uri: "${System.getenv('MLFLOW_TRACKING_URI') ?: ''}".replaceFirst('//[^/@]*@', '//***@'),
-        ]))
+            tracking_uri: System.getenv('MLFLOW_TRACKING_URI') ?: '',
+        ])))
         .collectFile(name: 'launch.json')
     def is_sheet = params.input && "${params.input}".trim() ==~ /(?i).*\.(csv|tsv|yaml|yml)/ && fitsItsRule(schema, 'input', params.input)
-    def sheet    = is_sheet ? file("${params.input}".trim(), glob: false) : null
+    def sheet    = is_sheet ? namedFile(params.input) : null
     // In containers the image brings it; else `make schema-env` does.
     def has_validator = workflow.containerEngine != null || file("${here}/.tools/schema/made").exists()
     if ("${params.cellxgene_schema}" == 'true' && !has_validator) {

@@ -7,7 +7,7 @@ packages="$(echo "$venv"/lib/python3*/site-packages)"
 if [ "$venv" = /opt/venv ]; then
     cp /opt/venv-extra/bin/* "$venv/bin/"
     cp /opt/venv-extra/site-packages/* "$packages/"
-    chmod 755 "$venv/bin/cellscribe-check"
+    chmod 755 "$venv/bin/cellscribe-check" "$venv/bin/cellscribe-sbom"
 fi
 
 # Packages' own tests: 80 MB.

@@ -13,6 +13,11 @@ NEXTFLOW = ROOT / ".tools" / "bin" / "nextflow"
 DEMO = ROOT / "assets" / "demo" / "filtered_feature_bc_matrix.h5"
 
 
+def files_with(text: bytes, folder: Path) -> list[str]:
+    """The files below a folder, hidden ones too, that hold a text; compressed ones as they are."""
+    return [str(path) for path in folder.rglob("*") if path.is_file() and text in path.read_bytes()]
+
+
 @dataclass
 class Run:
     """What one run said and left."""

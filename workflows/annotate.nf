@@ -110,23 +110,29 @@ workflow ANNOTATION {
             .join(samples.map { sample -> tuple(sample.meta, sample.curate) }),
         has_validator,
     )
-    // [] where nothing was asked for, or where CURATE failed: the page is made without it.
+    // Empty where nothing was asked for, or where CURATE failed: the page is made without it.
     def curation = named.as_is
-        .map { meta, _annotated, _summary, _run_settings -> tuple(meta, []) }
+        .map { meta, _annotated, _summary, _run_settings -> tuple(meta, [summary: [], listed: []]) }
         .mix(
             named.curated
                 .map { meta, _annotated, _summary, _run_settings -> tuple(meta, true) }
-                .join(CURATE.out.summary, remainder: true)
-                .map { meta, _named, summary -> tuple(meta, summary ?: []) }
+                .join(CURATE.out.summary.join(CURATE.out.checksums).map { meta, summary, listed -> tuple(meta, [summary: summary, listed: listed]) }, remainder: true)
+                .map { meta, _named, made -> tuple(meta, made ?: [summary: [], listed: []]) }
         )
+    def listed = QC.out.checksums
+        .join(ANNOTATE.out.checksums)
+        .join(curation)
+        .map { meta, qc, annotated_list, made -> tuple(meta, [qc, annotated_list, made.listed].flatten()) }
     REPORT(
         ANNOTATE.out.annotated
             .join(CONVERT.out.metrics)
             .join(QC.out.metrics)
             .join(ANNOTATE.out.summary)
             .join(QC.out.figures)
-            .join(curation)
-            .join(samples.map { sample -> tuple(sample.meta, sample.truth, sample.report) }),
+            .join(curation.map { meta, made -> tuple(meta, made.summary) })
+            .join(samples.map { sample -> tuple(sample.meta, sample.truth) })
+            .join(listed)
+            .join(samples.map { sample -> tuple(sample.meta, sample.report) }),
         models,
     )
 
@@ -151,5 +157,5 @@ workflow ANNOTATION {
         .flatten()
         .toSortedList { a, b -> a.name <=> b.name }
         .filter { files -> !files.isEmpty() }
-    MULTIQC(pages, multiqc_config)
+    MULTIQC(pages, SUMMARY.out.table, multiqc_config)
 }

@@ -4,6 +4,21 @@ def readJson(json) {
     return new groovy.json.JsonSlurperClassic().parseText(json.text)
 }
 
+// JSON without the passwords and signatures of addresses in it, as bin/cellscribe/places.py has it (held equal by a test),
+// and without the values of parameters that are called so, which there are none of.
+def withoutSecrets(text) {
+    def user   = '(?<=://)([^/\\s\'"]*|[^/@:\\s\'"]+:[^/@\\s\'"]*[^0-9/@\\s\'"][^\\s\'"]*)@'
+    def signed = '(?i)([?&]([^=&#\\s\'"]*(signature|token|secret|passw(or)?d|pwd|credentials?|access_?key(_?id)?|api_?key|private_link)|([^=&#\\s\'"]*[-_.])?(sig|key|auth))=)[^&#\\s\'",]*'
+    def named  = '(?i)("[^"]*(token|secret|passw|credential|access_?key|api_?key)[^"]*":)"[^"]*"'
+    return text.replaceAll(user, '***@').replaceAll(signed, '$1***').replaceAll(named, '$1"***"')
+}
+
+// A file that a parameter names; null where it is not given, or its address holds a password: CHECK_INPUT says so.
+def namedFile(given) {
+    def text = given ? "${given}".trim() : ''
+    return text && withoutSecrets(text) == text ? file(text, glob: false) : null
+}
+
 // One map a sample, its data and its known labels files; null where they are nowhere, [] where none were given.
 def readSamples(json) {
     return readJson(json).collect { sample ->

@@ -15,12 +15,13 @@ from cellscribe.cli import log
 from cellscribe.contract import OutputNames
 from cellscribe.convert import ConvertOptions, run_convert
 from cellscribe.counts_file import CountsFile, open_counts
+from cellscribe.errors import InputError
 from cellscribe.foreign import PredictOptions, answer_prediction, predict_cells
 from cellscribe.model.foreign import is_foreign
 from cellscribe.model.model import Model
 from cellscribe.obtain import obtained_model
 from cellscribe.one_file import annotate_file
-from cellscribe.places import is_registered
+from cellscribe.places import HOW_INSTEAD, hidden, is_registered
 from cellscribe.qc import QcOptions, run_qc
 from cellscribe.registry import parse_name, resolve
 from cellscribe.tenx import find_input
@@ -60,12 +61,17 @@ class OneOptions:
 def annotate_one(options: OneOptions) -> dict[str, Any]:
     """Write the annotated file; returns what annotation.json holds. Raises what the pipeline's steps raise."""
     names = OutputNames.of(options.annotation_prefix, options.annotation_type, options.run_name or "")
+    source, shown = options.model_url, hidden(options.model_url)
+    if "***@" in shown:
+        raise InputError(f"--model-url: '{shown}' holds a user name or a password, {HOW_INSTEAD}")
     if is_registered(options.model_url):
         # An alias moves; what is written names the version.
         version = resolve(parse_name(options.model_url), options.mlflow_tracking_uri)
-        options = replace(options, model_url=version.url)
+        source = shown = version.url
+    # What is signed can be fetched; what is written and said does not repeat it.
+    options = replace(options, model_url=shown)
     with obtained_model(
-        options.model_url,
+        source,
         sha256=options.model_sha256,
         cache=options.model_cache_dir,
         use_cache=options.use_model_cache,

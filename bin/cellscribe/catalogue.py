@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellscribe.places import absolute
+from cellscribe.places import absolute, secret_problem
 from cellscribe.schema import nearest, shown
 
 COLUMNS = (
@@ -83,7 +83,10 @@ def read_catalogue(
         wrong = [column for column, (rule, _) in RULES.items() if not re.fullmatch(rule, values[column])]
         for column in wrong:
             problem(f"{where}, {column}: {shown(values[column])} {RULES[column][1]}")
-        if wrong:
+        secret = secret_problem(values["url"])
+        if secret:
+            problem(f"{where}, url: {shown(values['url'])} {secret}")
+        if wrong or secret:
             continue
         if values["name"] in RESERVED:
             problem(f"{where}, name: '{values['name']}' means something else to --model; use another name")

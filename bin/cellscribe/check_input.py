@@ -23,7 +23,7 @@ from cellscribe.cli import warn
 from cellscribe.differential import parse_comparisons
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
-from cellscribe.places import absolute, folder_of, is_registered, is_uri
+from cellscribe.places import absolute, folder_of, is_registered, is_uri, secret_problem
 from cellscribe.registry import address_problem, parse_name
 from cellscribe.schema import coerce, nearest, parameters, problem, required, shown
 
@@ -217,6 +217,10 @@ class Problems:
         """Note one problem, on one line."""
         self.found.setdefault(text)
 
+    def about(self, name: str) -> bool:
+        """Whether one of a parameter was noted."""
+        return any(text.startswith(f"--{name}: ") for text in self.found)
+
     def stop(self) -> None:
         """Raise InputError with every problem, if there is any; of very many, the first."""
         if not self.found:
@@ -285,7 +289,7 @@ def check_parameters(
     checked: dict[str, Any] = {}
     for name, part in known.items():
         value = coerce(given.get(name), part)
-        wrong = None if value is None else problem(value, part)
+        wrong = None if value is None else _wrong(value, part)
         if wrong:
             problems.add(f"--{name}: {wrong}")
         checked[name] = (
@@ -302,6 +306,17 @@ def check_parameters(
         except ValueError as error:
             problems.add(f"--compare: {error}")
     return checked
+
+
+def _wrong(value: Any, part: Mapping[str, Any]) -> str | None:
+    """What is wrong with a value, passwords first: what fits the pattern may hold one all the same.
+
+    A rule that says itself where a password belongs goes before.
+    """
+    secret = secret_problem(value) if isinstance(value, str) else None
+    if secret and "password" not in part.get("errorMessage", ""):
+        return f"{shown(value)} {secret}"
+    return problem(value, part)
 
 
 def _shard_cells(params: Mapping[str, Any], problems: Problems) -> int | None:
@@ -559,6 +574,8 @@ def _rows(
     problems: Problems,
 ) -> list[Row]:
     given = params["input"]
+    if given is None and problems.about("input"):
+        return []
     if given is None:
         problems.add(
             "--input: needed: a sample sheet (.csv, .tsv, .yaml), or a Cell Ranger folder, .h5 or .h5ad"
@@ -683,7 +700,7 @@ def _check_row(
             if name in needed and name in row.values:
                 problems.add(f"{row.where}, {name}: is empty; every sample needs one")
             continue
-        wrong = problem(value, part) or _unprintable(value)
+        wrong = _wrong(value, part) or _unprintable(value)
         if wrong:
             problems.add(f"{row.where}, {name}: {wrong}")
         else:

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from cellscribe.errors import InputError
 from cellscribe.io import atomic_path, write_plain
+from cellscribe.verify import check_written
 
 if TYPE_CHECKING:
     import anndata
@@ -137,7 +138,8 @@ def _barcodes(obs: h5py.Group, shard: Shard, path: Path) -> pd.DataFrame:
 def new_counts_file(tables: anndata.AnnData, target: Path) -> Iterator[tuple[h5py.File, CsrWriter]]:
     """An open h5ad and the writer of its X, which the block fills by some rows at a time.
 
-    tables: all but X. Nothing is left of a file whose block fails.
+    tables: all but X. Nothing is left of a file whose block fails. Raises OutputError where the file, opened again, is
+    not whole.
     """
     import h5py
 
@@ -145,6 +147,7 @@ def new_counts_file(tables: anndata.AnnData, target: Path) -> Iterator[tuple[h5p
         write_plain(tables, temporary)
         with h5py.File(temporary, "r+") as file, CsrWriter(file, "X", tables.n_vars) as matrix:
             yield file, matrix
+        check_written(temporary, target)
 
 
 def new_dense(

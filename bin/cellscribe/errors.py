@@ -13,6 +13,7 @@ EXIT_CODES: dict[int, str] = {
     4: "model and data do not fit",
     5: "nothing left after quality control",
     6: "model or reference could not be fetched or verified",
+    7: "output did not pass its own check",
     70: "an error inside cellscribe",
 }
 
@@ -66,3 +67,9 @@ class ModelFetchError(CellscribeError):
     """The model or the reference could not be fetched, unpacked or verified."""
 
     exit_code = 6
+
+
+class OutputError(CellscribeError):
+    """What was written, or published, is not what it should be."""
+
+    exit_code = 7

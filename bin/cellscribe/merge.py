@@ -22,6 +22,7 @@ from cellscribe.errors import InputError
 from cellscribe.explorer import explorer_warnings
 from cellscribe.genes import as_text, unique_names
 from cellscribe.io import atomic_path, read_json, write_h5ad, write_table
+from cellscribe.verify import check_written
 
 if TYPE_CHECKING:
     import anndata
@@ -391,7 +392,10 @@ def _plain(value: Any) -> Any:
 
 
 def write_merged(samples: Sequence[SampleFile], merged: Merged, output: Path) -> None:
-    """Write the merged file; of counts no more than a block of rows is ever in memory."""
+    """Write the merged file; of counts no more than a block of rows is ever in memory.
+
+    Raises OutputError where the file, opened again, is not whole.
+    """
     import anndata
     import h5py
 
@@ -405,6 +409,7 @@ def write_merged(samples: Sequence[SampleFile], merged: Merged, output: Path) ->
             if "X" in file:
                 del file["X"]
             write_matrix(samples, merged.places, len(merged.var), file)
+        check_written(temporary, output)
 
 
 def write_matrix(

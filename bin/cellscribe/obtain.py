@@ -20,7 +20,7 @@ from cellscribe.cli import log
 from cellscribe.errors import InputError, ModelFetchError
 from cellscribe.model.manifest import file_sha256
 from cellscribe.model.store import check_identity, fetch_model, note_archive
-from cellscribe.places import is_registered, is_uri
+from cellscribe.places import hidden, is_registered, is_uri
 from cellscribe.progress import progress
 from cellscribe.registry import downloaded, parse_name, resolve
 
@@ -122,7 +122,7 @@ def _download(url: str, folder: Path) -> Path:
         raise ModelFetchError(
             f"{scheme}:// is not read without Nextflow",
             "Download the model and give the file, give its https address, or use `nextflow run`.",
-            file=url,
+            file=hidden(url),
         )
     target = folder / (PurePosixPath(url.split("?")[0]).name or "model")
     try:
@@ -132,7 +132,9 @@ def _download(url: str, folder: Path) -> Path:
             _copy(answer, out, length)
     except (URLError, OSError) as error:
         raise ModelFetchError(
-            f"could not be downloaded: {error}", "Check the address and the network.", file=url
+            f"could not be downloaded: {hidden(str(error))}",
+            "Check the address and the network.",
+            file=hidden(url),
         ) from None
     return target
 

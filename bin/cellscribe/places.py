@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import re
 
+# workflows/inputs.nf has the same two, held equal by a test.
+_USER = r"(?<=://)([^/\s'\"]*|[^/@:\s'\"]+:[^/@\s'\"]*[^0-9/@\s'\"][^\s'\"]*)@"
+_SIGNED = (
+    r"(?i)([?&]([^=&#\s'\"]*(signature|token|secret|passw(or)?d|pwd|credentials?|access_?key(_?id)?|api_?key|private_link)"
+    r"|([^=&#\s'\"]*[-_.])?(sig|key|auth))=)[^&#\s'\",]*"
+)
+HOW_INSTEAD = "which logs and results would hold; download the file and give its path (keys: docs/errors.md)"
+
 
 def is_uri(path: str) -> bool:
     """Whether Nextflow has to fetch it (https, s3, ...)."""
@@ -25,3 +33,16 @@ def absolute(path: str, folder: str) -> str:
 def folder_of(path: str) -> str:
     """The folder of an absolute path or address."""
     return path.rsplit("/", 1)[0] or "/"
+
+
+def secret_problem(text: str) -> str | None:
+    """What of an address, or of text with some in it, nobody else should read; None where there is nothing."""
+    if re.search(_USER, text):
+        return f"holds a user name or a password, {HOW_INSTEAD}"
+    signed = re.search(_SIGNED, text)
+    return f"holds a signature or a token ({signed[1][1:-1]}), {HOW_INSTEAD}" if signed else None
+
+
+def hidden(text: str) -> str:
+    """Text with `***` for user names, passwords, signatures and tokens of addresses in it."""
+    return re.sub(_SIGNED, r"\1***", re.sub(_USER, "***@", text))

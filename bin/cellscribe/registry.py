@@ -19,6 +19,7 @@ from typing import Any
 from cellscribe.cli import log
 from cellscribe.errors import CellscribeError, InputError, ModelFetchError
 from cellscribe.model.manifest import model_sha256, verify_model
+from cellscribe.places import hidden
 
 NAMED = re.compile(
     r"models:/(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,99})(/(?P<version>latest|[1-9][0-9]{0,8})|@(?P<alias>[A-Za-z][A-Za-z0-9_-]{0,99}))"
@@ -323,6 +324,6 @@ def _failures(
 
 def _short(text: str) -> str:
     """The first line, without the address that a message repeats and anything secret in one."""
-    first = re.sub(r"//[^/@\s]*@", "//***@", text.splitlines()[0])
+    first = hidden(text.splitlines()[0])
     reason = re.search(r"Caused by \w+\((.*?)\)\)?$", first)
     return (reason[1] if reason else first)[:300]

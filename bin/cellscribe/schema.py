@@ -7,9 +7,10 @@ first. Every problem is reported, not the first alone.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from cellscribe.places import hidden
 
 WORDS = {"true": True, "false": False}
 
@@ -96,10 +97,9 @@ def _wanted(rule: Any, value: Any, schema: Mapping[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: on one line, cut where it is long, without an address's user and password."""
+    """A value as a message shows it: on one line, cut where it is long, without an address's password or signature."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    text = re.sub(r"//[^/@\s]*@", "//***@", text)
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    text = "".join(letter if letter.isprintable() else "?" for letter in hidden(text))
     return f"'{text[:77]}...'" if len(text) > 80 else f"'{text}'"
 
 

@@ -14,17 +14,19 @@ process CURATE {
     tuple val(meta), path("${meta.id}.cellxgene.h5ad")    , emit: curated
     tuple val(meta), path("${meta.id}.cellxgene_todo.tsv"), emit: todo
     tuple val(meta), path("${meta.id}.curation.json")     , emit: summary
+    tuple val(meta), path("${meta.id}.cellxgene.sha256")  , emit: checksums
 
     script:
     """
     curate.py --sample '${meta.id}' --annotated ${annotated} --annotation ${annotation} ${flags(options)} \\
         --output ${meta.id}.cellxgene.h5ad --todo ${meta.id}.cellxgene_todo.tsv --summary ${meta.id}.curation.json \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+    checksums.py --output ${meta.id}.cellxgene.sha256 ${meta.id}.cellxgene.h5ad ${meta.id}.cellxgene_todo.tsv
     """
 
     stub:
     """
-    touch ${meta.id}.cellxgene.h5ad ${meta.id}.cellxgene_todo.tsv
+    touch ${meta.id}.cellxgene.h5ad ${meta.id}.cellxgene_todo.tsv ${meta.id}.cellxgene.sha256
     echo '{"sample": "${meta.id}"}' > ${meta.id}.curation.json
     """
 }

@@ -12,16 +12,18 @@ process MERGE {
     path('merged.annotated.h5ad'), emit: merged
     path('composition.tsv')      , emit: composition
     path('merged.report.html')   , emit: report
+    path('merged.sha256')        , emit: checksums
 
     script:
     """
     merge.py --inputs samples --output merged.annotated.h5ad --composition composition.tsv \\
         --page merged.report.html ${flags(options)} \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+    checksums.py --output merged.sha256 merged.annotated.h5ad composition.tsv merged.report.html
     """
 
     stub:
     """
-    touch merged.annotated.h5ad composition.tsv merged.report.html
+    touch merged.annotated.h5ad composition.tsv merged.report.html merged.sha256
     """
 }

@@ -6,7 +6,8 @@ process REPORT {
     label 'per_sample'
 
     input:
-    tuple val(meta), path(annotated), path(convert), path(qc), path(annotation), path(violin), path(knee), path(scatter), path(curation), path(truth_csv, stageAs: 'truth/*'), val(options)
+    // listed: the checksums of what the steps before publish of this sample
+    tuple val(meta), path(annotated), path(convert), path(qc), path(annotation), path(violin), path(knee), path(scatter), path(curation), path(truth_csv, stageAs: 'truth/*'), path(listed, stageAs: 'listed/*'), val(options)
     path(models, stageAs: 'model?/*')
 
     output:
@@ -16,6 +17,7 @@ process REPORT {
     tuple val(meta), path("${meta.id}.clusters.tsv") , emit: clusters
     tuple val(meta), path("${meta.id}.verdicts.tsv") , emit: verdicts
     tuple val(meta), path("${meta.id}.verdicts.json"), emit: verdict_summary
+    tuple val(meta), path("${meta.id}.sha256")       , emit: checksums
     tuple val(meta), path("${meta.id}.truth.tsv")    , emit: truth        , optional: true
     tuple val(meta), path("${meta.id}.truth.json")   , emit: truth_summary, optional: true
 
@@ -29,11 +31,12 @@ process REPORT {
         ${truth_csv ? "--truth-csv ${truth_csv}" : ''} --truth ${meta.id}.truth.tsv --truth-summary ${meta.id}.truth.json \\
         ${flags(options)} \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+    checksums.py ${each('listed', listed)} --output ${meta.id}.sha256 *.html *.tsv *.tsv.gz
     """
 
     stub:
     """
     touch ${meta.id}.report.html ${meta.id}.markers.tsv ${meta.id}.de.tsv.gz ${meta.id}.clusters.tsv \\
-        ${meta.id}.verdicts.tsv ${meta.id}.verdicts.json
+        ${meta.id}.verdicts.tsv ${meta.id}.verdicts.json ${meta.id}.sha256
     """
 }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import runpy
 import shutil
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import anndata
@@ -174,6 +177,31 @@ def test_a_model_of_known_content_is_downloaded_once(tmp_path, monkeypatch):
     (tmp_path / "cache" / known / "genes.tsv").write_text("")
     with pytest.raises(ModelFetchError, match="could not be downloaded"):
         sha256_of(place, sha256=known)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_signature_of_an_address_is_used_and_neither_said_nor_written(command, query, tmp_path):
+    handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
+    (tmp_path / "served").mkdir()
+    pack_model(small_model("logistic"), tmp_path / "served" / "model.zip")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_port}"
+        address = f"http://{host}/model.zip?X-Amz-Signature=hunter2"
+        good = run(command, query, "-m", address, "-o", "out.h5ad")
+        nowhere = run(command, query, "-m", address.replace("model.zip", "none.zip"), "-o", "no.h5ad")
+        refused = run(command, query, "-m", f"http://me:hunter2@{host}/model.zip", "-o", "no.h5ad")
+        server.shutdown()
+    assert (good.exit_code, nowhere.exit_code, refused.exit_code) == (0, 6, 3), good.output + nowhere.output
+    assert "holds a user name or a password" in refused.output
+    assert "hunter2" not in good.output + nowhere.output + refused.output
+    said = anndata.read_h5ad("out.h5ad").uns["cxg_cell_type_predictions"]
+    assert said["model_url"] == f"http://{host}/model.zip?X-Amz-Signature=***"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
 
 
 def test_a_model_made_by_others_names_the_cells_only_where_it_is_trusted(command, query, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import anndata
 import pytest
 from click.testing import CliRunner, Result
-from nextflow_runner import NEXTFLOW, Launch
+from nextflow_runner import NEXTFLOW, Launch, files_with
 from small_model import simulate, small_model
 
 from cellscribe.errors import ModelFetchError
@@ -88,6 +88,8 @@ def test_the_pipeline_names_cells_with_a_model_of_the_registry(
     published(root, model, mlflow_now.url, "--registered-name", "piped", "--alias", "champion")
     simulate(60, seed=1).write_h5ad(tmp_path / "cells.h5ad")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_now.url)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2")
     query = "--input cells.h5ad --model models:/piped@champion --qc flag --doublets off"
     run = Launch(tmp_path).run(*query.split())
     assert run.returncode == 0, run.output
@@ -96,6 +98,7 @@ def test_the_pipeline_names_cells_with_a_model_of_the_registry(
     adata = anndata.read_h5ad(run.results / "samples" / "cells" / "cells.annotated.h5ad")
     said = adata.uns["cxg_cell_type_predictions"]
     assert (said["model_url"], said["model_sha256"]) == ("models:/piped/1", kept.name)
+    assert "hunter2" not in run.output and files_with(b"hunter2", tmp_path) == []
 
 
 def test_one_command_names_cells_with_it_and_downloads_it_once(

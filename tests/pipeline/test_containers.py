@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -22,8 +23,6 @@ SOCKET = Path("/var/run/docker.sock")
 STRANGER = 12345
 # Asked for, as each needs minutes to take the image over: CELLSCRIBE_ENGINES=podman,charliecloud
 ASKED = os.environ.get("CELLSCRIBE_ENGINES", "").split(",")
-# Nothing may be asked of the network, nor written outside the task's folder and /tmp.
-CONFINED = "docker.runOptions = '-u $(id -u):$(id -g) --network none --read-only{tmp}'\n"
 
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))
@@ -84,10 +83,18 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+def offline() -> str:
+    """The settings that docs/cloud.md gives for tasks without a network."""
+    text = (
+        (ROOT / "docs" / "cloud.md").read_text().split("\n## What a container may do\n")[1].split("\n## ")[0]
+    )
+    one, other = re.findall(r"\n\n((?:    .*\n)+)(?=\n)", text)
+    assert "--network none" in one and "--network none" in other
+    return str(other)
+
+
 def run_confined(folder: Path, *arguments: str) -> Run:
-    # Nextflow mounts the nearest folder above the checkout and the run: /tmp itself, where both lie in it
-    both_in_tmp = os.path.commonpath([ROOT, folder]) == "/tmp"
-    (folder / "confined.config").write_text(CONFINED.format(tmp="" if both_in_tmp else " --tmpfs /tmp"))
+    (folder / "confined.config").write_text(offline())
     command = [
         NEXTFLOW,
         "run",
@@ -186,6 +193,24 @@ def assert_same_cells(inside: anndata.AnnData, outside: anndata.AnnData) -> None
     np.testing.assert_allclose(inside.obs[uncertainty], outside.obs[uncertainty], atol=1e-4)
     for embedding in ("cxg_cell_type", "cxg_cell_type_umap"):
         np.testing.assert_allclose(inside.obsm[embedding], outside.obsm[embedding], atol=1e-4)
+
+
+def test_tasks_were_run_without_network_rights_or_a_root_to_write_to(contained: Run, folder: Path) -> None:
+    scripts = [path.read_text() for path in folder.glob("work/??/*/.command.run")]
+    started = [line for text in scripts for line in text.splitlines() if "docker run -i" in line]
+    assert len(started) == len(contained.tasks("Submitted"))
+    for line in started:
+        for option in ("--network none", "--read-only", "--cap-drop ALL", "--security-opt no-new-privileges"):
+            assert option in line
+
+
+def test_an_image_lists_its_packages(image: str) -> None:
+    label = '{{index .Config.Labels "cellscribe.sbom"}}'
+    place = docker("image", "inspect", "--format", label, image).stdout.strip()
+    listed = json.loads(docker("run", "--rm", "--network", "none", image, "cat", place).stdout)
+    names = {component["purl"].split("@")[0] for component in listed["components"]}
+    wanted = {"pkg:pypi/scanpy", "pkg:pypi/awscli", "pkg:generic/python", "pkg:deb/debian/procps"}
+    assert listed["specVersion"] == "1.5" and wanted <= names
 
 
 def test_a_task_takes_its_compiled_code_from_the_image(contained: Run, folder: Path) -> None:

@@ -22,9 +22,11 @@ from model_maker import FIELDS, make_model
 from nextflow_runner import DEMO, ROOT, Launch, Run
 from small_model import simulate, small_model, write_reference
 
+from cellscribe.checksums import read_list
 from cellscribe.contract import OutputNames
 from cellscribe.model.archive import pack_model
 from cellscribe.model.manifest import model_sha256, write_manifest
+from cellscribe.published import check_results
 
 SAMPLE_FILES = [
     "annotated.h5ad",
@@ -35,10 +37,12 @@ SAMPLE_FILES = [
     "qc.json",
     "removed.tsv.gz",
     "report.html",
+    "sha256",
     "verdicts.tsv",
 ]
 RUN_FILES = {
     "summary/summary.tsv",
+    "summary/summary.sha256",
     "summary/failures.tsv",
     "summary/multiqc_report.html",
     "pipeline_info/report.html",
@@ -47,13 +51,23 @@ RUN_FILES = {
     "pipeline_info/versions.yml",
     "pipeline_info/params.json",
 }
-MERGED = {f"merged/{name}" for name in ("merged.annotated.h5ad", "composition.tsv", "merged.report.html")}
+MERGED = {
+    f"merged/{name}"
+    for name in ("merged.annotated.h5ad", "merged.sha256", "composition.tsv", "merged.report.html")
+}
 ONCE = ["CHECK_INPUT", "FETCH_MODEL", "MULTIQC", "SUMMARY", "VERSIONS"]
 PER_SAMPLE = ["ANNOTATE", "CONVERT", "MAP", "QC", "REPORT"]
 
 
 def sample_files(*samples: str) -> set[str]:
     return {f"samples/{sample}/{sample}.{name}" for sample in samples for name in SAMPLE_FILES}
+
+
+def verified(run: Run) -> dict[str, str]:
+    """What `make verify-output` says of each folder; nothing may be wrong."""
+    checked = check_results(run.results)
+    assert [str(one) for one in checked if one.problems] == []
+    return {one.name: one.said for one in checked}
 
 
 def every_task(*samples: str) -> list[str]:
@@ -145,6 +159,15 @@ def test_asking_for_the_file_for_cellxgene_makes_it_and_the_page_anew_and_names_
     assert "make schema-env" in run.output or (ROOT / ".tools" / "schema" / "made").exists()
 
 
+def test_the_demo_is_as_it_was_published(demo: Any) -> None:
+    folder = demo.run.results / "samples" / "demo"
+    assert verified(demo.run)["demo"] == f"{len(list(folder.iterdir())) - 1} files as listed"
+    assert verified(demo.run)["summary"] == "2 files as listed"
+    assert set(read_list(folder / "demo.sha256")) == {path.name for path in folder.iterdir()} - {
+        "demo.sha256"
+    }
+
+
 # --- a model of one's own, and a bad sample ---
 
 
@@ -200,6 +223,14 @@ def test_the_samples_that_did_not_fail_are_in_one_file(trained: Any) -> None:
     assert "1 sample in one file" in (folder / "merged.report.html").read_text()
 
 
+def test_what_a_run_with_a_failed_sample_published_can_be_verified(trained: Any) -> None:
+    told = verified(trained.annotate)
+    assert told["bad"] == "failed at CONVERT (summary/failures.tsv)"
+    assert told["good"] == f"{len(SAMPLE_FILES)} files as listed", "the table of known labels is one more"
+    assert told["merged"] == "3 files as listed"
+    assert "models/small" in told
+
+
 # --- several models ---
 
 
@@ -225,6 +256,12 @@ def test_a_sample_that_one_of_several_models_does_not_fit_is_dropped_and_told(by
     (failure,) = by_two.table("summary/failures.tsv")
     assert (failure["sample"], failure["step"], failure["exit_code"]) == ("poor", "MAP", "4")
     assert "small 1.0" in failure["message"]
+
+
+def test_what_several_models_gave_can_be_verified(by_two: Any) -> None:
+    told = verified(by_two)
+    assert told["whole"] == f"{len(SAMPLE_FILES) - 1} files as listed"
+    assert told["poor"] == "2 files, and no list; failed at MAP (summary/failures.tsv)"
 
 
 # --- a model made by others ---
@@ -336,8 +373,11 @@ def test_a_changed_option_repeats_only_the_steps_that_it_touches(
 ) -> None:
     launch, _ = stub
     again_with = ("--input", "sheet.tsv", "--model", "./model", "--merge", "-resume")
+    left = launch.folder / "results" / "samples" / "a" / "a.removed.tsv.gz"
+    left.write_text("of a run with other options")
     run = launch.run("-stub-run", *again_with, *option)
     assert run.returncode == 0, run.output
+    assert left.read_text() == "", "what is taken from the cache is published again"
     steps = {name.split(" ")[0] for name in run.tasks("Submitted")}
     # SUMMARY and MULTIQC follow only where a file that they read has changed.
     assert steps - {"CHECK_INPUT", "SUMMARY", "MULTIQC"} == again - {"SUMMARY", "MULTIQC"}

@@ -9,6 +9,8 @@ import numpy as np
 from nextflow_runner import DEMO, Launch
 from small_model import simulate, small_model, write_reference
 
+from cellscribe.published import check_results
+
 
 def same_files(one: Path, other: Path) -> None:
     """Whether two annotated files hold the same cells, embeddings and names; dates and versions apart."""
@@ -38,6 +40,8 @@ def test_a_sample_mapped_in_shards_has_the_names_of_one_mapped_at_once(launch: L
     ]
     # A sample of fewer cells stays as it was, and so do the steps before.
     assert {"MAP (little)", "ANNOTATE (little)", "QC (big)"} <= set(sharded.tasks("Cached"))
+    for name in ("at_once", "sharded"):
+        assert [one.problems for one in check_results(launch.folder / name)] == [[], [], []]
     one, other = (launch.folder / name / "samples" / "big" for name in ("at_once", "sharded"))
     same_files(one / "big.annotated.h5ad", other / "big.annotated.h5ad")
     for name in ("big.predictions.tsv.gz", "big.clusters.tsv", "big.verdicts.tsv"):

@@ -454,6 +454,32 @@ def test_a_name_that_no_registry_knows_is_told_and_so_is_a_missing_server(folder
     assert server.startswith("--mlflow_tracking_uri: needed")
 
 
+PASSWORD = "https://me:hunter2@host/file"
+SIGNED = "https://host/file?X-Amz-Signature=hunter2"
+
+
+@pytest.mark.parametrize("secret", [PASSWORD, SIGNED])
+def test_no_parameter_takes_an_address_with_a_password_or_a_signature(folder: Folder, secret: str) -> None:
+    schema = parameters(json.loads(SCHEMA.read_text()))
+    paths = [name for name, part in schema.items() if "path" in part.get("format", "")]
+    assert {"input", "model", "outdir", "reference", "catalogue"} <= set(paths)
+    found = folder.problems(**dict.fromkeys([*paths, "model_description"], secret))
+    for name in (*paths, "model_description"):
+        (line,) = [line for line in found if line.startswith(f"--{name}: ") and "***" in line]
+        assert "download the file" in line
+    assert "hunter2" not in "".join(found)
+
+
+@pytest.mark.parametrize("secret", [PASSWORD, SIGNED])
+def test_no_column_and_no_catalogue_takes_one_either(folder: Folder, secret: str) -> None:
+    sheet = folder.sheet(f"sample,path,truth_csv\na,{secret},{secret}\n")
+    folder.sheet(f"name,version,url\nlung,1,{secret}\n", "models.csv")
+    found = folder.problems(sheet, model="lung", catalogue="models.csv", truth_key="x")
+    places = [line.split(": ")[0] for line in found if "download the file" in line]
+    assert places == ["catalogue models.csv, line 2, url", "line 2, path", "line 2, truth_csv"]
+    assert "hunter2" not in "".join(found)
+
+
 def test_a_password_in_an_address_is_refused_and_not_repeated(folder: Folder) -> None:
     (line,) = folder.problems(
         input="a.h5ad", model="models:/lung/3", mlflow_tracking_uri="https://me:secret@mlflow.example.org"

@@ -237,3 +237,78 @@ def test_the_check_fails_where_a_package_or_a_command_is_missing(monkeypatch: py
     monkeypatch.setattr(check, "COMMANDS", ("bash", "no-such-command"))
     with pytest.raises(SystemExit, match="there is no no-such-command on the PATH"):
         check.main()
+
+
+def test_every_image_lists_what_is_in_it_before_it_gives_up_its_rights() -> None:
+    for text in (*map(stage, TARGETS), stage("own", OWN_RECIPE)):
+        assert re.search(r"RUN python -S /opt/venv/bin/cellscribe-sbom > (\S+)\nUSER 10001", text)
+        assert 'cellscribe.sbom="/opt/sbom.cdx.json"' in text
+    for recipe in (RECIPE, OWN_RECIPE):
+        assert "COPY containers/sbom.py /opt/venv-extra/bin/cellscribe-sbom\n" in recipe
+
+
+def test_the_list_of_an_image_names_each_package_once_with_its_version() -> None:
+    from importlib import metadata
+
+    listed = load("sbom").inventory((sys.prefix, sys.prefix))
+    references = [component["bom-ref"] for component in listed["components"]]
+    assert references == sorted(set(references))
+    for name in ("numpy", "h5py", "click"):
+        assert f"pkg:pypi/{name}@{metadata.version(name)}" in references
+    assert any(reference.startswith("pkg:generic/python@3.") for reference in references)
+    if Path("/var/lib/dpkg/status").exists():
+        assert any(reference.startswith("pkg:deb/debian/bash@") for reference in references)
+
+
+def audit(tmp_path: Path, answer: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """setup/audit with a uv that exports one line, and answers for pip-audit as a shell would."""
+    uv = tmp_path / "uv"
+    uv.write_text(
+        '#!/bin/sh\ncase "$1" in --version) echo uv 0.13.9 ;; export) echo a==1 ;;\n'
+        f'tool) echo "$@" >> "{tmp_path}/calls"\n{answer} ;; esac\n'
+    )
+    uv.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "setup" / "audit"],
+        env={"PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done, (tmp_path / "calls").read_text().splitlines()
+
+
+def test_the_audit_asks_for_every_lock_and_ends_well_only_where_all_answers_are_good(tmp_path: Path) -> None:
+    good, calls = audit(tmp_path, "true")
+    assert good.returncode == 0, good.stderr
+    asked = {Path(call.split("--requirement ")[1]).name for call in calls}
+    assert asked == {"uv.lock.txt", *(path.name for path in (ROOT / "containers").glob("*.txt"))}
+    assert all("--strict" in call and "--require-hashes" in call for call in calls)
+    bad, _ = audit(tmp_path, 'case "$*" in *census*) exit 1 ;; esac')
+    assert bad.returncode == 1 and "could not be asked" in bad.stderr
+    assert "No locked version" not in bad.stderr
+
+
+def test_the_software_of_the_lock_is_listed(tmp_path: Path) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo uv 0.13.9 && exit\n'
+        'for word in "$@"; do case "$word" in dist/*) echo "{}" > "$word" ;; cyclonedx1.5) kind=1 ;; esac; done\n'
+        '[ "$kind" = 1 ]\n'
+    )
+    uv.chmod(0o755)
+    root = tmp_path / "clone"
+    (root / "setup").mkdir(parents=True)
+    for name in ("sbom", "lib.sh", "get-uv"):
+        (root / "setup" / name).symlink_to(ROOT / "setup" / name)
+    (root / "nextflow.config").symlink_to(ROOT / "nextflow.config")
+    done = subprocess.run(
+        [root / "setup" / "sbom"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert done.stdout == f"dist/cellscribe-{version}.cdx.json\n", done.stderr
+    assert (root / done.stdout.strip()).read_text() == "{}\n"

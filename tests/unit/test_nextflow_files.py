@@ -102,14 +102,39 @@ def test_a_command_line_carries_the_pipelines_version_and_threads(path: Path) ->
 
 @pytest.mark.parametrize("path", MODULES, ids=identifier)
 def test_a_command_line_names_only_options_that_the_command_has(path: Path) -> None:
+    commands = commands_of(path)
+    assert commands
+    for name, line in commands.items():
+        known = set(re.findall(r'"(--[a-z0-9-]+)"', (ROOT / "bin" / name).read_text()))
+        known |= set(re.findall(r'"(--[a-z0-9-]+)"', (ROOT / "bin" / "cellscribe" / "cli.py").read_text()))
+        assert set(re.findall(r"(?<=[ \"])(--[a-z0-9-]+)", line)) <= known
+
+
+def commands_of(path: Path) -> dict[str, str]:
+    """Our commands in a module's script, each with its whole line."""
     script = path.read_text().split("    script:\n")[1].split("    stub:\n")[0]
-    command = re.search(r"(\w+\.py)", script)
-    if command is None:
-        assert path.parent.name == "multiqc"
-        return
-    known = set(re.findall(r'"(--[a-z0-9-]+)"', (ROOT / "bin" / command[1]).read_text()))
-    known |= set(re.findall(r'"(--[a-z0-9-]+)"', (ROOT / "bin" / "cellscribe" / "cli.py").read_text()))
-    assert set(re.findall(r"(?<=[ \"])(--[a-z0-9-]+)", script)) <= known
+    lines = script.replace("\\\\\n", " ").splitlines()
+    return {found[1]: line for line in lines if (found := re.match(r" *(\w+\.py) ", line))}
+
+
+def published(name: str) -> set[str]:
+    """The files that a module's list of checksums names, by their endings."""
+    line = commands_of(ROOT / "modules" / name / "main.nf")["checksums.py"]
+    return {word.removeprefix("${meta.id}.") for word in line.split()[1:] if "." in word} - {"checksums.py"}
+
+
+def test_what_a_sample_step_publishes_is_what_it_lists() -> None:
+    config = (ROOT / "conf" / "modules.config").read_text()
+    for name in ("QC", "ANNOTATE", "CURATE"):
+        pattern = re.search(rf"withName: {name} \{{.*?pattern: '\*\.\{{(.*?)\}}'", config, flags=re.S)
+        assert pattern
+        listed = {ending for ending in published(name.lower()) if not ending.endswith(".sha256")}
+        assert listed == set(pattern[1].split(",")), name
+    report = re.search(r"withName: REPORT \{.*?pattern: '\*\.\{(.*?)\}'", config, flags=re.S)
+    assert report and {f"*.{ending}" for ending in report[1].split(",")} == {
+        *(ending for ending in published("report") if ending.startswith("*.")),
+        "*.sha256",
+    }
 
 
 def configured() -> dict[str, Any]:

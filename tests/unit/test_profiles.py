@@ -136,6 +136,18 @@ def test_mlflows_credentials_reach_containers_by_name(profiles: str) -> None:
     ]
 
 
+def test_docker_gives_a_task_no_right_and_no_place_to_write_but_its_own_folder() -> None:
+    options = settings("test,docker")["docker.runOptions"]
+    for option in (
+        "-u $(id -u):$(id -g)",
+        "--read-only",
+        "--cap-drop ALL",
+        "--security-opt no-new-privileges",
+    ):
+        assert option in options
+    assert '"TMPDIR=$PWD"' in options and '"HOME=$PWD"' in options
+
+
 @pytest.mark.parametrize("profiles", ["test,docker", "awsbatch", "slurm,singularity,gpu"])
 def test_what_speaks_to_a_registry_has_the_image_with_mlflows_client(profiles: str) -> None:
     found = under(profiles, "process.withName:RESOLVE_MODEL|FETCH_REGISTERED.")
