@@ -22,13 +22,16 @@ def allFailures(trace) {
     return explained(trace, { rows -> rows.count { row -> row.status == 'FAILED' } >= workflow.stats.failedCount })
 }
 
-// Those of samples, once every task of each has ended. metrics: the files that the samples' steps left: a sample without
-// the last of them has failed.
+// Those of samples, once every task of each has ended. metrics: the files that the samples' steps left. A sample without
+// that of REPORT, the last step, has failed; of another all steps ended well, if not at once, but for CURATE, which REPORT
+// does without.
 def sampleFailures(trace, samples, metrics) {
     def left    = metrics.collect { json -> json.name }
     def missing = samples.findAll { sample -> !left.contains("${sample}.verdicts.json".toString()) }
-    def whole   = { rows -> rows.findAll { row -> row.status == 'FAILED' }.collect { row -> sampleOf(row) }.containsAll(missing) }
-    return explained(trace, whole).findAll { failure -> failure.sample }
+    def whole   = { rows -> lastFailures(rows).collect { row -> sampleOf(row) }.containsAll(missing) }
+    return explained(trace, whole).findAll { failure ->
+        failure.sample && (missing.contains(failure.sample) || failure.step == 'CURATE')
+    }
 }
 
 def explained(trace, whole) {
@@ -38,7 +41,7 @@ def explained(trace, whole) {
             step   : stepOf(row),
             exit   : row.exit,
             meaning: meanings().getOrDefault(row.exit, 'stopped by the machine'),
-            message: errorText(row.workdir, row.exit),
+            message: errorText(row.workdir),
             workdir: row.workdir,
         ]
     }
@@ -60,8 +63,7 @@ def traceFile(outdir) {
     return file(outdir.contains('://') ? beside : "${outdir}/pipeline_info/trace.txt")
 }
 
-// The last try of each task that never ended well. The trace is written by a thread of its own: it is given time to
-// be `whole`.
+// The tasks that never ended well. The trace is written by a thread of its own: it is given time to be `whole`.
 def failedTasks(trace, whole) {
     def rows = []
     (1..20).find { _round ->
@@ -72,6 +74,11 @@ def failedTasks(trace, whole) {
         }
         enough
     }
+    return lastFailures(rows)
+}
+
+// The last try of each task that never ended well.
+def lastFailures(rows) {
     def ended = rows.findAll { row -> row.status in ['COMPLETED', 'CACHED'] }.collect { row -> row.name }
     return rows
         .findAll { row -> row.status == 'FAILED' && !(row.name in ended) }
@@ -89,16 +96,16 @@ def readTrace(trace) {
     return lines.drop(1).collect { line -> [header, line.split('\t').toList()].transpose().collectEntries() }
 }
 
-// The message of a task: from its last line that starts with `error:`, and for an error inside cellscribe the line
-// before it, which names the exception; else its last lines.
-def errorText(workdir, exit_code) {
+// The message of a task: from its last line that starts with `error:`, and for a bug of ours the line before it, which
+// names the exception; else its last lines.
+def errorText(workdir) {
     def log = file("${workdir}/.command.err")
     if (!log.exists()) {
         return ''
     }
     def lines = log.readLines().findAll { line -> line.trim() }
     def found = lines.findLastIndexOf { line -> line.startsWith('error:') }
-    def start = exit_code == '70' ? Math.max(found - 1, 0) : found
+    def start = found > 0 && lines[found].startsWith('error: this is a bug') ? found - 1 : found
     return (found < 0 ? lines.takeRight(3) : lines.drop(start)).join('\n').replaceFirst('^error: ', '')
 }
 
