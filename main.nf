@@ -4,6 +4,7 @@ include { ANNOTATION  } from './workflows/annotate'
 include { TRAINING    } from './workflows/train'
 include { REFERENCE   } from './workflows/reference'
 include { closeRun    } from './workflows/closing'
+include { traceFile   } from './workflows/failures'
 include { fitsItsRule ; helpText ; modelList } from './workflows/help'
 include { namedFile ; withoutSecrets } from './workflows/inputs'
 
@@ -23,9 +24,10 @@ workflow {
         exit 0
     }
 
-    def outdir = "${params.outdir}"
-    def mode   = "${params.mode}"
-    workflow.onComplete { closeRun(outdir, mode) }
+    def outdir   = "${params.outdir}"
+    def mode     = "${params.mode}"
+    def on_error = "${params.on_error}"
+    workflow.onComplete { closeRun(outdir, mode, on_error) }
 
     // A file, not a command line: nothing in it has been checked yet. A password goes no further; CHECK_INPUT says so.
     def launch = channel
@@ -62,6 +64,7 @@ workflow {
             VERSIONS.out.versions,
             file("${here}/assets/multiqc_config.yml"),
             has_validator,
+            traceFile(outdir),
         )
     }
 }

@@ -6,11 +6,12 @@
         --output benchmarks/results/speed/many_samples.json
 
 Needs an idle machine, .venv and .tools/bin/nextflow (`make setup`). Each sample is of other rows of the source, by a
-seed.
+seed. With the options `-- -stub-run` the steps do nothing, and the run is of Nextflow alone: how it bears many samples.
 
 `overhead` is the part of the run's wall time, Nextflow's start and end included, that is not the scripts' own:
 1 - sum(realtime x cpus) / (cores x wall). A task's realtime is that of its script, Python's start and imports included.
-`cpu_use` is the part of the cores' time in which they computed for a task.
+`cpu_use` is the part of the cores' time in which they computed for a task. `head_peak_mb` is the most memory that
+Nextflow itself held at a time; `head_options` (NXF_OPTS) bound its heap.
 """
 
 from __future__ import annotations
@@ -56,17 +57,32 @@ def make_samples(source: Path, folder: Path, samples: int, cells: int) -> Path:
     return sheet
 
 
-def run(sheet: Path, nextflow: Path, cores: int, options: Iterable[str]) -> float:
-    """Run the pipeline beside the sheet; its wall time in seconds. Ends the program where the run fails."""
+def run(sheet: Path, nextflow: Path, cores: int, options: Iterable[str]) -> tuple[float, float]:
+    """Run the pipeline beside the sheet; its wall time in seconds, and the most memory that Nextflow held, in MB.
+
+    Ends the program where the run fails.
+    """
     config = sheet.with_name("trace.config")
     config.write_text(CONFIG.format(fields=FIELDS, cores=cores))
     command = [nextflow, "run", ROOT, "-ansi-log", "false", "-c", config, "--input", sheet.name, *options]
-    start = time.monotonic()
+    start, peak = time.monotonic(), 0.0
     with sheet.with_name("run.log").open("w") as log:
-        done = subprocess.run(command, cwd=sheet.parent, stdout=log, stderr=subprocess.STDOUT, check=False)
-    if done.returncode:
+        head = subprocess.Popen(command, cwd=sheet.parent, stdout=log, stderr=subprocess.STDOUT)
+        while head.poll() is None:
+            peak = max(peak, peak_memory(head.pid))
+            time.sleep(0.2)
+    if head.returncode:
         raise click.ClickException(f"the run failed: see {sheet.with_name('run.log')}")
-    return time.monotonic() - start
+    return time.monotonic() - start, peak
+
+
+def peak_memory(pid: int) -> float:
+    """The most memory that a process has held so far, in MB; 0 where it has ended. The launcher becomes Java."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    return sum(float(line.split()[1]) / 1000 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 def written(workdir: Path) -> int:
@@ -116,7 +132,7 @@ def by_process(tasks: list[dict[str, str]]) -> list[dict[str, Any]]:
 
 
 def summed(
-    tasks: list[dict[str, str]], wall: float, cores: int, samples: int, results: Path
+    tasks: list[dict[str, str]], wall: float, peak: float, cores: int, samples: int, results: Path
 ) -> dict[str, Any]:
     """The run in numbers; times in seconds."""
     held = sum(number(task["realtime"]) * min(int(task["cpus"]), cores) for task in tasks) / 1000
@@ -128,6 +144,8 @@ def summed(
         "samples": samples,
         "cores": cores,
         "wall_s": round(wall, 1),
+        "head_peak_mb": round(peak),
+        "head_options": os.environ.get("NXF_OPTS", ""),
         "seconds_a_sample": round(wall / samples, 2),
         "tasks": len(tasks),
         "tasks_a_sample": len(each),
@@ -169,11 +187,14 @@ def main(
     from cellscribe.io import write_json
 
     sheet = make_samples(source, folder.resolve(), samples, cells)
-    wall = run(sheet, nextflow, cores, options)
+    wall, peak = run(sheet, nextflow, cores, options)
     results = sheet.with_name("results")
     with (results / "pipeline_info" / "trace.txt").open(newline="") as handle:
         tasks = [row for row in csv.DictReader(handle, delimiter="\t") if row["status"] == "COMPLETED"]
-    found = summed(tasks, wall, cores, samples, results) | {"cells_a_sample": cells, "options": list(options)}
+    found = summed(tasks, wall, peak, cores, samples, results) | {
+        "cells_a_sample": cells,
+        "options": list(options),
+    }
     write_json(found, output)
     click.echo(json.dumps({key: value for key, value in found.items() if key != "processes"}, indent=1))
     for row in found["processes"]:

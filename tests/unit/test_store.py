@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import re
+import signal
 import struct
 import subprocess
 import tarfile
+import time
+import traceback
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from model_maker import make_model
@@ -19,7 +24,7 @@ from model_maker import make_model
 from cellscribe.errors import InputError, ModelFetchError
 from cellscribe.model.foreign import content_sha256
 from cellscribe.model.manifest import MANIFEST, file_sha256, model_sha256, verify_model
-from cellscribe.model.store import Limits, fetch_model
+from cellscribe.model.store import Limits, check_identity, fetch_model
 
 
 @pytest.fixture
@@ -131,6 +136,71 @@ def test_ten_runs_at_once_leave_one_whole_model(model: Path, store: Path) -> Non
     assert len(set(kept)) == 1
     assert [entry.name for entry in store.iterdir()] == [kept[0].name]
     verify_model(kept[0])
+
+
+def forked(action: Callable[[], object]) -> int:
+    """Start a process that does `action`; its id."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        action()
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def ended(*children: int) -> list[int]:
+    """The exit codes of these processes; -9 of one that was killed."""
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+@pytest.mark.parametrize("found", ["nothing", "a damaged copy", "an empty folder"])
+def test_ten_processes_at_once_leave_one_whole_model_whatever_they_find(
+    model: Path, store: Path, monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    target = store / model_sha256(model)
+
+    def slowly(*arguments: Any, **options: Any) -> None:
+        try:
+            check_identity(*arguments, **options)
+        except ModelFetchError:
+            # So that all see the damage before one has put it away.
+            time.sleep(0.2)
+            raise
+
+    monkeypatch.setattr("cellscribe.model.store.check_identity", slowly)
+    if found == "a damaged copy":
+        fetch_model(model, store)
+        (target / "genes.tsv").write_text("damaged")
+    elif found == "an empty folder":
+        target.mkdir(parents=True)
+    starting, go = os.pipe()
+
+    def fetch() -> None:
+        os.close(go)
+        os.read(starting, 1)
+        verify_model(fetch_model(model, store))
+
+    children = [forked(fetch) for _ in range(10)]
+    os.close(go)
+    assert ended(*children) == [0] * 10
+    os.close(starting)
+    assert [entry.name for entry in store.iterdir()] == [target.name]
+    verify_model(target)
+
+
+@pytest.mark.parametrize("where", ["_verify", "_keep"])
+def test_one_that_is_killed_half_way_leaves_nothing_that_harms(
+    model: Path, store: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(f"cellscribe.model.store.{where}", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        assert ended(forked(lambda: fetch_model(model, store))) == [-signal.SIGKILL]
+    # What is left has no name that a model could have.
+    assert not [entry for entry in store.iterdir() if not entry.name.startswith(".fetching-")]
+    verify_model(fetch_model(model, store))
 
 
 def test_the_sha256_of_the_archive_or_of_the_manifest_is_accepted(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import io
+import os
 import re
 import shutil
 import stat
@@ -14,13 +16,14 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from cellscribe.cli import warn
 from cellscribe.errors import InputError, ModelFetchError
+from cellscribe.io import atomic_path
 from cellscribe.model.foreign import MLMODEL, content_sha256, is_foreign, read_mlmodel
 from cellscribe.model.manifest import (
     MANIFEST,
@@ -185,8 +188,8 @@ def note_archive(source: Path, kept: Path, folder: Path) -> None:
     """
     if source.is_dir():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{file_sha256(source)}.archive").write_text(f"{kept.name}\n")
+    with atomic_path(folder / f"{file_sha256(source)}.archive") as temporary:
+        temporary.write_text(f"{kept.name}\n")
 
 
 def _parse_sha256(text: str | None) -> str | None:
@@ -208,21 +211,47 @@ def _workspace(destination: Path) -> Iterator[Path]:
 
 def _keep(model: Path, target: Path) -> Path:
     """Rename a verified model to `target`; keep what another run put there first, if that is whole."""
-    if target.exists():
+    foreign = is_foreign(model)
+    if _put(model, target):
+        return target
+    with suppress(ModelFetchError, FileNotFoundError):
+        check_identity(target, target.name, trust_model_code=foreign)
+        return target
+    # Damaged, or just being replaced by a run that found it so: else two would put away each other's.
+    with _alone_in(target.parent):
         try:
-            check_identity(target, target.name, trust_model_code=is_foreign(model))
+            check_identity(target, target.name, trust_model_code=foreign)
             return target
         except ModelFetchError as error:
             warn(f"the model kept at '{target}' was damaged and is replaced: {error.seen}")
-            target.rename(model.parent / "damaged")
+        target.rename(model.parent / "damaged")
+        if not _put(model, target):
+            check_identity(target, target.name, trust_model_code=foreign)
+    return target
+
+
+def _put(model: Path, target: Path) -> bool:
+    """Rename a model to `target`; False where something is there, which a rename does not replace."""
     try:
         model.rename(target)
-    except OSError:
-        if not target.exists():
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise
-        # Another run was faster; what it put there must be whole too.
-        check_identity(target, target.name, trust_model_code=is_foreign(model))
-    return target
+        return False
+    return True
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in this block for `folder`. A process that is killed lets the next one in."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        # Not every file system of a network has locks.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _copy_folder(source: Path, target: Path, trust_model_code: bool) -> None:
