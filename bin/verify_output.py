@@ -15,7 +15,7 @@ from cellscribe.cli import SETTINGS, exit_codes, folder_in
 @exit_codes
 def main(results: Path) -> None:
     """Check each file below RESULTS, the --outdir of a run: missing, changed, not listed, or not as promised."""
-    from cellscribe.errors import OutputError
+    from cellscribe.errors import InputError
     from cellscribe.published import check_results
 
     checked = check_results(results)
@@ -23,7 +23,7 @@ def main(results: Path) -> None:
         click.echo(str(one))
     wrong = sum(len(one.problems) for one in checked)
     if wrong:
-        raise OutputError(
+        raise InputError(
             f"{wrong} wrong, in {sum(bool(one.problems) for one in checked)} of {len(checked)} folders",
             "Run again with -resume: what is done is published again, not done again. What is not listed, take away.",
             file=results,

@@ -8,7 +8,6 @@ def meanings() {
         '4'  : 'model and data do not fit',
         '5'  : 'nothing left after quality control',
         '6'  : 'model or reference could not be fetched or verified',
-        '7'  : 'output did not pass its own check',
         '70' : 'an error inside cellscribe, or of the machine',
         '104': 'lost connection',
         '127': 'a command was not found',

@@ -19,7 +19,6 @@ EXIT_CODES: dict[int, str] = {
     4: "model and data do not fit",
     5: "nothing left after quality control",
     6: "model or reference could not be fetched or verified",
-    7: "output did not pass its own check",
     70: "an error inside cellscribe, or of the machine",
 }
 OUT_OF_MEMORY = 137
@@ -94,9 +93,9 @@ class ModelFetchError(CellscribeError):
 
 
 class OutputError(CellscribeError):
-    """What was written, or published, is not what it should be."""
+    """What was written is not what it should be: the machine's fault, or a bug of ours."""
 
-    exit_code = 7
+    exit_code = 70
 
 
 class MachineError(CellscribeError):

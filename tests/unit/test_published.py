@@ -145,7 +145,7 @@ DAMAGES += [changed_model, changed_summary]
 def test_whatever_happens_to_a_file_is_told_and_ends_the_command(root: Path, results: Path, damage) -> None:
     told = damage(results)
     done = command(root, "verify_output.py", results)
-    assert done.exit_code == 7, done.output
+    assert done.exit_code == 3, done.output
     assert told in done.stdout and "All as published" not in done.stdout
     assert "b.1: 2 files as listed" in done.stdout, "the others are told as ever"
     assert " wrong, in 1 of " in done.stderr

@@ -197,7 +197,7 @@ def test_annotate_keeps_nothing_that_breaks_its_promise(
     monkeypatch.setattr(annotate, "annotate_by_models", broken)
     with pytest.raises(OutputError, match="not from 0 to 1") as raised:
         annotated(tmp_path, "logistic")
-    assert raised.value.exit_code == 7 and raised.value.file == "s1.annotated.h5ad"
+    assert raised.value.exit_code == 70 and raised.value.file == "s1.annotated.h5ad"
     assert list(tmp_path.iterdir()) == []
 
 
