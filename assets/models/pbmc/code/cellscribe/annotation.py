@@ -25,6 +25,7 @@ from cellscribe.io import atomic_path, plain_columns, write_json, write_table
 from cellscribe.mapping import Mapping, read_mapping
 from cellscribe.model.manifest import MANIFEST
 from cellscribe.model.model import Model
+from cellscribe.verify import PREDICTIONS, check_written
 
 if TYPE_CHECKING:
     from cellscribe.foreign import Prediction
@@ -58,6 +59,7 @@ def lay_out(answer: Answer, seed: int = 0, cpus: int = 1) -> Layout:
     """Cluster the cells in a model's embedding, and lay them out unless the model did."""
     clusters, umap = clusters_and_map(
         answer.embedding,
+        codes=answer.predicted,
         start=answer.reference_umap,
         umap=answer.umap,
         graph=answer.near,
@@ -221,6 +223,7 @@ def annotate_cells(
         },
         **({"orthologs": "{from} to {to}".format(**orthologs)} if orthologs else {}),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "labels": [str(label) for label in answer.labels],
         "obs_keys": list(table.columns),
         "obsm_keys": list(obsm),
     }
@@ -323,11 +326,13 @@ def _used(labels: np.ndarray, codes: np.ndarray) -> list[str]:
     return [str(label) for i, label in enumerate(labels) if (codes == i).any()]
 
 
-def write_annotated(counts: Path, annotation: Annotation, output: Path) -> list[str]:
+def write_annotated(counts: Path, annotation: Annotation, output: Path, *, ours: bool = False) -> list[str]:
     """Copy the filtered counts file and add the annotation to the copy; the matrix is never read.
 
     What an earlier annotation of the same name added goes, so that nothing of another model stays beside it. Returns
-    in sentences what CELLxGENE Explorer will not show of the file.
+    in sentences what CELLxGENE Explorer will not show of the file. ours: whether `counts` is a counts file of
+    ours, which is looked at whole. Raises OutputError where the file, opened again, breaks
+    the output contract; nothing of it is kept.
     """
     import anndata
     import h5py
@@ -359,7 +364,10 @@ def write_annotated(counts: Path, annotation: Annotation, output: Path) -> list[
                 _replace(file["obsm"], key, array, write_elem)
             for key, said in annotation.uns.items():
                 _replace(file["uns"], key, said, write_elem)
-            return explorer_warnings(obs, file["obsm"])
+            warnings = explorer_warnings(obs, file["obsm"])
+        keys = [key.removesuffix(PREDICTIONS) for key in annotation.uns]
+        check_written(temporary, output, keys, ours=ours)
+    return warnings
 
 
 def _earlier(file: Any, names: OutputNames, read_elem: Any) -> dict[str, list[str]]:
@@ -399,7 +407,8 @@ def run_annotate(
     """Annotate a mapped sample: annotated.h5ad, predictions.tsv.gz and annotation.json (docs/outputs.md).
 
     mapping_paths, model_urls: one a model, in the order of `model_folders`; without urls none is recorded. Raises
-    InputError where a mapping is not of these cells or not by that model.
+    InputError where a mapping is not of these cells or not by that model, OutputError where what was written does not
+    hold the output contract.
     """
     cells = open_counts(counts)
     answers = []
@@ -414,7 +423,7 @@ def run_annotate(
     annotation = annotate_by_models(
         answers, cells.obs.index, names, seed=seed, cpus=cpus, pipeline_version=pipeline_version
     )
-    annotation.info["warnings"] += write_annotated(counts, annotation, output)
+    annotation.info["warnings"] += write_annotated(counts, annotation, output, ours=True)
     for warning in annotation.info["warnings"]:
         warn(warning)
     write_table(annotation.predictions.round(6), predictions)

@@ -6,14 +6,17 @@ import functools
 import os
 import sys
 import traceback
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from cellscribe.errors import CellscribeError
+from cellscribe.errors import CellscribeError, MachineError, OutOfMemoryError, of_the_machine
 
+# The options that name what a command reads: an error that names no file is about it.
+DATA = ("input_path", "counts")
 ENV_MANAGERS = ("local", "virtualenv", "conda")
 SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -25,12 +28,20 @@ path_out = click.Path(path_type=Path)
 
 def log(message: str) -> None:
     """Say one line on standard error, where Nextflow's task log keeps it."""
-    click.echo(message, err=True)
+    click.echo(plain_text(message), err=True)
 
 
 def warn(message: str) -> None:
     """Say one line that a user should not miss."""
-    click.echo(f"warning: {message}", err=True)
+    click.echo(plain_text(f"warning: {message}"), err=True)
+
+
+def plain_text(message: str) -> str:
+    """Text for a terminal: a name from a file could else move its cursor, or set what it shows."""
+    return "".join(
+        letter if letter in "\n\t" or unicodedata.category(letter) not in ("Cc", "Cs") else "?"
+        for letter in message
+    )
 
 
 def set_threads(cpus: int) -> None:
@@ -45,8 +56,21 @@ def set_threads(cpus: int) -> None:
         os.environ[variable] = str(max(1, cpus))
 
 
+def _end(error: CellscribeError) -> NoReturn:
+    """End the program with the error's exit code.
+
+    Where a disk is full at once, without Python's own end: HDF5 would try there to finish the file that it could not
+    write, and crash (139), which Nextflow takes for a want of memory.
+    """
+    stream = sys.__stderr__
+    if isinstance(error, MachineError) and stream is not None and stream is sys.stderr:
+        stream.flush()
+        os._exit(error.exit_code)
+    sys.exit(error.exit_code)
+
+
 def exit_codes(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn our errors into their exit codes and one clear message; anything else is our bug (70)."""
+    """Turn our errors and the machine's into their exit codes and one clear message; all else is our bug (70)."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -54,15 +78,18 @@ def exit_codes(function: Callable[..., None]) -> Callable[..., None]:
             if "cpus" in kwargs:
                 set_threads(kwargs["cpus"])
             function(*args, **kwargs)
-        except CellscribeError as error:
-            sample = kwargs.get("sample")
-            if error.sample is None and isinstance(sample, str):
-                error.sample = sample
-            click.echo(f"error: {error}", err=True)
-            sys.exit(error.exit_code)
         except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
             raise
-        except Exception:
+        except Exception as error:
+            told = of_the_machine(error) or error
+            if isinstance(told, CellscribeError):
+                sample = kwargs.get("sample")
+                if told.sample is None and isinstance(sample, str):
+                    told.sample = sample
+                if told.file is None and not isinstance(told, MachineError | OutOfMemoryError):
+                    told.file = next((kwargs[name] for name in DATA if name in kwargs), None)
+                click.echo(plain_text(f"error: {told}"), err=True)
+                _end(told)
             traceback.print_exc()
             click.echo("error: this is a bug in cellscribe; please report it with the lines above.", err=True)
             sys.exit(70)

@@ -103,6 +103,7 @@ def neighbour_graph(
 def clusters_and_map(
     embedding: np.ndarray,
     *,
+    codes: np.ndarray | None = None,
     start: np.ndarray | None = None,
     umap: np.ndarray | None = None,
     graph: Graph | None = None,
@@ -111,12 +112,13 @@ def clusters_and_map(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Clusters int (n_cells,) and a map float32 (n_cells, 2) of cells (n_cells, n_dimensions): Leiden and UMAP.
 
-    start: (n_cells, 2), where the UMAP begins. umap, graph: a map and a `sample_graph` that are there already.
+    codes: as `sample_graph` takes them. start: (n_cells, 2), where the UMAP begins. umap, graph: a map and a
+    `sample_graph` that are there already.
     Fewer than ten cells are one cluster, mapped by principal components.
     """
     if len(embedding) < FEWEST_CELLS:
         return np.zeros(len(embedding), dtype=int), flat_layout(embedding)
-    graph = graph or sample_graph(embedding, seed=seed, cpus=cpus)
+    graph = graph or sample_graph(embedding, codes, seed=seed, cpus=cpus)
     if umap is None:
         umap = lay_out(embedding, graph, start=start, seed=seed)
     clusters = leiden(graph.indices, seed=seed)

@@ -60,7 +60,9 @@ class NumbersSeen:
     maximum: float = -np.inf
 
     def add(self, values: np.ndarray) -> None:
-        """Take one chunk of stored numbers into account. values: any shape, any number type."""
+        """Take one chunk of stored numbers into account. values: any shape, any type of real numbers."""
+        if values.dtype.kind not in "iubf":
+            raise TypeError(f"values of type {values.dtype} are no real numbers")
         if values.size == 0:
             return
         self.n += values.size

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from cellscribe.errors import InputError
 from cellscribe.io import atomic_path, write_plain
+from cellscribe.verify import check_written
 
 if TYPE_CHECKING:
     import anndata
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CHUNK_ROWS = 8192
+_CONVERT = "Pass Cell Ranger output or any h5ad to convert.py first."
 
 # bytes of like weight side by side: half the size, and no slower (docs/scaling.md has the measures)
 COMPRESSION: Final[dict[str, Any]] = {"compression": "lzf", "shuffle": True}
@@ -102,7 +104,9 @@ def open_counts(path: Path, rows: tuple[int, int] | None = None) -> CountsFile:
         with h5py.File(path, "r") as file:
             encoding = file["X"].attrs.get("encoding-type", "")
             if encoding != "csr_matrix":
-                raise InputError(f"X is {encoding or 'of an unknown kind'}, not a CSR matrix", file=path)
+                raise InputError(
+                    f"X is {encoding or 'of an unknown kind'}, not a CSR matrix", _CONVERT, file=path
+                )
             uns = read_elem(file["uns/cellscribe"]) if "uns/cellscribe" in file else {}
             if rows is None:
                 return CountsFile(path, read_elem(file["obs"]), read_elem(file["var"]), uns)
@@ -111,7 +115,7 @@ def open_counts(path: Path, rows: tuple[int, int] | None = None) -> CountsFile:
     except (OSError, KeyError) as error:
         raise InputError(
             f"this is not a counts file that the CONVERT or QC step wrote ({error})",
-            "Pass Cell Ranger output or any h5ad to convert.py first.",
+            _CONVERT,
             file=path,
         ) from error
 
@@ -134,7 +138,8 @@ def _barcodes(obs: h5py.Group, shard: Shard, path: Path) -> pd.DataFrame:
 def new_counts_file(tables: anndata.AnnData, target: Path) -> Iterator[tuple[h5py.File, CsrWriter]]:
     """An open h5ad and the writer of its X, which the block fills by some rows at a time.
 
-    tables: all but X. Nothing is left of a file whose block fails.
+    tables: all but X. Nothing is left of a file whose block fails. Raises OutputError where the file, opened again, is
+    not whole.
     """
     import h5py
 
@@ -142,6 +147,7 @@ def new_counts_file(tables: anndata.AnnData, target: Path) -> Iterator[tuple[h5p
         write_plain(tables, temporary)
         with h5py.File(temporary, "r+") as file, CsrWriter(file, "X", tables.n_vars) as matrix:
             yield file, matrix
+        check_written(temporary, target)
 
 
 def new_dense(

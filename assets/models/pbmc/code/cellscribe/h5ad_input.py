@@ -6,8 +6,8 @@ dense matrix is made sparse by blocks of rows. `open_h5ad` leaves the counts in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import pandas as pd
 
 from cellscribe.counts import GENE_EXPRESSION, Counts, Matrix, NumbersSeen, as_float32_counts, see
 from cellscribe.errors import InputError
+from cellscribe.hdf5 import check_table, check_whole, offsets, opened, whole
 from cellscribe.stored import IN_MEMORY, RowBuckets, StoredCsr, StoredDense, StoredInput, row_slices
 
 if TYPE_CHECKING:
@@ -70,21 +71,15 @@ def cell_names(path: Path) -> pd.Index:
         return _frame(file["obs"], file).index
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[h5py.File]:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except InputError:
-        raise
-    except (OSError, KeyError, ValueError, TypeError, UnicodeDecodeError) as error:
-        raise InputError(
+def _open(path: Path) -> AbstractContextManager[h5py.File]:
+    return opened(
+        path,
+        lambda error: InputError(
             f"this .h5ad cannot be read ({type(error).__name__}: {error})",
             "Write it again with a recent anndata, or copy it again.",
             file=path,
-        ) from error
+        ),
+    )
 
 
 def _read(
@@ -95,25 +90,28 @@ def _read(
 ) -> Counts[Matrix]:
     places = _places(file)
     if not places:
-        raise InputError("the file has no X, no raw and no layers", "Give one with raw counts.", file=path)
-    notes: list[str] = []
-    if counts_layer:
-        chosen = _asked_for(places, counts_layer, path)
-    else:
-        chosen, notes = _first_with_counts(places, path)
-
+        todo = "Give one with raw counts."
+        if "mod" in file:
+            kinds = ", ".join(file["mod"])
+            todo = f"This seems to be MuData, which holds {kinds}: write the one with the genes as an .h5ad."
+        raise InputError("the file has no X, no raw and no layers", todo, file=path)
     obs = _frame(file["obs"], file)
     var = _frame(file["var"], file)
+    raw_var = _raw_var(file, var) if "raw.X" in places else var
+
+    def look(name: str) -> Candidate:
+        genes = raw_var if name == "raw.X" else var
+        _check_shape(name, places[name], (len(obs), len(genes)), path)
+        return Candidate(name, places[name], see(_chunks(places[name])))
+
+    notes: list[str] = []
+    if counts_layer:
+        chosen = _asked_for(places, look, counts_layer, path)
+    else:
+        chosen, notes = _first_with_counts(places, look, path)
     if chosen.name == "raw.X":
-        var = _raw_var(file, var)
+        var = raw_var
     matrix = matrix_of(chosen)
-    if matrix.shape != (len(obs), len(var)):
-        raise InputError(
-            f"{chosen.name} has {matrix.shape[0]:,} x {matrix.shape[1]:,} numbers, but there are "
-            f"{len(obs):,} cells and {len(var):,} genes",
-            "Write the file again.",
-            file=path,
-        )
     types = next(
         (
             values
@@ -164,7 +162,7 @@ def _is_null(node: Any) -> bool:
     return _attribute(node, "encoding-type") == "null" or getattr(node, "shape", ()) is None
 
 
-def _asked_for(places: dict[str, Any], name: str, path: Path) -> Candidate:
+def _asked_for(places: Iterable[str], look: Callable[[str], Candidate], name: str, path: Path) -> Candidate:
     aliases = {"raw": "raw.X", "raw/X": "raw.X", "X": "X", "raw.X": "raw.X"}
     key = f"layers/{name}" if f"layers/{name}" in places else aliases.get(name, name)
     if key not in places:
@@ -173,10 +171,10 @@ def _asked_for(places: dict[str, Any], name: str, path: Path) -> Candidate:
             "Give one of these as counts_layer, or none to have the counts found.",
             file=path,
         )
-    candidate = Candidate(key, places[key], see(_chunks(places[key])))
+    candidate = look(key)
     if candidate.seen.are_counts:
         return candidate
-    others = [Candidate(k, node, see(_chunks(node))) for k, node in places.items() if k != key]
+    others = [look(other) for other in places if other != key]
     with_counts = [other.name for other in others if other.seen.are_counts]
     listed = "\n".join(f"  {other}" for other in (candidate, *others))
     raise InputError(
@@ -191,10 +189,12 @@ NO_COUNTS_TODO = (
 )
 
 
-def _first_with_counts(places: dict[str, Any], path: Path) -> tuple[Candidate, list[str]]:
+def _first_with_counts(
+    places: Iterable[str], look: Callable[[str], Candidate], path: Path
+) -> tuple[Candidate, list[str]]:
     passed: list[Candidate] = []
-    for name, node in places.items():
-        candidate = Candidate(name, node, see(_chunks(node)))
+    for name in places:
+        candidate = look(name)
         if candidate.seen.are_counts:
             notes = [f"Raw counts were found in {name} ({candidate.seen})."]
             notes += [f"{other.name} was passed over ({other.seen}): {other.seen.fault}." for other in passed]
@@ -205,6 +205,18 @@ def _first_with_counts(places: dict[str, Any], path: Path) -> tuple[Candidate, l
 
 
 # Matrices --------------------------------------------------------------------------------------------
+
+
+def _check_shape(name: str, node: Any, wanted: tuple[int, int], path: Path) -> None:
+    """Raise InputError unless a matrix is of the tables' cells and genes: before any of its numbers is read."""
+    shape = tuple(node.shape) if hasattr(node, "shape") else _layout(node)[0]
+    if shape != wanted:
+        raise InputError(
+            f"{name} has {' x '.join(f'{size:,}' for size in shape)} numbers, but there are "
+            f"{wanted[0]:,} cells and {wanted[1]:,} genes",
+            "Write the file again.",
+            file=path,
+        )
 
 
 def _attribute(node: Any, name: str) -> str:
@@ -238,14 +250,16 @@ def _read_matrix(node: Any) -> sp.csr_matrix:
             return sp.csr_matrix(node.shape, dtype=np.float32)
         return sp.vstack(blocks, format="csr")
     shape, by_column = _layout(node)
+    pointers = _pointers(node, shape[by_column])
     length = node["data"].shape[0]
     data = np.empty(length, dtype=np.float32)
     for start in range(0, length, BLOCK):
         data[start : start + BLOCK] = as_float32_counts(node["data"][start : start + BLOCK])
-    parts = (data, node["indices"][:], _pointers(node, shape[by_column]))
-    matrix = sp.csc_matrix(parts, shape=shape).tocsr() if by_column else sp.csr_matrix(parts, shape=shape)
+    parts = (data, node["indices"][:], pointers)
+    matrix = sp.csc_matrix(parts, shape=shape) if by_column else sp.csr_matrix(parts, shape=shape)
+    # Before it is turned: compiled code writes wherever an index says.
     matrix.check_format(full_check=True)
-    return matrix
+    return matrix.tocsr()
 
 
 def _stored_matrix(candidate: Candidate, path: Path, scratch: Path | None) -> sp.csr_matrix | StoredInput:
@@ -278,11 +292,13 @@ def _layout(node: Any) -> tuple[tuple[int, int], bool]:
 
 def _pointers(node: Any, n_major: int) -> np.ndarray:
     """The row (CSC: column) pointers of a sparse matrix. Raises ValueError where its parts do not fit together."""
-    length, n_indices, pointers = node["data"].shape[0], node["indices"].shape[0], node["indptr"][:]
+    length, n_indices, pointers = (
+        node["data"].shape[0],
+        node["indices"].shape[0],
+        offsets(whole(node["indptr"])),
+    )
     if len(pointers) != n_major + 1 or pointers[-1] != length or n_indices != length:
         raise ValueError(f"{length:,} numbers do not fit {n_indices:,} indices and {len(pointers):,} offsets")
-    if pointers[0] != 0 or (np.diff(pointers) < 0).any():
-        raise ValueError("indptr must be a non-decreasing sequence")
     return pointers
 
 
@@ -291,25 +307,36 @@ def _pointers(node: Any, n_major: int) -> np.ndarray:
 
 def _frame(node: Any, file: h5py.File) -> pd.DataFrame:
     """obs or var, also of files from before anndata 0.7 (one structured array, categories in uns)."""
-    from anndata.io import read_elem
-
     if not hasattr(node, "dtype"):
-        read = read_elem(node)
+        check_table(node)
+        read = _read_elem(node)
         if not isinstance(read, pd.DataFrame):
             raise TypeError(f"{node.name} is a {type(read).__name__}, not a table")
         frame = read
     else:
-        records = node[:]
-        frame = pd.DataFrame({name: _decoded(records[name]) for name in records.dtype.names})
+        records = whole(node)
+        frame = pd.DataFrame({name: _decoded(records[name]) for name in records.dtype.names or ()})
         frame = frame.set_index(next(name for name in ("index", "_index", frame.columns[0]) if name in frame))
         for name in frame.columns:
             categories = file.get(f"uns/{name}_categories")
             if categories is not None and frame[name].dtype.kind in "iu":
-                values = _decoded(np.atleast_1d(categories[()]))
+                check_whole(categories)
+                values = _decoded(categories[:])
                 frame[name] = pd.Categorical.from_codes(frame[name].to_numpy(), pd.Index(values))
     frame.index = pd.Index([str(name) for name in frame.index], dtype=object)
     frame.columns = [str(name) for name in frame.columns]
     return frame
+
+
+def _read_elem(node: Any) -> Any:
+    from anndata.io import read_elem
+
+    try:
+        return read_elem(node)
+    except Exception as error:
+        # Which of the columns it was, anndata says in a note.
+        said = " ".join(" ".join([str(error), *getattr(error, "__notes__", [])]).split())
+        raise ValueError(f"{node.name}: {said}") from error
 
 
 def _decoded(values: np.ndarray) -> np.ndarray:

@@ -27,6 +27,9 @@ from cellscribe.surgery import Surgery, Tuned, tune
 if TYPE_CHECKING:
     import pandas as pd
 
+# Two cores encode so many and find their neighbours in some ten seconds; loading PyTorch takes a few.
+FEWEST_FOR_GPU = 500_000
+LARGEST = 1e9
 ORGANISMS = {"Homo sapiens": "human", "Mus musculus": "mouse", "human": "human", "mouse": "mouse"}
 
 
@@ -141,22 +144,26 @@ def map_cells(
     )
     if orthologs:
         warnings.append(ortholog_warning(match, orthologs))
-    if use_gpu:
-        log("the model's members run in numpy, in seconds: the GPU is not needed and not used")
+    has_latent, has_logistic = set(model.members) != {LOGISTIC}, LOGISTIC in model.members
+    device = gpu_for(counts.n_obs, has_latent, surgery) if use_gpu else None
     tuned = Tuned()
     if surgery is not None:
-        tuned = tune(model, counts, match, surgery)
+        tuned = tune(model, counts, match, surgery, device)
         warnings += tuned.warnings
     # genes that no reference type expresses: what a cell says with them, the model cannot read
     silent = match_genes(var, model.silent_genes, column, fill_in=False)
     is_silent = (np.diff(silent.selector.indptr) > 0) & (np.diff(match.selector.indptr) == 0)
-    has_latent, has_logistic = set(model.members) != {LOGISTIC}, LOGISTIC in model.members
     # Read here and not by the threads below, each of which would read them anew.
     encoder = (tuned.encoder or model.encoder) if has_latent else None
     reference = model.reference.latent if has_latent else np.empty((0, 0))
     regression, on_regression = model.logistic if has_logistic else None, match
     if has_logistic and expression_overlap(match, model) < REFIT_BELOW:
         regression, on_regression = refitted(model, var, match, column, numbered=numbered)
+    on_gpu = None
+    if device and encoder is not None:
+        from cellscribe.gpu import Placer
+
+        on_gpu = Placer(encoder, reference, device)
 
     def place(chunk: sp.csr_matrix) -> dict[str, np.ndarray]:
         on_model = match.on_model(chunk)
@@ -166,8 +173,11 @@ def map_cells(
             "n_counts": n_counts,
             "n_silent_counts": counts_on(chunk, is_silent),
         }
-        if encoder is not None:
-            part["latent"] = encoder.encode(on_model)
+        if on_gpu is not None:
+            latent, part["distances"], part["indices"] = on_gpu.place(on_model, N_NEIGHBOURS)
+            part["latent"] = finite(latent, model)
+        elif encoder is not None:
+            part["latent"] = finite(encoder.encode(on_model), model)
             part["distances"], part["indices"] = nearest(part["latent"], reference, N_NEIGHBOURS)
         if regression is not None:
             on = on_model
@@ -175,7 +185,8 @@ def map_cells(
                 on = on_regression.on_model(chunk)
                 n_own = np.asarray(on.sum(axis=1)).ravel()
                 part["n_model_counts"] = np.maximum(part["n_model_counts"], n_own)
-            part["logistic_scores"] = regression.scores(on, totals=n_counts, found=on_regression.found)
+            scores = regression.scores(on, totals=n_counts, found=on_regression.found)
+            part["logistic_scores"] = finite(scores, model)
         return part
 
     n_chunks = -(-counts.n_obs // chunk_rows)
@@ -200,6 +211,32 @@ def map_cells(
             "orthologs": orthologs,
         },
     )
+
+
+def gpu_for(n_cells: int, has_latent: bool, surgery: Surgery | None) -> str | None:
+    """The device to map so many cells on, None for the processor. has_latent: whether the model has an encoder."""
+    if not has_latent:
+        log("--use_gpu: this model is a regression alone, which has no use for a GPU")
+        return None
+    if surgery is None and n_cells < FEWEST_FOR_GPU:
+        log(
+            f"--use_gpu: {n_cells:,} cells are mapped in seconds; a GPU is used from {FEWEST_FOR_GPU:,} cells on"
+        )
+        return None
+    from cellscribe.gpu import find_gpu
+
+    return find_gpu()
+
+
+def finite(values: np.ndarray, model: Model) -> np.ndarray:
+    """What a model gives of some cells, as it is. Raises ModelMismatchError where it is no number."""
+    # Far above what any model gives, and far below what overflows when it is squared.
+    if not (np.abs(values) < LARGEST).all():
+        raise ModelMismatchError(
+            f"the model '{model.name}' gives numbers without bounds for these cells",
+            "The model is damaged, or was never tried: ask whoever made it.",
+        )
+    return values
 
 
 def counts_on(counts: sp.csr_matrix, genes: np.ndarray) -> np.ndarray:
@@ -325,17 +362,30 @@ def write_mapping(mapping: Mapping, sample: CountsFile, output: Path) -> None:
 
 
 def read_mapping(path: Path) -> Mapping:
-    """Read mapping.h5ad."""
+    """Read mapping.h5ad. Raises InputError for anything else."""
     import anndata
 
-    adata = anndata.read_h5ad(path)
-    obs = {name: adata.obs[name].to_numpy() for name in ("n_model_counts", "n_counts", "n_silent_counts")}
+    try:
+        adata = anndata.read_h5ad(path)
+        obs = {name: adata.obs[name].to_numpy() for name in ("n_model_counts", "n_counts", "n_silent_counts")}
+        info = json.loads(adata.uns["mapping"])
+    except (OSError, LookupError, ValueError, TypeError) as error:
+        raise no_mapping(path, error) from error
     return Mapping(
         latent=adata.obsm.get("latent"),
         distances=adata.obsm.get("neighbour_distances"),
         indices=adata.obsm.get("neighbour_indices"),
         logistic_scores=adata.obsm.get("logistic_scores"),
         **obs,
-        info=json.loads(adata.uns["mapping"]),
+        info=info,
         barcodes=adata.obs_names,
+    )
+
+
+def no_mapping(path: Path, error: Exception) -> InputError:
+    """What to say of a file that should be a mapping."""
+    return InputError(
+        f"this is no mapping that the MAP or PREDICT step wrote ({error})",
+        "Run map.py, or predict.py for a model made by others, on these counts first.",
+        file=path,
     )

@@ -59,8 +59,11 @@ def epochs_for(n_cells: int) -> int:
     return max(1, min(MOST_EPOCHS, round(8_000_000 / max(n_cells, 1))))
 
 
-def tune(model: Model, cells: Cells, match: GeneMatch, surgery: Surgery) -> Tuned:
-    """Fine-tune a model's encoder on a query's cells, where that would change it. match: of their genes."""
+def tune(model: Model, cells: Cells, match: GeneMatch, surgery: Surgery, device: str | None = None) -> Tuned:
+    """Fine-tune a model's encoder on a query's cells, where that would change it.
+
+    match: of their genes. device: a GPU by PyTorch's name for it, or None for the processor.
+    """
     if not model.can_be_tuned:
         warn(NOT_NEEDED)
         return Tuned(warnings=(NOT_NEEDED,))
@@ -73,12 +76,19 @@ def tune(model: Model, cells: Cells, match: GeneMatch, surgery: Surgery) -> Tune
     epochs = surgery.epochs or epochs_for(cells.n_obs)
     log(f"fine-tuning the encoder on {cells.n_obs:,} cells, {epochs} epochs")
     counts = sp.vstack([match.on_model(chunk) for _, chunk in cells.chunks()]).tocsr()
-    encoder = fine_tune(ScviModel.load(model.folder), counts, model.encoder.default, epochs, surgery.seed)
+    encoder = fine_tune(
+        ScviModel.load(model.folder), counts, model.encoder.default, epochs, surgery.seed, device
+    )
     return Tuned(encoder, epochs)
 
 
 def fine_tune(
-    reference: ScviModel, counts: sp.csr_matrix, average: np.ndarray | None, epochs: int, seed: int = 0
+    reference: ScviModel,
+    counts: sp.csr_matrix,
+    average: np.ndarray | None,
+    epochs: int,
+    seed: int = 0,
+    device: str | None = None,
 ) -> Encoder:
     """The encoder after `epochs` on the query, all of it one new batch.
 
@@ -86,17 +96,18 @@ def fine_tune(
     ones are given to the query. Weight decay is 0: else frozen weights decay too.
     """
     scvi = load_scvi(seed)
+    accelerator = "gpu" if device else "cpu"
     obs = query_covariates(reference, counts, average)
     adata = _adata(reference, counts, obs)
     kind = scvi.model.SCANVI if reference.kind == SCANVI else scvi.model.SCVI
     with tempfile.TemporaryDirectory() as folder:
         write_scvi(reference, Path(folder))
-        query = kind.load_query_data(adata, folder, accelerator="cpu")
+        query = kind.load_query_data(adata, folder, accelerator=accelerator)
     if reference.kind == SCANVI:
         query._training_plan_cls = _unlabelled_plan(scvi)
     query.train(
         max_epochs=epochs,
-        accelerator="cpu",
+        accelerator=accelerator,
         plan_kwargs={"weight_decay": 0.0},
         batch_size=_batch_size(counts.shape[0]),
         train_size=1.0,

@@ -51,16 +51,17 @@ class Encoder:
 
     def forward(self, values: sp.csr_matrix | np.ndarray, covariates: np.ndarray | None = None) -> np.ndarray:
         """The layers alone. values: (n_cells, n_in). Returns float32 (n_cells, n_out)."""
-        hidden = np.asarray(values @ self.weights[0]) + self._bias(0, covariates)
+        hidden = np.asarray(values @ self.weights[0]) + self.bias(0, covariates)
         for layer in range(1, len(self.weights)):
             if self.layer_norm:
                 hidden = hidden - hidden.mean(axis=1, keepdims=True)
                 hidden /= np.sqrt(np.square(hidden).mean(axis=1, keepdims=True) + LAYER_NORM_EPSILON)
             np.maximum(hidden, 0, out=hidden)
-            hidden = hidden @ self.weights[layer] + self._bias(layer, covariates)
+            hidden = hidden @ self.weights[layer] + self.bias(layer, covariates)
         return hidden
 
-    def _bias(self, layer: int, covariates: np.ndarray | None) -> np.ndarray:
+    def bias(self, layer: int, covariates: np.ndarray | None = None) -> np.ndarray:
+        """What a layer adds: (n_out,), or one row a cell where covariates (n_cells, n_covariates) are given."""
         if not self.covariates:
             return self.biases[layer]
         of = self.default if covariates is None else covariates
@@ -85,10 +86,10 @@ class Encoder:
 
     @classmethod
     def load(cls, path: Path) -> Encoder:
-        """Read what `save` wrote."""
+        """Read what `save` wrote. Raises ValueError or KeyError where its layers do not fit together."""
         tensors, metadata = read_tensors(path)
         n_layers = sum(name.endswith(".weight") for name in tensors)
-        return cls(
+        encoder = cls(
             tuple(tensors[f"layer{i}.weight"] for i in range(n_layers)),
             tuple(tensors[f"layer{i}.bias"] for i in range(n_layers)),
             log=metadata.get("input") != "counts",
@@ -98,14 +99,37 @@ class Encoder:
             else (),
             default=tensors.get("covariates.default"),
         )
+        encoder.check()
+        return encoder
+
+    def check(self) -> None:
+        """Raise ValueError unless each layer takes what the one before gives."""
+        if not self.weights or self.weights[0].ndim != 2:
+            raise ValueError("there is no layer")
+        n_in = self.weights[0].shape[0]
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            if weight.ndim != 2 or bias.ndim != 1 or weight.shape != (n_in, len(bias)):
+                raise ValueError(f"a layer of {weight.shape} numbers and {bias.shape} behind one of {n_in:,}")
+            n_in = len(bias)
+        n_covariates = self.covariates[0].shape[:1] if self.covariates else ()
+        for weight, bias in zip(self.covariates, self.biases, strict=bool(self.covariates)):
+            if weight.shape != (*n_covariates, len(bias)):
+                raise ValueError("the covariates of its layers differ in number")
+        if self.covariates and (self.default is None or self.default.shape != n_covariates):
+            raise ValueError("the covariates of a cell of unknown batch are not there")
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a safetensors file, and its metadata."""
+    """The arrays of a safetensors file, and its metadata. Raises ValueError for a number that is not finite."""
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = dict(file.metadata() or {})
+    for name, values in tensors.items():
+        if values.dtype.kind != "f" or not np.isfinite(values).all():
+            raise ValueError(f"'{name}' holds what are no finite numbers")
+    return tensors, metadata
 
 
 def fold_batch_norm(

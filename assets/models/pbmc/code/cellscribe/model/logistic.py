@@ -78,9 +78,18 @@ class Logistic:
 
     @classmethod
     def load(cls, path: Path) -> Logistic:
-        """Read what `save` wrote."""
+        """Read what `save` wrote. Raises ValueError or TypeError where its parts do not fit together."""
         tensors, metadata = read_tensors(path)
-        return cls(**tensors, all_genes=metadata.get("totals") == "all genes")
+        regression = cls(**tensors, all_genes=metadata.get("totals") == "all genes")
+        if regression.coefficients.ndim != 2:
+            raise ValueError("its coefficients are not of genes and labels")
+        n_genes, n_labels = regression.coefficients.shape
+        by_gene = (regression.ceilings, regression.means)
+        if regression.intercepts.shape != (n_labels,) or any(
+            part is not None and part.shape != (n_genes,) for part in by_gene
+        ):
+            raise ValueError("its parts are not of the same genes and labels")
+        return regression
 
 
 def link(scores: np.ndarray, name: str = "softmax") -> np.ndarray:

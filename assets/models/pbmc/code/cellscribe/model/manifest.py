@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import stat
+from collections import Counter
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,7 +36,7 @@ NEEDED_FILES = {
     "scanvi": ("encoder.safetensors", "scanvi.safetensors"),
 }
 
-_MAX_MANIFEST_BYTES = 64 * 2**20
+_MAX_MANIFEST_BYTES = 16 * 2**20
 _FETCH_AGAIN = "Fetch the model again, or ask whoever made it for a whole copy."
 
 
@@ -215,7 +216,7 @@ def _meaning_problems(manifest: dict[str, Any]) -> list[str]:
     levels = [level["name"] for level in manifest["levels"]]
     members = [member["name"] for member in manifest["members"]]
     for what, names in (("labels", labels), ("levels", levels), ("members", members)):
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, n in Counter(names).items() if n > 1)
         if twice:
             problems.append(f"{what}: named twice: {', '.join(twice)}")
     for level in manifest["levels"]:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscribe.errors import InputError
+from cellscribe.errors import CellscribeError, InputError, ModelFetchError
 from cellscribe.io import read_json
 from cellscribe.model.calibration import UNCALIBRATED, pool, softmax
 from cellscribe.model.encoder import Encoder
 from cellscribe.model.logistic import Logistic, link
-from cellscribe.model.manifest import model_sha256, read_manifest
+from cellscribe.model.manifest import MANIFEST, model_sha256, read_manifest
 from cellscribe.model.neighbours import vote
 from cellscribe.model.novelty import TypeSpace
 from cellscribe.model.ontology import Ontology
 from cellscribe.model.reference_counts import FILE as REFERENCE_COUNTS
 from cellscribe.model.reference_counts import ReferenceCounts
 from cellscribe.model.scvi_model import SETTINGS
+from cellscribe.model.trees import load_trees
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +39,16 @@ CLASSIFIERS: dict[str, tuple[str, ...]] = {
     "logistic": (LOGISTIC,),
     "scanvi": (SCANVI,),
 }
+
+
+# What `rejection` of a manifest needs.
+LIMITS = (
+    "least_probability",
+    "ancestor_probability",
+    "least_unexpected_counts",
+    "unexpected_share",
+    "least_counts",
+)
 
 
 @dataclass(frozen=True)
@@ -70,12 +82,22 @@ class Reference:
         from safetensors.numpy import load_file
 
         tensors = load_file(path)
-        return cls(
+        reference = cls(
             tensors["latent"].astype(np.float32),
             tensors["codes"].astype(np.int64),
             tensors["umap"].astype(np.float32),
-            tensors["distance_quantiles"],
+            tensors["distance_quantiles"].astype(np.float32),
         )
+        n_cells, quantiles = len(reference.latent), reference.distance_quantiles
+        if not n_cells or reference.latent.ndim != 2 or reference.codes.shape != (n_cells,):
+            raise ValueError("its cells and their labels differ in number")
+        if reference.umap.size and reference.umap.shape != (n_cells, 2):
+            raise ValueError("its cells and their places on the UMAP differ in number")
+        if not len(quantiles) or (np.diff(quantiles, axis=0) < 0).any() or quantiles.ndim != 1:
+            raise ValueError("its distances do not ascend")
+        if not all(np.isfinite(part).all() for part in (reference.latent, reference.umap, quantiles)):
+            raise ValueError("a number is not finite")
+        return reference
 
     def quantile(self, mean_distance: np.ndarray) -> np.ndarray:
         """Where a mean distance lies among the reference's own: 0 nearest, 1 farther than any."""
@@ -84,12 +106,47 @@ class Reference:
 
 
 class Model:
-    """A verified model folder; its parts are read when first used."""
+    """A verified model folder; its parts are read when first used.
+
+    Each raises ModelFetchError, naming its file, where it cannot be read or does not fit the others: that its sha256 is
+    the manifest's only says that whoever made the model meant it so.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.manifest: dict[str, Any] = read_manifest(self.folder)
         self.sha256 = model_sha256(self.folder)
+        with self._part(MANIFEST):
+            check_fitted(self.manifest)
+
+    @contextmanager
+    def _part(self, name: str) -> Iterator[Path]:
+        """The path of a file that the block reads and checks."""
+        try:
+            yield self.folder / name
+        except (CellscribeError, MemoryError):
+            raise
+        except Exception as error:
+            raise ModelFetchError(
+                f"this part of the model cannot be used ({type(error).__name__}: {error})",
+                "Fetch the model again, or ask whoever made it for a whole copy.",
+                file=self.folder / name,
+            ) from error
+
+    def check(self) -> None:
+        """Read every part that names cells or is shown on a page. Raises ModelFetchError where one cannot be used."""
+        # Here, as models carry this file into environments that have no use for it.
+        from cellscribe.markers import read_markers
+
+        parts = [self.genes, self.silent_genes, self.ontology]
+        if set(self.members) != {LOGISTIC}:
+            parts += [self.encoder, self.reference, self.type_space]
+        for member, part in ((LOGISTIC, "logistic"), (TREES, "trees"), (SCANVI, "scanvi")):
+            if member in self.members:
+                parts.append(getattr(self, part))
+        parts.append(self.reference_counts)
+        with self._part("markers.json"):
+            read_markers(self.markers)
 
     @property
     def name(self) -> str:
@@ -124,21 +181,26 @@ class Model:
     @functools.cached_property
     def genes(self) -> pd.DataFrame:
         """The model's genes in order: gene_id, symbol, mean, importance."""
-        import pandas as pd
-
-        return pd.read_csv(self.folder / "genes.tsv", sep="\t", keep_default_na=False, dtype={"symbol": str})
+        with self._part("genes.tsv") as path:
+            genes = _gene_table(path, {"gene_id": str, "symbol": str})
+            numbers = genes[["mean", "importance"]].to_numpy(dtype=np.float64)
+            if not len(genes) or not np.isfinite(numbers).all():
+                raise ValueError("each gene needs its mean and its importance")
+            return genes
 
     @functools.cached_property
     def silent_genes(self) -> pd.DataFrame:
         """Genes that were measured in the reference and that none of its types expresses: gene_id, symbol."""
-        import pandas as pd
-
-        return pd.read_csv(self.folder / "silent_genes.tsv", sep="\t", keep_default_na=False, dtype=str)
+        with self._part("silent_genes.tsv") as path:
+            return _gene_table(path, str)
 
     @functools.cached_property
     def encoder(self) -> Encoder:
         """The scVI encoder."""
-        return Encoder.load(self.folder / "encoder.safetensors")
+        with self._part("encoder.safetensors") as path:
+            encoder = Encoder.load(path)
+            _must_be("inputs", encoder.weights[0].shape[0], len(self.genes))
+            return encoder
 
     @property
     def can_be_tuned(self) -> bool:
@@ -148,46 +210,63 @@ class Model:
     @functools.cached_property
     def scanvi(self) -> Encoder:
         """The classifier of a scANVI model: layers on the latent."""
-        return Encoder.load(self.folder / "scanvi.safetensors")
+        with self._part("scanvi.safetensors") as path:
+            layers = Encoder.load(path)
+            _must_be("inputs", layers.weights[0].shape[0], self.encoder.n_latent)
+            _must_be("labels", layers.n_latent, len(self.labels))
+            return layers
 
     @functools.cached_property
     def logistic(self) -> Logistic:
         """The logistic regression."""
-        return Logistic.load(self.folder / "logistic.safetensors")
+        with self._part("logistic.safetensors") as path:
+            regression = Logistic.load(path)
+            _must_be("genes", regression.coefficients.shape[0], len(self.genes))
+            _must_be("labels", regression.coefficients.shape[1], len(self.labels))
+            return regression
 
     @functools.cached_property
     def reference_counts(self) -> ReferenceCounts | None:
         """Counts to fit the regression anew from; None where the model holds none."""
-        return ReferenceCounts.load(self.folder) if REFERENCE_COUNTS in self.manifest["files"] else None
+        if REFERENCE_COUNTS not in self.manifest["files"]:
+            return None
+        with self._part(REFERENCE_COUNTS):
+            counts = ReferenceCounts.load(self.folder)
+            _must_be_codes(counts.codes, len(self.labels))
+            return counts
 
     @functools.cached_property
     def trees(self) -> Any:
         """The gradient-boosted trees, an `xgboost.Booster`."""
-        import xgboost
-
-        booster = xgboost.Booster()
-        booster.load_model(self.folder / "trees.ubj")
-        return booster
+        with self._part("trees.ubj") as path:
+            return load_trees(path, self.encoder.n_latent, len(self.labels))
 
     @functools.cached_property
     def reference(self) -> Reference:
         """The reference cells."""
-        return Reference.load(self.folder / "reference.safetensors")
+        with self._part("reference.safetensors") as path:
+            reference = Reference.load(path)
+            _must_be("dimensions", reference.latent.shape[1], self.encoder.n_latent)
+            _must_be_codes(reference.codes, len(self.labels))
+            return reference
 
     @functools.cached_property
     def type_space(self) -> TypeSpace:
         """Where the labels lie in the latent space."""
-        return TypeSpace.of(self.reference.latent, self.reference.codes)
+        with self._part("reference.safetensors"):
+            return TypeSpace.of(self.reference.latent, self.reference.codes)
 
     @functools.cached_property
     def ontology(self) -> Ontology:
         """The Cell Ontology around the labels."""
-        return Ontology.from_json(read_json(self.folder / "ontology.json"))
+        with self._part("ontology.json") as path:
+            return Ontology.from_json(read_json(path))
 
     @property
     def markers(self) -> dict[str, Any]:
         """For each label, the genes that mark it in the reference."""
-        return dict(read_json(self.folder / "markers.json"))
+        with self._part("markers.json") as path:
+            return dict(read_json(path))
 
     def classifier(self, wanted: str = "default") -> str:
         """The classifier meant by `--classifier`. Raises InputError where this model has none of that name."""
@@ -281,6 +360,67 @@ class Model:
         return np.array(
             [np.interp(gene_overlap, shares, [values[name] for _, values in fitted]) for name in names]
         )
+
+
+def _gene_table(path: Path, kinds: Any) -> pd.DataFrame:
+    """A table of genes with ids and symbols. Raises ValueError where it has no such columns."""
+    import pandas as pd
+
+    table = pd.read_csv(path, sep="\t", keep_default_na=False, dtype=kinds)
+    if missing := [name for name in ("gene_id", "symbol") if name not in table]:
+        raise ValueError(f"there is no column {' and no column '.join(missing)}")
+    return table
+
+
+def _must_be(what: str, seen: int, wanted: int) -> None:
+    if seen != wanted:
+        raise ValueError(f"it has {seen:,} {what}, and the model {wanted:,}")
+
+
+def _must_be_codes(codes: np.ndarray, n_labels: int) -> None:
+    if codes.min() < 0 or codes.max() >= n_labels or codes.min() == codes.max():
+        raise ValueError(f"its cells' labels are not those of the model, of which there are {n_labels:,}")
+
+
+def check_fitted(manifest: dict[str, Any]) -> None:
+    """Raise ValueError, KeyError or TypeError unless what was fitted is there, for every label and member."""
+    members = {member["name"] for member in manifest["members"]}
+    labels = {label["label"] for label in manifest["labels"]}
+    only_genes = members == {LOGISTIC}
+    calibration = manifest["calibration"]
+    if not any(name in calibration for name in CLASSIFIERS):
+        raise ValueError(f"calibration: there is none of the classifiers {', '.join(CLASSIFIERS)}")
+    for name, fitted in calibration.items():
+        if not fitted["weights"].keys() <= members or not fitted["weights"]:
+            raise ValueError(f"calibration.{name}: weighs members that the model has not")
+        for part in (fitted, *fitted.get("fewer_genes", ())):
+            _check_numbers(f"calibration.{name}.weights", part["weights"], fitted["weights"].keys(), 0.0)
+            for what in ("set_limits", "label_offsets"):
+                if what in fitted and (part is fitted or what == "set_limits"):
+                    _check_numbers(f"calibration.{name}.{what}", part[what], labels)
+        _check_numbers(
+            f"calibration.{name}",
+            {str(i): part["gene_overlap"] for i, part in enumerate(fitted.get("fewer_genes", ()))},
+        )
+        _ = fitted["method"]
+    _check_numbers("rejection", {name: manifest["rejection"][name] for name in LIMITS})
+    if not only_genes:
+        _check_numbers("rejection", {name: manifest["rejection"][name] for name in ("distance_quantile",)})
+    novelty = manifest.get("novelty")
+    if novelty and not only_genes and len(novelty["deviations"]) != 1 + (LOGISTIC in members):
+        raise ValueError("novelty: there is not one deviation for each sign")
+    if "accuracy" in manifest["evaluation"]:
+        _check_numbers("evaluation", {"accuracy": manifest["evaluation"]["accuracy"]})
+
+
+def _check_numbers(what: str, values: Any, names: Any = None, least: float = -np.inf) -> None:
+    """Raise ValueError unless `values` has these names, and a finite number of `least` or more under each."""
+    if names is not None and values.keys() != set(names):
+        raise ValueError(f"{what}: has other names than the model")
+    for name, value in values.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not least <= float(value) < np.inf:
+            raise ValueError(f"{what}: '{str(name)[:80]}' has no number that can be")
 
 
 def tree_probabilities(booster: Any, latent: np.ndarray) -> np.ndarray:

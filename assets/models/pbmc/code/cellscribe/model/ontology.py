@@ -55,10 +55,10 @@ class Ontology:
     def from_json(cls, value: Mapping[str, Any]) -> Ontology:
         """Read what `to_json` gave."""
         terms = {
-            cl_id: Term(cl_id, term["name"], tuple(term["ancestors"]))
+            cl_id: Term(cl_id, str(term["name"]), tuple(map(str, term["ancestors"])))
             for cl_id, term in value["terms"].items()
         }
-        return cls(terms, frozenset(value["curated"]))
+        return cls(terms, frozenset(map(str, value["curated"])))
 
 
 def build_ontology(cl_ids: Sequence[str]) -> Ontology:

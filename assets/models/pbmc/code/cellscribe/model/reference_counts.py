@@ -93,6 +93,11 @@ class ReferenceCounts:
             ),
             shape=(len(tensors["codes"]), len(genes)),
         )
+        counts.check_format(full_check=True)
+        if {"gene_id", "symbol"} - set(genes.columns) or tensors["batches"].shape != tensors["codes"].shape:
+            raise ValueError("its cells, labels, batches and genes do not fit together")
+        if not np.isfinite(counts.data).all() or (counts.data < 0).any():
+            raise ValueError("its counts are no counts")
         return cls(counts, tensors["codes"].astype(np.int64), tensors["batches"].astype(np.int64), genes)
 
 
