@@ -123,6 +123,7 @@ def only_uns_of_ours(out: Path) -> None:
 def strange_uns(file: Any) -> None:
     """What no anndata of today reads, and what none can write again."""
     put("uns/future", np.arange(3), "tensor")(file)
+    put("uns/cxg_cell_type_predictions", np.arange(3), "tensor")(file)
     put("uns/a/b/c", np.array([(1, 2.0)], dtype=[("x", "i4"), ("y", "f8")]), "unknown")(file)
     file["uns/loop"] = h5py.SoftLink("/uns")
     file["uns/gone"] = h5py.SoftLink("/nowhere")
