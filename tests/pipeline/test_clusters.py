@@ -123,13 +123,7 @@ def test_memory_starts_from_the_size_of_a_file_and_from_a_fixed_one_for_a_folder
 ) -> None:
     secret = "a-word-that-nobody-may-read"
     mlflow = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-    for name in (
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "TOWER_ACCESS_TOKEN",
-        *mlflow,
-    ):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", *mlflow):
         monkeypatch.setenv(name, secret)
     for name, size in (("small.h5", 1_000), ("large.h5", 3_000_000_000)):
         with h5py.File(launch.folder / name, "w") as file:
