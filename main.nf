@@ -4,6 +4,7 @@ include { ANNOTATION  } from './workflows/annotate'
 include { TRAINING    } from './workflows/train'
 include { REFERENCE   } from './workflows/reference'
 include { closeRun    } from './workflows/closing'
+include { traceFile   } from './workflows/failures'
 include { helpText ; modelList } from './workflows/help'
 
 workflow {
@@ -20,9 +21,10 @@ workflow {
         exit 0
     }
 
-    def outdir = "${params.outdir}"
-    def mode   = "${params.mode}"
-    workflow.onComplete { closeRun(outdir, mode) }
+    def outdir   = "${params.outdir}"
+    def mode     = "${params.mode}"
+    def on_error = "${params.on_error}"
+    workflow.onComplete { closeRun(outdir, mode, on_error) }
 
     // A file, not a command line: nothing in it has been checked yet.
     def launch = channel
@@ -60,6 +62,7 @@ workflow {
             VERSIONS.out.versions,
             file("${here}/assets/multiqc_config.yml"),
             has_validator,
+            traceFile(outdir),
         )
     }
 }

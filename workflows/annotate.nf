@@ -12,6 +12,7 @@ include { MERGE         } from '../modules/merge'
 include { REPORT        } from '../modules/report'
 include { SUMMARY       } from '../modules/summary'
 include { MULTIQC       } from '../modules/multiqc'
+include { failureTable ; sampleFailures } from './failures'
 include { inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; readJson ; readSamples ; shards ; withResolved } from './inputs'
 
 // Names the cells of every sample. A sample that fails at a step is absent from the next: the joins drop it.
@@ -22,6 +23,7 @@ workflow ANNOTATION {
     versions        // versions of everything, for the page
     multiqc_config
     has_validator   // whether the CELLxGENE schema's validator is where tasks run
+    trace           // where Nextflow writes which task ended how
 
     main:
     def samples = checked.flatMap { json ->
@@ -145,7 +147,12 @@ workflow ANNOTATION {
         .mix(QC.out.metrics, ANNOTATE.out.summary, REPORT.out.verdict_summary, REPORT.out.truth_summary)
         .map { _meta, json -> json }
         .toSortedList { a, b -> a.name <=> b.name }
-    SUMMARY(checked, metrics)
+    // Why samples failed, which is known by now: whatever became of them, their last task has ended.
+    def failed = checked
+        .combine(metrics.map { files -> [files] })
+        .map { json, files -> failureTable(sampleFailures(trace, readJson(json).collect { sample -> sample.id }, files)) }
+        .collectFile(name: 'failures.tsv')
+    SUMMARY(checked, metrics, failed)
     def pages = SUMMARY.out.multiqc
         .mix(versions)
         .flatten()

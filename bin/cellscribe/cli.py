@@ -8,11 +8,11 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from cellscribe.errors import CellscribeError
+from cellscribe.errors import CellscribeError, MachineError, of_the_machine
 
 ENV_MANAGERS = ("local", "virtualenv", "conda")
 SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -45,8 +45,21 @@ def set_threads(cpus: int) -> None:
         os.environ[variable] = str(max(1, cpus))
 
 
+def _end(error: CellscribeError) -> NoReturn:
+    """End the program with the error's exit code.
+
+    Where a disk is full at once, without Python's own end: HDF5 would try there to finish the file that it could not
+    write, and crash (139), which Nextflow takes for a want of memory.
+    """
+    stream = sys.__stderr__
+    if isinstance(error, MachineError) and stream is not None and stream is sys.stderr:
+        stream.flush()
+        os._exit(error.exit_code)
+    sys.exit(error.exit_code)
+
+
 def exit_codes(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn our errors into their exit codes and one clear message; anything else is our bug (70)."""
+    """Turn our errors and the machine's into their exit codes and one clear message; all else is our bug (70)."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -54,15 +67,16 @@ def exit_codes(function: Callable[..., None]) -> Callable[..., None]:
             if "cpus" in kwargs:
                 set_threads(kwargs["cpus"])
             function(*args, **kwargs)
-        except CellscribeError as error:
-            sample = kwargs.get("sample")
-            if error.sample is None and isinstance(sample, str):
-                error.sample = sample
-            click.echo(f"error: {error}", err=True)
-            sys.exit(error.exit_code)
         except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
             raise
-        except Exception:
+        except Exception as error:
+            told = of_the_machine(error) or error
+            if isinstance(told, CellscribeError):
+                sample = kwargs.get("sample")
+                if told.sample is None and isinstance(sample, str):
+                    told.sample = sample
+                click.echo(f"error: {told}", err=True)
+                _end(told)
             traceback.print_exc()
             click.echo("error: this is a bug in cellscribe; please report it with the lines above.", err=True)
             sys.exit(70)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cellscribe.errors import FULL, InputError, number_of
 
 if TYPE_CHECKING:
     import anndata
@@ -21,18 +24,43 @@ ROWS_AT_A_TIME = 100_000
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Give a temporary name beside `target`; rename it to `target` only if the block ends well."""
+    """Give a temporary name beside `target`; rename it to `target` only if the block ends well.
+
+    Raises InputError where `target` is there and is no plain file; an OSError of a full disk names `target`.
+    """
     target = Path(target)
+    if not _may_be_replaced(target):
+        raise InputError(
+            "this is no plain file and will not be written over", "Give another name.", file=target
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+    except OSError as error:
+        error.filename = str(target)
+        raise
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o666 & ~umask())
         temporary.replace(target)
+    except (OSError, RuntimeError) as error:
+        # What wrote the file knows only its temporary name, or none.
+        if number_of(error) in FULL:
+            error.filename = str(target)  # type: ignore[union-attr]
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _may_be_replaced(target: Path) -> bool:
+    """Whether `target` is not there, or a plain file or a link to one. /dev/stdout is a link to whatever is open."""
+    try:
+        mode = target.stat().st_mode
+    except OSError:
+        return True
+    return stat.S_ISREG(mode) and not (target.is_symlink() and str(target.readlink()).startswith("/proc/"))
 
 
 def umask() -> int:

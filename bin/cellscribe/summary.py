@@ -1,6 +1,7 @@
 """The run at a glance: one row a sample in summary.tsv, and what MultiQC needs to draw its page.
 
-Everything comes from the steps' JSON files (docs/architecture.md). A sample that lacks one failed there.
+Everything comes from the steps' JSON files (docs/architecture.md). A sample that lacks one failed there; why stands in
+the list of failures that Nextflow's side makes (workflows/failures.nf).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from html import escape
 from pathlib import Path
@@ -21,10 +22,11 @@ from cellscribe.errors import InputError
 from cellscribe.io import atomic_path, read_json
 
 # In the order of the pipeline: the file that is left, and the steps that failed where it is missing.
-STEPS = {"convert": "CONVERT", "qc": "QC", "annotation": "MAP or ANNOTATE"}
-# What REPORT leaves: a sample without it has failed at nothing.
-REPORTED = ("verdicts", "truth")
-WARNED_BY = {**STEPS, "annotation": "ANNOTATE", **dict.fromkeys(REPORTED, "REPORT")}
+STEPS = {"convert": "CONVERT", "qc": "QC", "annotation": "MAP or ANNOTATE", "verdicts": "REPORT"}
+# REPORT leaves it where it was asked for.
+OPTIONAL = {"truth": "REPORT"}
+WARNED_BY = {**STEPS, "annotation": "ANNOTATE", **OPTIONAL}
+ORDER = ("CONVERT", "QC", "MAP", "PREDICT", "GATHER", "ANNOTATE", "CURATE", "REPORT")
 
 MAX_LABELS_DRAWN = 25
 OTHER_LABELS = "other labels"
@@ -61,8 +63,18 @@ COLOURS = (
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Where and why a sample failed. exit_code, meaning: of the step's task; "" where only its file is missing."""
+
+    step: str
+    exit_code: str = ""
+    meaning: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
 class Sample:
-    """What the steps said about one sample; None where a step left nothing."""
+    """What the steps said about one sample; None where a step left nothing. failures: in the order of the steps."""
 
     id: str
     path: str
@@ -71,11 +83,12 @@ class Sample:
     annotation: dict[str, Any] | None
     verdicts: dict[str, Any] | None = None
     truth: dict[str, Any] | None = None
+    failures: list[Failure] = field(default_factory=list)
 
     @property
     def failed_step(self) -> str:
-        """The first step that left nothing, or "" for a sample that is done."""
-        return next((step for part, step in STEPS.items() if getattr(self, part) is None), "")
+        """The first step that failed, or "" for a sample that is done."""
+        return self.failures[0].step if self.failures else ""
 
     def get(self, part: str, *keys: str) -> Any:
         """A value below `part`, or None where it or anything on the way to it is missing."""
@@ -121,6 +134,8 @@ COLUMNS: dict[str, Callable[[Sample], Any]] = {
     "sample": lambda s: s.id,
     "status": lambda s: "failed" if s.failed_step else "done",
     "failed_step": lambda s: s.failed_step,
+    "exit_code": lambda s: s.failures[0].exit_code if s.failures else "",
+    "message": lambda s: s.failures[0].message if s.failures else "",
     "organism": lambda s: s.get("convert", "organism"),
     "source": lambda s: s.get("convert", "source"),
     "n_cells_read": lambda s: s.get("convert", "n_cells"),
@@ -154,14 +169,17 @@ COLUMNS: dict[str, Callable[[Sample], Any]] = {
 }
 
 
-def run_summary(samples_file: Path, inputs: Path, output_folder: Path) -> list[Sample]:
+def run_summary(
+    samples_file: Path, inputs: Path, output_folder: Path, failures: Path | None = None
+) -> list[Sample]:
     """Write summary.tsv and the `*_mqc.json` files into `output_folder`; return what was summed up.
 
     samples_file: samples.json, as CHECK_INPUT writes it. inputs: the folder of `<sample>.convert.json`,
-    `<sample>.qc.json` and `<sample>.annotation.json`, as far as they were made. Raises InputError for a file
-    that is no JSON object and for a run of no samples.
+    `<sample>.qc.json`, `<sample>.annotation.json` and `<sample>.verdicts.json`, as far as they were made. failures: a
+    table with a row for each task that failed. Raises InputError for a file that is no JSON object and for a run of no
+    samples.
     """
-    samples = read_samples(samples_file, inputs)
+    samples = read_samples(samples_file, inputs, failures)
     write_summary(samples, output_folder / "summary.tsv")
     for section in sections(samples):
         with atomic_path(output_folder / f"{section['id']}_mqc.json") as temporary:
@@ -170,17 +188,35 @@ def run_summary(samples_file: Path, inputs: Path, output_folder: Path) -> list[S
     return samples
 
 
-def read_samples(samples_file: Path, inputs: Path) -> list[Sample]:
+def read_samples(samples_file: Path, inputs: Path, failures: Path | None = None) -> list[Sample]:
     """Read samples.json and every step's JSON, in the order of samples.json. Raises as `run_summary`."""
     listed = _read(samples_file, list)
     if not listed:
         raise InputError("the run has no samples", "Give at least one sample as --input.", file=samples_file)
+    told = read_failures(failures) if failures else {}
     samples = []
     for row in listed:
-        files = {part: inputs / f"{row['id']}.{part}.json" for part in (*STEPS, *REPORTED)}
+        files = {part: inputs / f"{row['id']}.{part}.json" for part in (*STEPS, *OPTIONAL)}
         parts = {part: _read(file, dict) if file.exists() else None for part, file in files.items()}
-        samples.append(Sample(row["id"], str(row.get("path", "")), **parts))
+        # Without a word of it, the first step that left nothing is the one that failed.
+        missing = [Failure(step) for part, step in STEPS.items() if parts[part] is None][:1]
+        samples.append(
+            Sample(row["id"], str(row.get("path", "")), **parts, failures=told.get(row["id"], missing))
+        )
     return samples
+
+
+def read_failures(path: Path) -> dict[str, list[Failure]]:
+    """The failures of each sample, in the order of the steps: `sample`, `step`, `exit_code`, `meaning`, `message`."""
+    told: dict[str, list[Failure]] = {}
+    with path.open(newline="") as handle:
+        # Messages have quotes of their own.
+        for row in csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE):
+            one = Failure(row["step"], row["exit_code"], row["meaning"], row["message"])
+            told.setdefault(row["sample"], []).append(one)
+    for found in told.values():
+        found.sort(key=lambda one: ORDER.index(one.step) if one.step in ORDER else len(ORDER))
+    return told
 
 
 def _read(path: Path, kind: type) -> Any:
@@ -536,14 +572,18 @@ def _warnings(samples: list[Sample]) -> dict[str, Any]:
 
 
 def _failures(samples: list[Sample]) -> dict[str, Any]:
-    rows = [(sample.id, sample.failed_step, sample.path) for sample in samples if sample.failed_step]
+    rows = [
+        (sample.id, one.step, f"{one.exit_code} {one.meaning}".strip(), one.message, sample.path)
+        for sample in samples
+        for one in sample.failures
+    ]
     return {
         "id": "cellscribe_failures",
         "section_name": "Failed samples",
-        "description": f"{len(rows):,} of {len(samples):,} samples were not finished. Why stands in "
-        "<code>summary/failures.tsv</code>; the others are complete.",
+        "description": f"{len({row[0] for row in rows}):,} of {len(samples):,} samples were not finished; the others "
+        "are complete.",
         "plot_type": "html",
-        "data": _html_table(("Sample", "Failed in", "Input"), rows),
+        "data": _html_table(("Sample", "Failed in", "Exit code", "Message", "Input"), rows),
     }
 
 

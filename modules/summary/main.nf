@@ -4,6 +4,7 @@ process SUMMARY {
     input:
     path(samples)
     path(metrics, stageAs: 'metrics/*')     // the JSON files of every step and sample that got so far
+    path(failures)          // failures.tsv: why the other samples did not
 
     output:
     path('summary.tsv'), emit: table
@@ -12,7 +13,7 @@ process SUMMARY {
     script:
     """
     mkdir -p metrics
-    summary.py --samples ${samples} --inputs metrics --output-folder . \\
+    summary.py --samples ${samples} --inputs metrics --failures ${failures} --output-folder . \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
     """
 

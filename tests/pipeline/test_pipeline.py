@@ -174,7 +174,12 @@ def test_one_bad_sample_leaves_the_others_alone_and_is_told(trained: Any) -> Non
     assert (failure["sample"], failure["step"], failure["exit_code"]) == ("bad", "CONVERT", "3")
     assert "bad.h5ad" in failure["message"] and "HDF5" in failure["message"]
     assert "bad: CONVERT ended with 3 (bad input)" in run.output
-    assert [row["status"] for row in run.table("summary/summary.tsv")] == ["done", "failed"]
+    good, bad = run.table("summary/summary.tsv")
+    assert (good["status"], good["message"]) == ("done", "")
+    assert (bad["status"], bad["failed_step"], bad["exit_code"]) == ("failed", "CONVERT", "3")
+    assert bad["message"] == failure["message"]
+    page = (run.results / "summary/multiqc_report.html").read_text()
+    assert "1 of 2 samples were not finished" in page and "HDF5" in page
 
 
 def test_the_labels_of_a_table_are_the_truth_that_the_new_ones_are_held_against(trained: Any) -> None:

@@ -1,5 +1,6 @@
 """What every command shares."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -62,6 +63,55 @@ def test_a_users_failure_names_the_sample_and_what_to_do_without_a_traceback():
 def test_our_own_failure_shows_its_traceback():
     result = run(ZeroDivisionError("boom"))
     assert "Traceback" in result.stderr and "boom" in result.stderr and "report it" in result.stderr
+
+
+HDF5 = "Can't decrement id ref count (file write failed: time = Sat, errno = 28, error message = 'No space left')"
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), ["no space is left", "Make room", "free at '"]),
+        (RuntimeError(HDF5), ["no space is left", "Make room"]),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            ["no space is left"],
+        ),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "a.h5ad"), ["quota", "'a.h5ad'", "Make room"]),
+        (OSError(errno.EROFS, "Read-only file system", "/r/a"), ["read-only", "'/r/a'", "another folder"]),
+        (PermissionError(errno.EACCES, "Permission denied", "/r/a"), ["no right", "'/r/a'"]),
+        (OSError(errno.EIO, "Input/output error"), ["the disk failed"]),
+    ],
+)
+def test_a_failure_of_the_machine_is_told_in_plain_words_and_is_no_bug(failure, words):
+    result = run(failure)
+    assert result.exit_code == 70
+    assert all(word in result.stderr for word in [*words, "error: sample 's1'", "-resume"]), result.stderr
+    assert "Traceback" not in result.stderr and "bug" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "failure", [MemoryError("Unable to allocate 9 GiB"), OSError(errno.ENOMEM, "Cannot allocate memory")]
+)
+def test_memory_that_ran_out_ends_as_a_kill_for_memory_does_which_is_tried_again(failure):
+    result = run(failure)
+    assert result.exit_code == 137
+    assert "error: sample 's1': memory ran out: " in result.stderr and "--max_memory" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_full_disk_is_not_taken_for_a_bad_input_and_an_unreadable_input_is_not_for_the_machine():
+    wrapped = InputError("this .h5ad cannot be read", file="a.h5ad")
+    wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert run(wrapped).exit_code == 70
+    wrapped.__cause__ = PermissionError(errno.EACCES, "Permission denied")
+    assert run(wrapped).exit_code == 3
+
+
+def test_an_error_that_only_reads_like_one_of_the_machine_is_our_bug():
+    result = run(ValueError("No space left on device, errno = 28"))
+    assert result.exit_code == 70 and "bug in cellscribe" in result.stderr
+    assert "bug in cellscribe" in run(FileNotFoundError(errno.ENOENT, "No such file", "a")).stderr
 
 
 def test_an_unknown_option_is_wrong_usage():

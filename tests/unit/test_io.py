@@ -1,8 +1,10 @@
 """Files that are whole, the same each time, and readable by old programs."""
 
+import errno
 import gzip
 import json
 import os
+from pathlib import Path
 
 import anndata
 import h5py
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from cellscribe.errors import InputError
 from cellscribe.io import atomic_path, plain_columns, read_json, write_h5ad, write_json, write_table
 
 
@@ -113,3 +116,43 @@ def test_a_written_h5ad_has_only_encodings_of_anndata_0_8(frame, tmp_path):
     back = anndata.read_h5ad(tmp_path / "a.h5ad")
     assert back.obs["text"].tolist() == ["a", "", "b"]
     assert (back.X != adata.X).nnz == 0
+
+
+def test_a_device_a_pipe_or_a_folder_is_never_written_over(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "null").symlink_to(os.devnull)
+    for target in (tmp_path / "pipe", tmp_path / "folder", tmp_path / "null", Path("/dev/full")):
+        before = target.lstat().st_mode
+        with pytest.raises(InputError, match="no plain file"):
+            write_json({}, target)
+        assert target.lstat().st_mode == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "null", "pipe"]
+
+
+def test_what_is_open_as_standard_output_is_not_replaced(tmp_path):
+    with (tmp_path / "out.txt").open("w") as file:
+        link = tmp_path / "stdout"
+        link.symlink_to(f"/proc/self/fd/{file.fileno()}")
+        with pytest.raises(InputError):
+            write_json({}, link)
+        assert link.is_symlink()
+
+
+def test_a_link_to_a_plain_file_is_replaced_and_the_file_stays(tmp_path):
+    (tmp_path / "theirs.json").write_text("theirs")
+    (tmp_path / "mine.json").symlink_to("theirs.json")
+    write_json(1, tmp_path / "mine.json")
+    assert (tmp_path / "theirs.json").read_text() == "theirs"
+    assert (tmp_path / "mine.json").read_text() == "1\n"
+
+
+def test_a_full_disk_names_the_file_that_was_written_and_leaves_nothing(tmp_path):
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        atomic_path(tmp_path / "a.h5ad") as temporary,
+    ):
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "a.h5ad")
+    assert list(tmp_path.iterdir()) == []

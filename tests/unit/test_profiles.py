@@ -156,8 +156,9 @@ def test_awsbatch_tries_lost_hosts_again_and_other_profiles_do_not_take_1_for_on
 @pytest.mark.parametrize("profiles", ["standard", "slurm", "awsbatch"])
 def test_a_failed_sample_is_passed_over_and_another_failure_ends_the_run(profiles: str) -> None:
     found = settings(profiles)
-    assert found["process.errorStrategy"].endswith("? 'retry' : 'finish' }")
-    assert found["process.withLabel:per_sample.errorStrategy"].endswith("? 'retry' : 'ignore' }")
+    asked = "? 'retry' : \"${params.on_error}\" == 'stop' ? 'terminate' : "
+    assert found["process.errorStrategy"].endswith(f"{asked}'finish' }}")
+    assert found["process.withLabel:per_sample.errorStrategy"].endswith(f"{asked}'ignore' }}")
     assert found["workflow.failOnIgnore"] == "true"
 
 

@@ -63,7 +63,13 @@ VERDICTS = {
     "n_clusters_not_judged": 0,
     "warnings": ["The genes contradict the name of cluster 3."],
 }
-PARTS: dict[str, dict[str, Any]] = {"convert": CONVERT, "qc": QC, "annotation": ANNOTATION}
+PARTS: dict[str, dict[str, Any]] = {
+    "convert": CONVERT,
+    "qc": QC,
+    "annotation": ANNOTATION,
+    "verdicts": {"warnings": []},
+}
+FAILURES = "sample\tstep\texit_code\tmeaning\tmessage\n"
 
 
 def write_run(folder: Path, samples: dict[str, dict[str, Any]]) -> Path:
@@ -76,10 +82,12 @@ def write_run(folder: Path, samples: dict[str, dict[str, Any]]) -> Path:
     return folder
 
 
-def summarise(folder: Path) -> tuple[list[dict[str, str]], dict[str, dict[str, Any]]]:
+def summarise(
+    folder: Path, failures: Path | None = None
+) -> tuple[list[dict[str, str]], dict[str, dict[str, Any]]]:
     """The rows of summary.tsv, and MultiQC's sections by their id without `cellscribe_`."""
     out = folder / "out"
-    run_summary(folder / "samples.json", folder, out)
+    run_summary(folder / "samples.json", folder, out, failures)
     with (out / "summary.tsv").open(newline="") as handle:
         rows = list(csv.DictReader(handle, delimiter="\t"))
     sections = [json.loads(path.read_text()) for path in out.glob("*_mqc.json")]
@@ -93,6 +101,8 @@ def test_a_whole_sample_has_every_column_filled(tmp_path: Path) -> None:
             "sample": "lung_1",
             "status": "done",
             "failed_step": "",
+            "exit_code": "",
+            "message": "",
             "organism": "human",
             "source": "10x_h5_v3",
             "n_cells_read": "1000",
@@ -159,15 +169,47 @@ def test_a_sample_failed_at_the_first_step_that_left_nothing(tmp_path: Path) -> 
         "a": {},
         "b": {"convert": CONVERT},
         "c": {"convert": CONVERT, "qc": QC},
-        "d": PARTS,
+        "d": {"convert": CONVERT, "qc": QC, "annotation": ANNOTATION},
+        "e": PARTS,
     }
     rows, sections = summarise(write_run(tmp_path / "run", samples))
-    assert [row["status"] for row in rows] == ["failed", "failed", "failed", "done"]
-    assert [row["failed_step"] for row in rows] == ["CONVERT", "QC", "MAP or ANNOTATE", ""]
-    assert [row["n_cells_read"] for row in rows] == ["", "1000", "1000", "1000"]
-    assert "3 of 4 samples" in sections["failures"]["description"]
+    assert [row["status"] for row in rows] == ["failed", "failed", "failed", "failed", "done"]
+    assert [row["failed_step"] for row in rows] == ["CONVERT", "QC", "MAP or ANNOTATE", "REPORT", ""]
+    assert [row["n_cells_read"] for row in rows] == ["", "1000", "1000", "1000", "1000"]
+    assert "4 of 5 samples" in sections["failures"]["description"]
     assert "/data/c" in sections["failures"]["data"]
-    assert "/data/d" not in sections["failures"]["data"]
+    assert "/data/e" not in sections["failures"]["data"]
+
+
+def test_the_row_and_the_page_say_why_a_sample_failed(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": {"convert": CONVERT, "qc": QC}, "b": PARTS, "c": PARTS})
+    told = (
+        'a\tPREDICT\t4\tmodel and data do not fit\tthe code of "theirs" failed: <b>\n'
+        "a\tMAP\t137\tkilled, mostly for memory\t\n"
+        "b\tCURATE\t3\tbad input\tno gene has an id\n"
+    )
+    (run / "failures.tsv").write_text(FAILURES + told)
+    rows, sections = summarise(run, run / "failures.tsv")
+    # The step that is first in the pipeline; the file of b is there, and another one that was asked for is not.
+    assert [[row[name] for name in ("status", "failed_step", "exit_code", "message")] for row in rows] == [
+        ["failed", "MAP", "137", ""],
+        ["failed", "CURATE", "3", "no gene has an id"],
+        ["done", "", "", ""],
+    ]
+    page = sections["failures"]
+    assert "2 of 3 samples" in page["description"]
+    for words in (
+        "PREDICT",
+        "137 killed, mostly for memory",
+        "the code of &quot;theirs&quot; failed: &lt;b&gt;",
+    ):
+        assert words in page["data"]
+
+
+def test_a_list_of_no_failure_changes_nothing(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": PARTS, "b": {}})
+    (run / "failures.tsv").write_text(FAILURES)
+    assert [row["failed_step"] for row in summarise(run, run / "failures.tsv")[0]] == ["", "CONVERT"]
 
 
 def test_a_run_in_which_every_sample_failed_is_still_summed_up(tmp_path: Path) -> None:

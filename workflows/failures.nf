@@ -1,0 +1,122 @@
+// What failed in a run: from its trace, and from what the tasks wrote.
+
+// The meaning of an exit code: the commands' own (bin/cellscribe/errors.py, held equal by a test), then the machine's.
+def meanings() {
+    return [
+        '2'  : 'wrong usage of a command',
+        '3'  : 'bad input',
+        '4'  : 'model and data do not fit',
+        '5'  : 'nothing left after quality control',
+        '6'  : 'model or reference could not be fetched or verified',
+        '70' : 'an error inside cellscribe, or of the machine',
+        '104': 'lost connection',
+        '127': 'a command was not found',
+        '137': 'killed, mostly for memory',
+        '143': 'stopped by the scheduler',
+        '175': 'lost host',
+    ]
+}
+
+// The failures of a run that has ended.
+def allFailures(trace) {
+    return explained(trace, { rows -> rows.count { row -> row.status == 'FAILED' } >= workflow.stats.failedCount })
+}
+
+// Those of samples, once every task of each has ended. metrics: the files that the samples' steps left. A sample without
+// that of REPORT, the last step, has failed; of another all steps ended well, if not at once, but for CURATE, which REPORT
+// does without.
+def sampleFailures(trace, samples, metrics) {
+    def left    = metrics.collect { json -> json.name }
+    def missing = samples.findAll { sample -> !left.contains("${sample}.verdicts.json".toString()) }
+    def whole   = { rows -> lastFailures(rows).collect { row -> sampleOf(row) }.containsAll(missing) }
+    return explained(trace, whole).findAll { failure ->
+        failure.sample && (missing.contains(failure.sample) || failure.step == 'CURATE')
+    }
+}
+
+def explained(trace, whole) {
+    return failedTasks(trace, whole).collect { row ->
+        [
+            sample : sampleOf(row),
+            step   : stepOf(row),
+            exit   : row.exit,
+            meaning: meanings().getOrDefault(row.exit, 'stopped by the machine'),
+            message: errorText(row.workdir),
+            workdir: row.workdir,
+        ]
+    }
+}
+
+def stepOf(row) {
+    return row.process.tokenize(':').last()
+}
+
+// '' for what is no sample's. With several models, MAP is tagged `<sample> with <model>`; FETCH_MODEL is
+// tagged with the model or its place.
+def sampleOf(row) {
+    return row.tag == '-' || stepOf(row).startsWith('FETCH_') ? '' : row.tag.tokenize(' ').first()
+}
+
+// Where nextflow.config has the trace written: beside the run, where the results go to a bucket.
+def traceFile(outdir) {
+    def beside = "${workflow.launchDir}/.nextflow/trace-${outdir.replaceAll('[^A-Za-z0-9]+', '-')}.txt"
+    return file(outdir.contains('://') ? beside : "${outdir}/pipeline_info/trace.txt")
+}
+
+// The tasks that never ended well. The trace is written by a thread of its own: it is given time to be `whole`.
+def failedTasks(trace, whole) {
+    def rows = []
+    (1..20).find { _round ->
+        rows = readTrace(trace)
+        def enough = whole.call(rows)
+        if (!enough) {
+            sleep(100)
+        }
+        enough
+    }
+    return lastFailures(rows)
+}
+
+// The last try of each task that never ended well.
+def lastFailures(rows) {
+    def ended = rows.findAll { row -> row.status in ['COMPLETED', 'CACHED'] }.collect { row -> row.name }
+    return rows
+        .findAll { row -> row.status == 'FAILED' && !(row.name in ended) }
+        .groupBy { row -> row.name }
+        .collect { _name, tries -> tries.last() }
+        .sort { row -> row.name }
+}
+
+def readTrace(trace) {
+    if (!trace.exists()) {
+        return []
+    }
+    def lines  = trace.readLines()
+    def header = lines ? lines.head().tokenize('\t') : []
+    return lines.drop(1).collect { line -> [header, line.split('\t').toList()].transpose().collectEntries() }
+}
+
+// The message of a task: from its last line that starts with `error:`, and for a bug of ours the line before it, which
+// names the exception; else its last lines.
+def errorText(workdir) {
+    def log = file("${workdir}/.command.err")
+    if (!log.exists()) {
+        return ''
+    }
+    def lines = log.readLines().findAll { line -> line.trim() }
+    def found = lines.findLastIndexOf { line -> line.startsWith('error:') }
+    def start = found > 0 && lines[found].startsWith('error: this is a bug') ? found - 1 : found
+    return (found < 0 ? lines.takeRight(3) : lines.drop(start)).join('\n').replaceFirst('^error: ', '')
+}
+
+// As a table; with no row where nothing failed.
+def failureTable(failures) {
+    def rows = failures.collect { failure ->
+        [failure.sample, failure.step, failure.exit, failure.meaning, oneLine(failure.message)].join('\t') + '\n'
+    }
+    return 'sample\tstep\texit_code\tmeaning\tmessage\n' + rows.join('')
+}
+
+def oneLine(text) {
+    return text.replaceAll('\\s+', ' ').trim()
+}
