@@ -12,6 +12,7 @@ include { MERGE         } from '../modules/merge'
 include { REPORT        } from '../modules/report'
 include { SUMMARY       } from '../modules/summary'
 include { MULTIQC       } from '../modules/multiqc'
+include { keepModel } from './cache'
 include { failureTable ; sampleFailures } from './failures'
 include { inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; readJson ; readSamples ; shards ; withResolved } from './inputs'
 
@@ -56,7 +57,16 @@ workflow ANNOTATION {
         }
     FETCH_REGISTERED(source.registered)
     FETCH_MODEL(source.placed)
-    def fetched = FETCH_MODEL.out.model.mix(FETCH_REGISTERED.out.model)
+    def fetched = FETCH_MODEL.out.model
+        .mix(FETCH_REGISTERED.out.model)
+        .combine(run.map { run_settings -> "${run_settings.params.model_cache_dir}" })
+        .map { which, model, keep, archives, cache ->
+            // A bucket has no folders to rename: there publishDir does it (conf/modules.config).
+            if (keep && !cache.contains('://')) {
+                keepModel(model, archives, cache)
+            }
+            tuple(which, model)
+        }
     def models  = fetched.toList().map { pairs -> inOrder(pairs) }
     // The urls again, as only now a registry's name is a version.
     def urls    = found.map { model -> [model, model.url] }.toList().map { pairs -> [model_url: inOrder(pairs)] }

@@ -1,3 +1,5 @@
+include { keptModel } from './cache'
+
 // From what CHECK_INPUT wrote to files that Nextflow can stage.
 
 def readJson(json) {
@@ -33,7 +35,7 @@ def modelSource(model, params) {
     def which   = [place: model.place, label: model.label]
     def cache   = params.use_model_cache
     def trusted = params.trust_model_code
-    def kept    = cache && model.sha256 ? keptModel("${params.model_cache_dir}", model.sha256) : null
+    def kept    = cache && model.sha256 ? keptModel("${params.model_cache_dir}", model.sha256, trusted) : null
     if (kept) {
         return tuple(which, kept, [:], kept.name, false, trusted)
     }
@@ -57,14 +59,6 @@ def shards(qc, cells) {
 def withResolved(model, json) {
     def found = readJson(json)
     return model + [url: found.url, sha256: model.sha256 ?: found.sha256]
-}
-
-// The model of the cache that has this sha256, or came from an archive that has it; null where none is there.
-def keptModel(cache, sha256) {
-    def note = file("${cache}/${sha256}.archive")
-    def own  = note.exists() ? note.text.trim() : sha256
-    def kept = file("${cache}/${own}")
-    return own ==~ /[0-9a-f]{64}/ && (isOurs(kept) || kept.resolve('MLmodel').exists()) ? kept : null
 }
 
 // Whether a model is cellscribe's own, which MAP reads; the code of any other is run by PREDICT.

@@ -10,8 +10,8 @@ process FETCH_MODEL {
     tuple val(which), path(source), val(registered), val(sha256), val(keep), val(trusted)
 
     output:
-    tuple val(which), path('models/*'), emit: model
-    path('archives/*')                , emit: archive, optional: true   // <sha256 of the archive>.archive: the model's own
+    // archives: <sha256 of the archive>.archive, which holds the model's own, where it came from one
+    tuple val(which), path('models/*'), val(keep), path('archives/*', arity: '0..*'), emit: model
 
     script:
     def place = registered ? "--model '${registered.url}' --tracking-uri '${registered.tracking_uri}'" : "--model ${source}"
