@@ -373,7 +373,11 @@ def write_annotated(counts: Path, annotation: Annotation, output: Path, *, ours:
 def _earlier(file: Any, names: OutputNames, read_elem: Any) -> dict[str, list[str]]:
     """Which keys of obs, obsm and uns an annotation of this name wrote before; empty for another program's."""
     key = f"uns/{names.predictions}"
-    found = read_elem(file[key]) if key in file else {}
+    try:
+        found = read_elem(file[key]) if key in file else {}
+    except Exception:
+        # What anndata cannot read is none of ours.
+        return {}
     if not isinstance(found, dict):
         return {}
     return {
