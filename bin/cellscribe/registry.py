@@ -100,7 +100,9 @@ def resolve(named: Named, server: str) -> Registered:
         # It becomes part of a command line, and a server may say anything.
         if not re.fullmatch(r"[1-9][0-9]{0,8}", str(version.version)):
             raise ModelFetchError(
-                f"{server} gives '{version.version}' as a version, which is no number", file=named
+                f"{server} gives '{version.version}' as a version, which is no number",
+                "Ask whoever runs the server.",
+                file=named,
             )
         sha256 = str((version.tags or {}).get("sha256", "")).lower()
         return Registered(

@@ -30,6 +30,14 @@ def test_a_whole_model_ends_with_0_below_models(root: Path, tmp_path: Path) -> N
     verify_model(tmp_path / "models" / model_sha256(model))
 
 
+def test_a_model_whose_parts_are_none_ends_with_6_and_names_the_first(root: Path, tmp_path: Path) -> None:
+    make_model(tmp_path / "tiny")
+    result = fetch(root, tmp_path, "--model", "tiny")
+    assert result.returncode == 6
+    assert "manifest.json" in result.stderr and "cannot be used" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_an_h5ad_given_as_a_model_ends_with_6_and_says_what_to_do(root: Path, tmp_path: Path) -> None:
     (tmp_path / "pbmc.h5ad").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
     result = fetch(root, tmp_path, "--model", "pbmc.h5ad")

@@ -127,6 +127,22 @@ def test_clusters_and_the_map_are_of_all_cells_together(tmp_path: Path) -> None:
     assert 'src="http' not in page and "<script" not in page
 
 
+def test_hostile_labels_are_text_on_the_page_and_no_formulas_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hostile_names import LABELS as HOSTILE
+    from hostile_names import Page, formulas
+
+    monkeypatch.setitem(globals(), "LABELS", np.array(list(HOSTILE.values())[:4][1:], dtype=object))
+    write_sample(tmp_path, "a", obs={"<planted>": "=1+1"})
+    adata, _, table, _ = run(tmp_path)
+    page = Page(tmp_path / "out" / "p.html")
+    assert page.faults() == [] and "{{ 7 * 191 }}" in page.text
+    assert formulas(tmp_path / "out" / "c.tsv") == []
+    assert set(adata.obs[NAMES.predicted]) == set(LABELS)
+    assert {name.removeprefix("'") for name in table["label"]} == {*LABELS, "unassigned"}
+
+
 def test_genes_are_joined_by_id_then_by_a_symbol_that_is_one_genes_alone() -> None:
     var, places = merge.join_genes(
         [
