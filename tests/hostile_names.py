@@ -5,13 +5,18 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
-from small_model import TYPES, simulate
+from small_model import TYPES, simulate, small_model
+
+from cellscribe.model.manifest import write_manifest
 
 # What a shell would leave, and what a page would hold, if one of the names were ever more than a name.
 SPRUNG, PLANTED = "sprung", "planted"
@@ -81,6 +86,29 @@ def hostile_cells(n_cells: int, seed: int = 0) -> anndata.AnnData:
         adata.obs[name] = pd.Categorical([NAMES[i % 7] for i in range(n_cells)])
     adata.obs["number"] = np.arange(n_cells) - 5.0
     return adata
+
+
+def hostile_model(folder: Path) -> Path:
+    """The small model, its labels hostile, as whoever made it could have called them."""
+    shutil.copytree(small_model("logistic"), folder)
+    for name in ("manifest.json", "markers.json"):
+        renamed = _renamed(json.loads((folder / name).read_text()))
+        (folder / name).write_text(json.dumps(renamed))
+    fields = json.loads((folder / "manifest.json").read_text())
+    for written_anew in ("format", "format_version", "files"):
+        del fields[written_anew]
+    write_manifest(
+        folder, fields | {"description": NAMES[5], "licence": NAMES[6], "citation": "{{ 7 * 191 }}"}
+    )
+    return folder
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {LABELS.get(key, key): _renamed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed(item) for item in value]
+    return LABELS.get(value, value) if isinstance(value, str) else value
 
 
 class Page(HTMLParser):

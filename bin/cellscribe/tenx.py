@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import gzip
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from cellscribe.counts import BLOCK, GENE_EXPRESSION, Counts, NumbersSeen, as_float32_counts, see
+from cellscribe.counts import BLOCK, GENE_EXPRESSION, Counts, NumbersSeen, as_float32_counts
 from cellscribe.errors import InputError
-from cellscribe.hdf5 import offsets, opened, whole
+from cellscribe.hdf5 import holds, offsets, opened, whole
 from cellscribe.stored import IN_MEMORY, RowBuckets, StoredCsr, StoredInput
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ BY_CONTENT = {
 }
 # No line of a matrix.mtx is shorter, and gzip packs at most 1,032 to one.
 SHORTEST_LINE, MOST_PACKED = 2, 1100
+LONGEST_LINE = 100_000
+NUMBERS: dict[str, type] = {"integer": np.int64, "unsigned-integer": np.int64, "real": np.float64}
 LARGEST_METRICS = 2**20
 
 
@@ -344,14 +347,8 @@ def _open_h5(path: Path) -> AbstractContextManager[h5py.File]:
 
 
 def _read_h5(path: Path, genome: str | None) -> tuple[AnyCounts, NumbersSeen]:
-    import h5py
-
     with _open_h5(path) as file:
-        groups = {
-            name: group
-            for name, group in file.items()
-            if isinstance(group, h5py.Group) and "barcodes" in group
-        }
+        groups = {name: group for name, group in file.items() if holds(group, "barcodes")}
         if group := groups.get("matrix"):
             names = group["features"]
             return _h5_counts(
@@ -522,55 +519,83 @@ def _parts(folder: Path) -> tuple[Path, Path, Path]:
 
 @dataclass(frozen=True)
 class MtxHead:
-    """What the first lines of a matrix.mtx say. whole: it is of a kind that only scipy reads, and whole."""
+    """What the first lines of a matrix.mtx say. number: the type of its numbers. symmetric: one half is written."""
 
     n_rows: int
     n_columns: int
     n_numbers: int
     coordinate: bool
     number: type
-    whole: bool
+    symmetric: bool
 
 
-def _mtx_head(path: Path) -> MtxHead:
-    import scipy.io
+@contextmanager
+def _opened_mtx(path: Path) -> Iterator[tuple[MtxHead, Any]]:
+    """The head of a matrix.mtx, and its text from the first number on.
 
-    with _reading(path):
-        n_rows, n_columns, n_numbers, layout, kind, symmetry = scipy.io.mminfo(path)
+    Read here and not by scipy, whose compiled parser a damaged file can make end the process.
+    """
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as text:
+        words = text.readline(LONGEST_LINE).lower().split()
+        if len(words) != 5 or words[:2] != [b"%%matrixmarket", b"matrix"]:
+            raise ValueError("its first line is not that of a Matrix Market file")
+        layout, kind, symmetry = (word.decode() for word in words[2:])
+        if layout not in ("coordinate", "array"):
+            raise ValueError(f"a layout '{layout}' is not known")
+        if layout == "coordinate" and (kind not in NUMBERS or symmetry not in ("general", "symmetric")):
+            raise InputError(
+                f"the matrix holds no counts: its header says '{kind} {symmetry}'",
+                "Give it as Cell Ranger wrote it.",
+                file=path,
+            )
+        while (line := text.readline(LONGEST_LINE)) and (not line.strip() or line.lstrip().startswith(b"%")):
+            pass
+        sizes = [int(word) for word in line.split()]
+        if len(sizes) != (3 if layout == "coordinate" else 2) or min(sizes) < 0:
+            raise ValueError("its sizes are not there")
+        n_numbers = sizes[2] if layout == "coordinate" else 0
         most = path.stat().st_size * (MOST_PACKED if path.suffix == ".gz" else 1) // SHORTEST_LINE
         if n_numbers > most:
             raise ValueError(f"its head says that it holds {n_numbers:,} numbers")
-    if kind in ("pattern", "complex"):
-        raise InputError(
-            f"the matrix holds no counts: its header says '{kind}'",
-            "Give it as Cell Ranger wrote it.",
-            file=path,
-        )
-    usual = kind in ("integer", "real") and symmetry == "general"
-    number = np.int64 if kind == "integer" else np.float64
-    return MtxHead(n_rows, n_columns, n_numbers, layout == "coordinate", number, not usual)
+        coordinate, number = layout == "coordinate", NUMBERS.get(kind, float)
+        yield MtxHead(sizes[0], sizes[1], n_numbers, coordinate, number, symmetry == "symmetric"), text
 
 
-def _mtx_blocks(path: Path, head: MtxHead) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _mtx_head(path: Path) -> MtxHead:
+    with _reading(path), _opened_mtx(path) as (head, _):
+        return head
+
+
+def _mtx_blocks(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Rows, columns, both counted from 0, and numbers of a coordinate matrix.mtx, block by block."""
     n_read = 0
-    with _reading(path):
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as text:
-            for line in text:
-                if line.strip() and not line.lstrip().startswith(b"%"):
-                    break  # the line of the sizes
-            types = {"row": np.int64, "column": np.int64, "number": head.number}
-            for table in pd.read_csv(
-                text,
-                sep=r"\s+",
-                header=None,
-                names=list(types),
-                dtype=types,
-                index_col=False,
-                chunksize=BLOCK,
-            ):
-                n_read += len(table)
-                yield table["row"].to_numpy() - 1, table["column"].to_numpy() - 1, table["number"].to_numpy()
+    with _reading(path), _opened_mtx(path) as (head, text), warnings.catch_warnings():
+        # A line of more than three numbers.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        if not head.n_numbers:
+            return
+        types = {"row": np.int64, "column": np.int64, "number": head.number}
+        tables = pd.read_csv(
+            text,
+            sep=r"\s+",
+            header=None,
+            names=list(types),
+            dtype=types,
+            index_col=False,
+            chunksize=BLOCK,
+        )
+        for table in tables:
+            n_read += len(table)
+            rows, columns = table["row"].to_numpy() - 1, table["column"].to_numpy() - 1
+            for values, size, what in ((rows, head.n_rows, "row"), (columns, head.n_columns, "column")):
+                if values.min() < 0 or values.max() >= size:
+                    raise ValueError(f"a {what} is not from 1 to {size:,}")
+            numbers = table["number"].to_numpy()
+            yield rows, columns, numbers
+            if head.symmetric:
+                # As scipy writes whatever is, as a matrix of one number.
+                other = rows != columns
+                yield columns[other], rows[other], numbers[other]
         if n_read != head.n_numbers:
             raise ValueError(f"it holds {n_read:,} of {head.n_numbers:,} numbers")
 
@@ -581,37 +606,25 @@ def _read_mtx(
     """A matrix of features by cells as cells by features, and what its numbers look like."""
     import scipy.sparse as sp
 
-    shape = (head.n_columns, head.n_rows)
-    if head.whole or head.n_numbers <= IN_MEMORY:
-        with _reading(path):
-            coo = _whole_mtx(path)
-            matrix = sp.csr_matrix((coo.data, (coo.col, coo.row)), shape=shape)
-            seen = see([matrix.data])
-            matrix.data = as_float32_counts(matrix.data)
-            return matrix, seen
-    buckets, seen = RowBuckets(shape, head.n_numbers, scratch), NumbersSeen()
-    for features, cells, numbers in _mtx_blocks(path, head):
+    shape, seen = (head.n_columns, head.n_rows), NumbersSeen()
+    if head.n_numbers <= IN_MEMORY:
+        parts = [sp.csr_matrix(shape, dtype=np.float32)]
+        for features, cells, numbers in _mtx_blocks(path):
+            seen.add(numbers)
+            parts.append(sp.csr_matrix((as_float32_counts(numbers), (cells, features)), shape=shape))
+        return parts[-1] if len(parts) <= 2 else sum(parts[2:], parts[1]), seen
+    buckets = RowBuckets(shape, head.n_numbers, scratch)
+    for features, cells, numbers in _mtx_blocks(path):
         seen.add(numbers)
         with _reading(path):
             buckets.add(cells, features, numbers)
     return buckets, seen
 
 
-def _whole_mtx(path: Path) -> sp.coo_array:
-    import scipy.io
-
-    with _reading(path):
-        return scipy.io.mmread(path, spmatrix=False)
-
-
 def _folder_summary(folder: Path) -> str:
     path = _parts(folder)[0]
-    head = _mtx_head(path)
-    if head.whole or head.n_numbers <= IN_MEMORY:
-        total = int(_whole_mtx(path).sum())
-    else:
-        total = sum(int(numbers.sum()) for _, _, numbers in _mtx_blocks(path, head))
-    return f"{head.n_columns:,} cells, {total:,} counts"
+    total = sum(int(numbers.sum()) for _, _, numbers in _mtx_blocks(path))
+    return f"{_mtx_head(path).n_columns:,} cells, {total:,} counts"
 
 
 def _read_folder(folder: Path, scratch: Path | None) -> tuple[AnyCounts, NumbersSeen]:

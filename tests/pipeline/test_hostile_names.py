@@ -7,9 +7,9 @@ from pathlib import Path
 
 import anndata
 import pytest
-from hostile_names import LABELS, SPRUNG, Page, formulas, hostile_cells
+from hostile_names import LABELS, SPRUNG, Page, formulas, hostile_cells, hostile_model
 from nextflow_runner import Launch, Run
-from small_model import options, write_reference
+from small_model import write_reference
 
 FILE = "=1+1 (a) & b, @SUM %20 \u202e\u00e9~.h5ad".replace("&", "and")
 
@@ -24,12 +24,9 @@ class Hostile:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
-    from cellscribe.training.train import run_train
-
     folder = tmp_path_factory.mktemp("run") / 'it\'s a "launch" folder'
     (folder / "my samples").mkdir(parents=True)
-    write_reference(hostile_cells(300), folder / "reference.h5ad")
-    run_train(options(folder, output=folder / "a model", cl_map=None))
+    hostile_model(folder / "a model")
     write_reference(hostile_cells(90, seed=1), folder / "my samples" / FILE)
     (folder / "my samples" / "sheet.csv").write_text(f'sample,path,truth_key\none,"{FILE}",known\n')
     launch = Launch(folder)

@@ -158,6 +158,43 @@ def test_a_table_that_holds_itself_or_doubles_is_refused_at_once(h5ad: Path) -> 
     refused(h5ad, lambda f: f["obs"].attrs.__setitem__("encoding-type", "dict"), "is no table")
 
 
+def test_a_long_list_in_the_place_of_a_group_is_not_searched_one_by_one(h5: Path, h5ad: Path) -> None:
+    import time
+
+    def long_list(place: str) -> Callable[[h5py.File], None]:
+        def change(file: h5py.File) -> None:
+            if place in file:
+                del file[place]
+            packed = file.create_dataset(place, (10_000_000,), "u1", chunks=(5_000_000,), compression="gzip")
+            packed[:] = np.zeros(10_000_000, dtype="u1")
+
+        return change
+
+    started = time.process_time()
+    refused(h5, long_list("matrix"), "no Cell Ranger matrix")
+    with h5py.File(h5ad, "r+") as file:
+        long_list("layers")(file)
+    assert read_h5ad(h5ad).matrix.shape == (5, 6)
+    refused(h5ad, long_list("obs"), "cannot be read")
+    assert time.process_time() - started < 20
+
+
+def test_a_file_in_which_the_library_dies_or_never_ends_is_an_error_and_ends_no_process(
+    h5: Path, h5ad: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    import signal
+    import time
+
+    from cellscribe import hdf5
+
+    monkeypatch.setattr(hdf5, "SECONDS", 0.5)
+    monkeypatch.setattr(hdf5, "_read_all_but_numbers", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    refused(h5, lambda _: None, "ends with signal 9")
+    monkeypatch.setattr(hdf5, "_read_all_but_numbers", lambda _: time.sleep(60))
+    refused(h5ad, lambda _: None, "does not come to an end")
+
+
 def test_names_that_hdf5_cannot_hold_are_written_without_what_it_cannot(tmp_path: Path) -> None:
     path = write_h5_v3(tmp_path / "in.h5", COUNTS)
     with h5py.File(path, "r+") as file:

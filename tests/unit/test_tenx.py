@@ -294,3 +294,26 @@ def test_real_names_of_another_run_are_refused(shared_data):
         match="117 features and 1,024 cells, but there are 118 feature names and more than 1,024",
     ):
         read(shared_data / "cellranger/scvi_citeseq_10k_protein_v3/old")
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ("%%MatrixMarket matrix coordinate pattern general\n6 5 1\n1 1\n", "pattern general"),
+        ("%%MatrixMarket matrix coordinate real hermitian\n6 5 1\n1 1 1\n", "real hermitian"),
+        ("%%MatrixMarket matrix array integer general\n6 5\n1\n", "no sparse"),
+        ("%%MatrixMarket matrix coordinate integer general\n6 5 1\n1 1 1 1\n", "cut short or damaged"),
+        ("%%MatrixMarket matrix coordinate integer general\n6 5 1\n7 1 1\n", "not from 1 to 6"),
+        ("%%MatrixMarket matrix coordinate integer general\n6 5 1\n0 1 1\n", "not from 1 to 6"),
+        ("%%MatrixMarket matrix coordinate integer general\n6 5 99999\n1 1 1\n", "says that it holds 99,999"),
+        ("%%MatrixMarket matrix coordinate integer general\n6 5\n", "sizes are not there"),
+        ("%%MatrixMarket matrix coordinate integer general\n6 5 -1\n", "sizes are not there"),
+        ("%%MatrixMarket\n", "first line"),
+        ("", "first line"),
+    ],
+)
+def test_a_matrix_mtx_that_is_none_is_told_by_what_is_wrong(tmp_path, head, words):
+    folder = write_folder(tmp_path / "m", COUNTS, compress=False)
+    (folder / "matrix.mtx").write_text(head)
+    with pytest.raises(InputError, match=words):
+        read(folder)
