@@ -61,8 +61,11 @@ def opened(path: Path, unreadable: Callable[[BaseException], CellscribeError]) -
 def fault_of(path: Path, size: int, _changed: int) -> str:
     """What the HDF5 library does on a damaged file that no error tells of: it never ends, or ends the process; else "".
 
-    A process of its own reads all that is no matrix: names, attributes and text, where damage leads in circles.
+    A process of its own reads all that is no matrix: names, attributes and text, where damage leads in circles. Not on
+    Windows, where a model's own code may run, but no step does.
     """
+    if not hasattr(os, "fork"):
+        return ""
     with warnings.catch_warnings():
         # Of threads: there are none that hold a lock of HDF5 here.
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -143,6 +143,8 @@ def _read(
 
 def _places(file: h5py.File) -> dict[str, Any]:
     """Every matrix of the file in the order it is looked at: raw.X, X, layers."""
+    import h5py
+
     places: dict[str, Any] = {}
     # Before 0.7, raw was written as two keys with a dot.
     for key in ("raw/X", "raw.X"):
@@ -150,7 +152,7 @@ def _places(file: h5py.File) -> dict[str, Any]:
             places["raw.X"] = file[key]
     if "X" in file and not _is_null(file["X"]):
         places["X"] = file["X"]
-    layers = list(file["layers"]) if "layers" in file else []
+    layers = list(file["layers"]) if isinstance(file.get("layers"), h5py.Group) else []
     for name in sorted(
         layers, key=lambda name: (name not in FIRST_LAYERS, "count" not in name.lower(), name)
     ):

@@ -5,6 +5,12 @@ A file of some kilobytes can declare terabytes, lead to other files of this mach
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
+import signal
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +29,8 @@ MAY_BE_UNWRITTEN = 64 * 2**20
 LARGEST_CHUNK = 2**30
 # What is read whole: names, tables, offsets. The raw matrix of 7 million droplets has 180 MB of them in 60 MB.
 READ_WHOLE, READ_WHOLE_BY_SIZE = 256 * 2**20, 20
+# How long all but the matrices of a file may take to be read, far more than any takes.
+SECONDS, BYTES_A_SECOND, TEXTS = 30.0, 5e6, 100_000
 # A column of a table in parts: codes and categories, which may have values and a mask each.
 DEEPEST_COLUMN = 3
 
@@ -37,6 +45,9 @@ def opened(path: Path, unreadable: Callable[[BaseException], CellscribeError]) -
     import h5py
 
     try:
+        size = path.stat()
+        if fault := fault_of(path, size.st_size, size.st_mtime_ns):
+            raise OSError(fault)
         with h5py.File(path, "r") as file:
             check_claims(file)
             yield file
@@ -44,6 +55,58 @@ def opened(path: Path, unreadable: Callable[[BaseException], CellscribeError]) -
         raise
     except Exception as error:
         raise unreadable(error) from error
+
+
+@functools.lru_cache(maxsize=64)
+def fault_of(path: Path, size: int, _changed: int) -> str:
+    """What the HDF5 library does on a damaged file that no error tells of: it never ends, or ends the process; else "".
+
+    A process of its own reads all that is no matrix: names, attributes and text, where damage leads in circles. Not on
+    Windows, where a model's own code may run, but no step does.
+    """
+    if not hasattr(os, "fork"):
+        return ""
+    with warnings.catch_warnings():
+        # Of threads: there are none that hold a lock of HDF5 here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if not child:
+        try:
+            _read_all_but_numbers(path)
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + SECONDS + size / BYTES_A_SECOND
+    wait = 0.001
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            if os.WIFSIGNALED(status):
+                return f"the HDF5 library ends with signal {os.WTERMSIG(status)} in it"
+            return ""
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return "the HDF5 library does not come to an end in it"
+        time.sleep(wait)
+        wait = min(2 * wait, 0.1)
+
+
+def _read_all_but_numbers(path: Path) -> None:
+    import h5py
+
+    def read(_name: str, node: Any) -> None:
+        for attribute in node.attrs:
+            with contextlib.suppress(Exception):
+                _ = node.attrs[attribute]
+        if isinstance(node, h5py.Dataset) and node.dtype.kind in "OSV" and node.ndim == 1:
+            for start in range(0, len(node), TEXTS):
+                with contextlib.suppress(Exception):
+                    _ = node[start : start + TEXTS]
+
+    with contextlib.suppress(Exception), h5py.File(path, "r") as file:
+        check_claims(file)
+        read("", file)
+        file.visititems(read)
 
 
 def check_claims(file: h5py.File) -> None:
@@ -85,6 +148,14 @@ def _product(sizes: tuple[int, ...]) -> int:
     for size in sizes:
         product *= int(size)
     return product
+
+
+def holds(node: Any, name: str) -> bool:
+    """Whether `node` is a group that has a member of this name."""
+    import h5py
+
+    # Python would read a data set one by one to find a name in it, for hours.
+    return isinstance(node, h5py.Group) and name in node
 
 
 def whole(node: Any) -> np.ndarray:
