@@ -8,9 +8,10 @@ SHELL := /bin/bash
 PYTHON_FILES := $(wildcard bin containers tests setup benchmarks)
 # One run of pytest, so that one closing line counts every test. Two at a time, the slowest files first; a file's tests
 # share what they set up, so they stay together.
-TESTS := $(wildcard tests/pipeline tests/interop tests/unit tests/cli) -n 2 --dist loadfile --no-loadscope-reorder
+TESTS := $(wildcard tests/pipeline tests/unit tests/cli)
+PYTEST := .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo setup nextflow schema-env census-env test lint format model-archive verify-output images push audit sbom clean
+.PHONY: help demo setup nextflow schema-env census-env test test-interop lint format model-archive verify-output images push audit sbom clean
 
 # make model-archive MODEL=results/models/mine
 MODEL ?= assets/models/pbmc
@@ -43,7 +44,10 @@ census-env: ## Make the environment of CELLxGENE Census, for --mode reference
 
 test: setup lint ## Check style and types, and run every test
 	@echo "· Running the tests"
-	@.venv/bin/python -m pytest $(TESTS)
+	@$(PYTEST) $(TESTS)
+
+test-interop: setup ## Run the tests with other people's programs, each in an environment of its own
+	@$(PYTEST) tests/interop
 
 lint: setup ## Check style and types
 	@echo "· Checking style and types"

@@ -67,12 +67,14 @@ def test_slurm_is_told_account_partition_memory_and_the_gpu_of_the_step_that_use
 @pytest.mark.parametrize(
     ("engine", "flag"), [("docker", "--gpus all"), ("singularity", "--nv"), ("apptainer", "--nv")]
 )
-def test_an_engine_is_told_of_the_gpu_in_its_own_words_for_the_step_that_uses_one(
+def test_an_engine_is_told_of_the_gpu_in_its_own_words_and_of_an_image_that_is_a_file(
     launch: Launch, programs: Any, engine: str, flag: str
 ) -> None:
     programs(engine, ENGINE)
     launch.write("reference.h5ad", "no more than a name")
-    run = launch.run(*f"-stub-run -profile gpu,{engine} {TRAIN}".split())
+    image = launch.write("cellscribe.sif", "")
+    own = "" if engine == "docker" else f"--container_run {image}"
+    run = launch.run(*f"-stub-run -profile gpu,{engine} {TRAIN} {own}".split())
     assert run.returncode == 0, run.output
     found = {
         name: next(line for line in text.splitlines() if f"{engine} run" in line or f"{engine} exec" in line)
@@ -82,6 +84,8 @@ def test_an_engine_is_told_of_the_gpu_in_its_own_words_for_the_step_that_uses_on
     assert flag not in found["CHECK_INPUT"] and "-cuda" not in found["CHECK_INPUT"]
     if engine != "docker":
         assert "--no-home" in found["CHECK_INPUT"] and "--pid -B " in found["CHECK_INPUT"]
+        # an image file is used where it lies
+        assert re.search(rf"{engine} exec .* {image} ", found["CHECK_INPUT"])
 
 
 @pytest.mark.parametrize(("surgery", "image"), [("false", "-run"), ("true", "-cuda")])
@@ -95,17 +99,6 @@ def test_map_gets_a_gpu_where_it_has_a_use_for_one(
     found = wrappers(launch.folder)
     assert (f"0.1.0{image}" in found["MAP"], "--gpus all" in found["MAP"]) == (True, surgery == "true")
     assert "--gpus all" not in found["QC"] and "0.1.0-run" in found["QC"]
-
-
-@pytest.mark.parametrize("engine", ["singularity", "apptainer"])
-def test_an_image_file_is_used_where_it_lies(launch: Launch, programs: Any, engine: str) -> None:
-    programs(engine, ENGINE)
-    image = launch.write("cellscribe.sif", "")
-    launch.write("reference.h5ad", "no more than a name")
-    run = launch.run(*f"-stub-run -profile {engine} --container_run {image} {TRAIN}".split())
-    assert run.returncode == 0, run.output
-    text = wrappers(launch.folder)["CHECK_INPUT"]
-    assert re.search(rf"{engine} exec .* {image} ", text)
 
 
 def test_a_failure_is_listed_where_the_results_go_to_another_file_system(launch: Launch) -> None:

@@ -52,9 +52,8 @@ def test_names_are_in_the_cells_as_they_came(hostile: Hostile) -> None:
 def test_no_page_holds_an_element_or_an_attribute_that_came_from_a_name(hostile: Hostile, page: str) -> None:
     read = Page(hostile.run.results / page)
     assert read.faults() == []
-    # The names are there, as text that no template was made of.
-    assert "planted" in read.text
-    assert "multiqc" in page or "{{ 7 * 191 }}" in read.text
+    # The names are there, as text that no template was made of; MultiQC packs what it was given.
+    assert "multiqc" in page or ("planted" in read.text and "{{ 7 * 191 }}" in read.text)
 
 
 def test_no_table_holds_a_formula(hostile: Hostile) -> None:
