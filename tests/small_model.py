@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -33,9 +35,10 @@ MARKERS_EACH = 25
 @functools.cache
 def scratch() -> Path:
     """A folder that lives as long as the session."""
-    folder = tempfile.TemporaryDirectory(prefix="cellscribe-tests-")
-    atexit.register(folder.cleanup)
-    return Path(folder.name)
+    folder, own = tempfile.mkdtemp(prefix="cellscribe-tests-"), os.getpid()
+    # A process that a test forks ends too, and must leave it.
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == own else None)
+    return Path(folder)
 
 
 def simulate(n_cells: int = 300, *, seed: int = 0, types: tuple[str, ...] = TYPES) -> anndata.AnnData:

@@ -253,6 +253,10 @@ def watch(forbidden: Sequence[str], seen: list[str]) -> None:
 
 def work(bench: Bench, numbers: Sequence[int], folder: Path, talk: Connection) -> None:
     """In a process of its own: run these files, say before each which it is and after it what became of it."""
+    from threadpoolctl import threadpool_limits
+
+    # A process that was forked waits for ever for the threads that its parent's OpenMP had.
+    threadpool_limits(1)
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY, in_use + MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (DISK, DISK))

@@ -292,7 +292,7 @@ def test_a_full_output_folder_is_told_and_with_room_resume_makes_it_whole(launch
     mended = Run(int((here / "mended.code").read_text()), (here / "mended.log").read_text(), here / "mended")
     assert mended.returncode == 0, mended.output
     assert {"CONVERT (demo)", "QC (demo)"} <= set(mended.tasks("Cached"))
-    assert len([name for name in mended.files() if name.startswith("samples/demo/")]) == 9
+    assert len([name for name in mended.files() if name.startswith("samples/demo/")]) == 10
     assert (mended.results / "samples/demo/demo.qc.json").read_text().startswith('{"sample"')
     assert mended.table("summary/failures.tsv") == []
 

@@ -127,7 +127,9 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = dict(file.metadata() or {})
     for name, values in tensors.items():
-        if values.dtype.kind != "f" or not np.isfinite(values).all():
+        # PyTorch's batch normalisation keeps how many batches it saw.
+        is_count = values.dtype.kind in "iu" and not values.ndim
+        if not is_count and (values.dtype.kind != "f" or not np.isfinite(values).all()):
             raise ValueError(f"'{name}' holds what are no finite numbers")
     return tensors, metadata
 

@@ -212,7 +212,11 @@ def _annotation_problems(file: h5py.File, names: OutputNames, n_obs: int, merged
     for place, there in () if merged else (("uns", said), ("obs", obs), ("obsm", obsm)):
         listed = _strings(said[f"{place}_keys"]) if place != "uns" and f"{place}_keys" in said else []
         for key in dict.fromkeys([*always[place], *listed]):
-            if key not in there:
+            # The file for CELLxGENE Discover has embeddings by names that Explorer lists, `X_` and a letter.
+            by_explorer = (
+                {f"X_{key}", f"X_c{key.removeprefix('X_')}"} if "default_embedding" in uns else set()
+            )
+            if key not in there and not (place == "obsm" and by_explorer & set(there)):
                 where = f"{place}['{names.predictions}']" if place == "uns" else place
                 yield f"{where} has no '{key}'"
 
