@@ -9,7 +9,8 @@ PYTHON_FILES := $(wildcard bin containers tests setup benchmarks)
 # One run of pytest, so that one closing line counts every test. Two at a time, the slowest files first; a file's tests
 # share what they set up, so they stay together.
 TESTS := $(wildcard tests/pipeline tests/unit tests/cli)
-PYTEST := .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# A thread each: libraries that wait for each other's cores take several times as long.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo setup nextflow schema-env census-env test test-interop lint format model-archive verify-output images push audit sbom clean
 
