@@ -30,3 +30,9 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT
+
+
+@pytest.fixture(autouse=True)
+def threads_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that runs in this process must not change its threads: numba refuses that once it has started."""
+    monkeypatch.setattr("cellscribe.cli.set_threads", lambda _cpus: None)

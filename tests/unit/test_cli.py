@@ -119,7 +119,10 @@ def test_an_unknown_option_is_wrong_usage():
     assert run(None, "--cpus", "0").exit_code == 2
 
 
-def test_the_number_of_threads_is_held_to_cpus():
+def test_the_number_of_threads_is_held_to_cpus(monkeypatch):
+    monkeypatch.setattr("cellscribe.cli.set_threads", set_threads)
+    for name in THREADS:
+        monkeypatch.setenv(name, "2")
     run(None, "--cpus", "3")
     assert [os.environ[name] for name in THREADS] == ["3"] * 4
     set_threads(0)

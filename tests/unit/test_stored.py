@@ -159,7 +159,7 @@ def test_a_matrix_that_is_cut_short_or_names_too_much_is_an_input_error(tmp_path
     lines = (path / "matrix.mtx").read_text().splitlines()
     for name, text in (
         ("it holds", lines[:-3]),
-        ("row index", [*lines[:-1], "3 99 1"]),
+        ("is not from", [*lines[:-1], "3 99 1"]),
         ("cut short", [*lines[:-1], "x"]),
     ):
         (path / "matrix.mtx").write_text("\n".join(text) + "\n")
