@@ -21,11 +21,11 @@ from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.counts_file import CountsFile, open_counts
 from cellscribe.errors import InputError
 from cellscribe.explorer import explorer_warnings
-from cellscribe.io import atomic_path, plain_columns, write_json, write_table
+from cellscribe.io import plain_columns, write_json, write_table
 from cellscribe.mapping import Mapping, read_mapping
 from cellscribe.model.manifest import MANIFEST
 from cellscribe.model.model import Model
-from cellscribe.verify import PREDICTIONS, check_written
+from cellscribe.verify import PREDICTIONS, verified_path
 
 if TYPE_CHECKING:
     from cellscribe.foreign import Prediction
@@ -330,16 +330,17 @@ def write_annotated(counts: Path, annotation: Annotation, output: Path, *, ours:
     """Copy the filtered counts file and add the annotation to the copy; the matrix is never read.
 
     What an earlier annotation of the same name added goes, so that nothing of another model stays beside it. Returns
-    in sentences what CELLxGENE Explorer will not show of the file. ours: whether `counts` is a counts file of
-    ours, which is looked at whole. Raises OutputError where the file, opened again, breaks
-    the output contract; nothing of it is kept.
+    in sentences what CELLxGENE Explorer will not show of the file. ours: whether `counts` is a counts file of ours,
+    which is looked at whole. Raises OutputError where the file, opened again, breaks the output contract; nothing of it
+    is kept.
     """
     import anndata
     import h5py
     from anndata.io import read_elem, write_elem
 
+    keys = [key.removesuffix(PREDICTIONS) for key in annotation.uns]
     with (
-        atomic_path(output) as temporary,
+        verified_path(output, keys, ours=ours) as temporary,
         anndata.settings.override(allow_write_nullable_strings=False),
     ):
         shutil.copyfile(counts, temporary)
@@ -364,10 +365,7 @@ def write_annotated(counts: Path, annotation: Annotation, output: Path, *, ours:
                 _replace(file["obsm"], key, array, write_elem)
             for key, said in annotation.uns.items():
                 _replace(file["uns"], key, said, write_elem)
-            warnings = explorer_warnings(obs, file["obsm"])
-        keys = [key.removesuffix(PREDICTIONS) for key in annotation.uns]
-        check_written(temporary, output, keys, ours=ours)
-    return warnings
+            return explorer_warnings(obs, file["obsm"])
 
 
 def _earlier(file: Any, names: OutputNames, read_elem: Any) -> dict[str, list[str]]:

@@ -18,8 +18,8 @@ import scipy.sparse as sp
 from cellscribe.cli import log, warn
 from cellscribe.counts_file import CsrWriter
 from cellscribe.errors import InputError, ModelFetchError
-from cellscribe.io import atomic_path, plain_columns, write_json
-from cellscribe.verify import check_written
+from cellscribe.io import plain_columns, write_json
+from cellscribe.verify import verified_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -266,24 +266,23 @@ def write_cells(
     genes = var.copy()
     for frame in (table, genes):
         plain_columns(frame)
-    with atomic_path(output) as temporary:
-        with (
-            anndata.settings.override(allow_write_nullable_strings=False),
-            h5py.File(temporary, "w") as file,
-        ):
-            file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-            with CsrWriter(file, "X", len(var)) as matrix:
-                for done, block in enumerate(blocks_of_counts(experiment, joinids, len(var))):
-                    matrix.append(block)
-                    log(
-                        f"{output.name}: {min((done + 1) * BLOCK_CELLS, len(joinids)):,} of {len(joinids):,} cells read"
-                    )
-            write_elem(file, "obs", table)
-            write_elem(file, "var", genes)
-            write_elem(file, "uns", dict(uns))
-            for name in ("layers", "obsm", "obsp", "varm", "varp"):
-                write_elem(file, name, {})
-        check_written(temporary, output)
+    with (
+        verified_path(output) as temporary,
+        anndata.settings.override(allow_write_nullable_strings=False),
+        h5py.File(temporary, "w") as file,
+    ):
+        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        with CsrWriter(file, "X", len(var)) as matrix:
+            for done, block in enumerate(blocks_of_counts(experiment, joinids, len(var))):
+                matrix.append(block)
+                log(
+                    f"{output.name}: {min((done + 1) * BLOCK_CELLS, len(joinids)):,} of {len(joinids):,} cells read"
+                )
+        write_elem(file, "obs", table)
+        write_elem(file, "var", genes)
+        write_elem(file, "uns", dict(uns))
+        for name in ("layers", "obsm", "obsp", "varm", "varp"):
+            write_elem(file, name, {})
 
 
 def read_var(experiment: Any) -> pd.DataFrame:

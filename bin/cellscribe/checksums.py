@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from cellscribe.errors import InputError
 from cellscribe.io import atomic_path
+from cellscribe.model.manifest import file_sha256
 
 LIST_SUFFIX = ".sha256"
 _LINE = re.compile(r"(?P<sha256>[0-9a-f]{64}) [ *](?P<name>[^/\\]+)")
-
-
-def sha256_of(path: Path) -> str:
-    """A file's sha256, read by blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_list(files: Iterable[Path], output: Path, listed: Iterable[Path] = ()) -> None:
@@ -27,7 +21,7 @@ def write_list(files: Iterable[Path], output: Path, listed: Iterable[Path] = ())
     """
     lines: dict[str, str] = {}
     entries = [entry for path in listed for entry in read_list(path).items()]
-    for name, sha256 in [*entries, *((path.name, sha256_of(path)) for path in files)]:
+    for name, sha256 in [*entries, *((path.name, file_sha256(path)) for path in files)]:
         if lines.setdefault(name, sha256) != sha256:
             raise InputError(f"two different files are called '{name}'", "List each once.", file=output.name)
     with atomic_path(output) as temporary:

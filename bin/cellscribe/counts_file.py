@@ -12,8 +12,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellscribe.errors import InputError
-from cellscribe.io import atomic_path, write_plain
-from cellscribe.verify import check_written
+from cellscribe.io import write_plain
+from cellscribe.verify import verified_path
 
 if TYPE_CHECKING:
     import anndata
@@ -143,11 +143,10 @@ def new_counts_file(tables: anndata.AnnData, target: Path) -> Iterator[tuple[h5p
     """
     import h5py
 
-    with atomic_path(target) as temporary:
+    with verified_path(target) as temporary:
         write_plain(tables, temporary)
         with h5py.File(temporary, "r+") as file, CsrWriter(file, "X", tables.n_vars) as matrix:
             yield file, matrix
-        check_written(temporary, target)
 
 
 def new_dense(

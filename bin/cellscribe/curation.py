@@ -20,9 +20,9 @@ from cellscribe.cli import log, warn
 from cellscribe.contract import OutputNames
 from cellscribe.counts_file import CountsFile, CsrWriter, open_counts
 from cellscribe.errors import InputError
-from cellscribe.io import atomic_path, plain_columns, read_json, write_json, write_table
+from cellscribe.io import plain_columns, read_json, write_json, write_table
 from cellscribe.markers import log_normalise
-from cellscribe.verify import check_written
+from cellscribe.verify import verified_path
 
 if TYPE_CHECKING:
     import h5py
@@ -285,37 +285,36 @@ def write_schema_file(
     raw_var = pd.DataFrame({"gene_symbols": genes.symbols}, index=genes.ids)
     # No gene was taken out of X that raw.X has.
     var = raw_var.assign(feature_is_filtered=np.zeros(len(genes.ids), dtype=bool))
-    with atomic_path(output) as temporary:
-        with (
-            anndata.settings.override(allow_write_nullable_strings=False),
-            h5py.File(temporary, "w") as file,
+    with (
+        verified_path(output) as temporary,
+        anndata.settings.override(allow_write_nullable_strings=False),
+        h5py.File(temporary, "w") as file,
+    ):
+        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        file.create_group("raw").attrs.update({"encoding-type": "raw", "encoding-version": "0.1.0"})
+        kept = _write_matrices(file, cells, genes.selector)
+        frame = obs[kept].copy()
+        for name in frame.columns:
+            if isinstance(frame[name].dtype, pd.CategoricalDtype):
+                frame[name] = frame[name].cat.remove_unused_categories()
+        for table in (frame, var, raw_var):
+            plain_columns(table)
+        for group, name, table in (
+            (file, "obs", frame),
+            (file, "var", var),
+            (file["raw"], "var", raw_var),
         ):
-            file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-            file.create_group("raw").attrs.update({"encoding-type": "raw", "encoding-version": "0.1.0"})
-            kept = _write_matrices(file, cells, genes.selector)
-            frame = obs[kept].copy()
-            for name in frame.columns:
-                if isinstance(frame[name].dtype, pd.CategoricalDtype):
-                    frame[name] = frame[name].cat.remove_unused_categories()
-            for table in (frame, var, raw_var):
-                plain_columns(table)
-            for group, name, table in (
-                (file, "obs", frame),
-                (file, "var", var),
-                (file["raw"], "var", raw_var),
-            ):
-                write_elem(group, name, table)
-            write_elem(file, "obsm", {name: values[kept] for name, values in obsm.items()})
-            write_elem(file, "uns", dict(uns))
-            for group, name in (
-                (file, "layers"),
-                (file, "obsp"),
-                (file, "varm"),
-                (file, "varp"),
-                (file["raw"], "varm"),
-            ):
-                write_elem(group, name, {})
-        check_written(temporary, output)
+            write_elem(group, name, table)
+        write_elem(file, "obsm", {name: values[kept] for name, values in obsm.items()})
+        write_elem(file, "uns", dict(uns))
+        for group, name in (
+            (file, "layers"),
+            (file, "obsp"),
+            (file, "varm"),
+            (file, "varp"),
+            (file["raw"], "varm"),
+        ):
+            write_elem(group, name, {})
     return int((~kept).sum())
 
 

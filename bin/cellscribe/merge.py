@@ -21,8 +21,8 @@ from cellscribe.counts_file import COMPRESSION, open_counts
 from cellscribe.errors import InputError
 from cellscribe.explorer import explorer_warnings
 from cellscribe.genes import as_text, unique_names
-from cellscribe.io import atomic_path, read_json, write_h5ad, write_table
-from cellscribe.verify import check_written
+from cellscribe.io import read_json, write_h5ad, write_table
+from cellscribe.verify import verified_path
 
 if TYPE_CHECKING:
     import anndata
@@ -402,14 +402,13 @@ def write_merged(samples: Sequence[SampleFile], merged: Merged, output: Path) ->
     adata: anndata.AnnData = anndata.AnnData(
         obs=merged.obs, var=merged.var, obsm=dict(merged.obsm), uns=merged.uns
     )
-    with atomic_path(output) as temporary:
+    with verified_path(output) as temporary:
         write_h5ad(adata, temporary)
         del adata
         with h5py.File(temporary, "r+") as file:
             if "X" in file:
                 del file["X"]
             write_matrix(samples, merged.places, len(merged.var), file)
-        check_written(temporary, output)
 
 
 def write_matrix(

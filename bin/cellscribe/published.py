@@ -7,9 +7,10 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cellscribe.checksums import LIST_SUFFIX, read_list, sha256_of
+from cellscribe.checksums import LIST_SUFFIX, read_list
 from cellscribe.errors import CellscribeError, InputError
-from cellscribe.verify import problems_of
+from cellscribe.model.manifest import file_sha256, verify_model
+from cellscribe.verify import annotations_of, problems_of
 
 # Written by Nextflow itself when all steps have ended.
 UNLISTED = {"summary": {"failures.tsv"}}
@@ -80,7 +81,7 @@ def check_folder(folder: Path, name: str, *, must_have_list: bool = True) -> Che
         problems += [f"{missing}: is missing" for missing in sorted({*listed} - there)]
         problems += [f"{extra}: is not listed in {own.name}" for extra in sorted(there - {*listed})]
         for file in sorted(there & {*listed}):
-            if not (folder / file).is_file() or sha256_of(folder / file) != listed[file]:
+            if not (folder / file).is_file() or file_sha256(folder / file) != listed[file]:
                 problems.append(f"{file}: was changed since it was published")
     else:
         said = f"{_files(len(there))}, and no list"
@@ -97,8 +98,6 @@ def h5ad_problems(path: Path) -> list[str]:
     """What is wrong with a published h5ad; one that is called annotated must be."""
     import h5py
 
-    from cellscribe.verify import annotations_of
-
     problems = problems_of(path, numbers=True)
     if not problems and path.name.endswith(".annotated.h5ad"):
         with h5py.File(path, "r") as file:
@@ -109,8 +108,6 @@ def h5ad_problems(path: Path) -> list[str]:
 
 def check_model(folder: Path) -> Checked:
     """A model that was trained: its manifest is its list."""
-    from cellscribe.model.manifest import verify_model
-
     name = f"models/{folder.name}"
     try:
         files = verify_model(folder)["files"]

@@ -7,6 +7,7 @@ needs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ import numpy as np
 
 from cellscribe.contract import REASONS, UNASSIGNED, OutputNames
 from cellscribe.errors import OutputError
+from cellscribe.io import atomic_path
+from cellscribe.model.neighbours import row_blocks
 
 if TYPE_CHECKING:
     import h5py
@@ -33,11 +36,18 @@ SAID = ("model_url", "model_name", "model_version", "model_sha256", "pipeline_ve
 UNREADABLE = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError)
 
 
-def check_written(path: Path, target: Path, keys: Sequence[str] | None = None, *, ours: bool = True) -> None:
-    """Raises OutputError where what was written to `path`, and will be called `target`, is not what was promised.
+@contextmanager
+def verified_path(target: Path, keys: Sequence[str] | None = None, *, ours: bool = True) -> Iterator[Path]:
+    """As `atomic_path` for an h5ad, which becomes `target` only if, opened again, it is what was promised.
 
-    keys, ours: as `problems_of` takes them.
+    keys, ours: as `problems_of` takes them. Raises OutputError where it is not.
     """
+    with atomic_path(target) as temporary:
+        yield temporary
+        _check_written(temporary, target, keys, ours)
+
+
+def _check_written(path: Path, target: Path, keys: Sequence[str] | None, ours: bool) -> None:
     problems = problems_of(path, keys, ours=ours)
     if problems:
         more = f"\n  - and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
@@ -107,12 +117,6 @@ def _index(table: h5py.Group) -> h5py.Dataset:
     return table[table.attrs["_index"]]
 
 
-def _blocks(n: int, most: int = 0) -> Iterator[slice]:
-    """Consecutive rows, of `most` each, or BLOCK."""
-    step = most or BLOCK
-    return (slice(start, min(start + step, n)) for start in range(0, n, step))
-
-
 def _table_problems(table: h5py.Group, name: str) -> Iterator[str]:
     n_rows = len(_index(table))
     for column in table:
@@ -134,12 +138,12 @@ def _length(column: Any) -> int | None:
 def _named_twice(names: h5py.Dataset) -> str | None:
     """A name that is there more than once. Hashes are held, and of names no more than a block."""
     hashes = np.empty(len(names), dtype=np.int64)
-    for rows in _blocks(len(names), NAMES):
+    for rows in row_blocks(len(names), NAMES):
         hashes[rows] = [hash(name) for name in names[rows]]
     hashes.sort()
     alike = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
     seen = set()
-    for rows in _blocks(len(names), NAMES) if alike else ():
+    for rows in row_blocks(len(names), NAMES) if alike else ():
         for name in names[rows]:
             if hash(name) in alike:
                 if name in seen:
@@ -169,7 +173,7 @@ def _matrix_problems(matrix: Any, place: str, shape: tuple[int, int]) -> Iterato
 def _rises(pointers: h5py.Dataset, end: int) -> bool:
     """Whether row pointers go from 0 to `end` and never back."""
     last = 0
-    for rows in _blocks(len(pointers)):
+    for rows in row_blocks(len(pointers), BLOCK):
         values = pointers[rows]
         if values[0] < last or (np.diff(values) < 0).any() or (rows.start == 0 and values[0] != 0):
             return False
@@ -184,7 +188,7 @@ def _number_problems(matrix: Any, place: str, *, counts: bool) -> Iterator[str]:
         return
     n_columns = int(matrix.attrs["shape"][1])
     outside = unfit = broken = 0
-    for part in _blocks(min(len(matrix["data"]), len(matrix["indices"]))):
+    for part in row_blocks(min(len(matrix["data"]), len(matrix["indices"])), BLOCK):
         columns, values = matrix["indices"][part], matrix["data"][part]
         outside += int(((columns < 0) | (columns >= n_columns)).sum())
         fits = np.isfinite(values) & (values >= 0)
@@ -255,7 +259,7 @@ def _own(said: h5py.Group, obs: h5py.Group, names: OutputNames) -> list[str]:
 def _outside(column: h5py.Dataset, missing_allowed: bool) -> int:
     """How many values are not from 0 to 1."""
     wrong = 0
-    for rows in _blocks(len(column)):
+    for rows in row_blocks(len(column), BLOCK):
         values = column[rows]
         fits = (values >= 0) & (values <= 1)
         wrong += int((~(fits | np.isnan(values)) if missing_allowed else ~fits).sum())
@@ -268,9 +272,8 @@ def _places_problems(places: h5py.Dataset, key: str, n_obs: int, *, flat: bool) 
     if len(shape) != 2 or shape[0] != n_obs or shape[1] < 1 or (flat and shape[1] != 2):
         yield f"obsm['{key}'] has the shape {shape}, for {n_obs:,} cells"
         return
-    step = max(1, BLOCK // shape[1])
-    starts = range(0, n_obs, step)
-    wrong = sum(int((~np.isfinite(places[start : start + step]).all(axis=1)).sum()) for start in starts)
+    blocks = row_blocks(n_obs, max(1, BLOCK // shape[1]))
+    wrong = sum(int((~np.isfinite(places[rows]).all(axis=1)).sum()) for rows in blocks)
     if wrong:
         yield f"obsm['{key}'] has no finite place for {wrong:,} cells"
 
@@ -302,7 +305,7 @@ def _label_problems(obs: h5py.Group, names: OutputNames, labels: set[str] | None
     gone = np.array([name in ("novel", "low_information") for name in reason], dtype=bool)
     missing = changed = kept = unfounded = 0
     n_rows = len(obs[names.predicted]["codes"])
-    for rows in _blocks(n_rows):
+    for rows in row_blocks(n_rows, BLOCK):
         p, f, r, i = (obs[name]["codes"][rows] for name in _labels(names))
         there = np.ones(len(p), dtype=bool)
         for codes, categories in ((p, predicted), (f, final), (r, reason), (i, final_id)):

@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 from model_maker import make_model
 from small_model import simulate, write_counts
 
-from cellscribe.checksums import read_list, sha256_of, write_list
+from cellscribe.checksums import read_list, write_list
 from cellscribe.errors import InputError
+from cellscribe.model.manifest import file_sha256
 
 FAILURES = "sample\tstep\texit_code\tmeaning\tmessage\n"
 
@@ -167,7 +168,7 @@ def test_lists_of_earlier_steps_are_joined_and_sorted(root: Path, tmp_path: Path
     assert command(root, "checksums.py", *both, tmp_path / "c.txt", tmp_path / "a.txt").exit_code == 0
     listed = read_list(tmp_path / "all.sha256")
     assert list(listed) == ["a.txt", "b.txt", "c.txt"]
-    assert all(sha256 == sha256_of(tmp_path / name) for name, sha256 in listed.items())
+    assert all(sha256 == file_sha256(tmp_path / name) for name, sha256 in listed.items())
 
 
 def test_two_files_of_one_name_are_not_listed_as_one(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from cellscribe.io import read_json
 from cellscribe.model.calibration import UNCALIBRATED, pool, softmax
 from cellscribe.model.encoder import Encoder
 from cellscribe.model.logistic import Logistic, link
-from cellscribe.model.manifest import MANIFEST, model_sha256, read_manifest
+from cellscribe.model.manifest import FETCH_AGAIN, MANIFEST, model_sha256, read_manifest
 from cellscribe.model.neighbours import vote
 from cellscribe.model.novelty import TypeSpace
 from cellscribe.model.ontology import Ontology
@@ -129,7 +129,7 @@ class Model:
         except Exception as error:
             raise ModelFetchError(
                 f"this part of the model cannot be used ({type(error).__name__}: {error})",
-                "Fetch the model again, or ask whoever made it for a whole copy.",
+                FETCH_AGAIN,
                 file=self.folder / name,
             ) from error
 

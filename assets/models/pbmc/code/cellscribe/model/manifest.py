@@ -37,7 +37,7 @@ NEEDED_FILES = {
 }
 
 _MAX_MANIFEST_BYTES = 16 * 2**20
-_FETCH_AGAIN = "Fetch the model again, or ask whoever made it for a whole copy."
+FETCH_AGAIN = "Fetch the model again, or ask whoever made it for a whole copy."
 
 
 def write_manifest(folder: Path, fields: dict[str, Any]) -> str:
@@ -76,7 +76,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if size > _MAX_MANIFEST_BYTES:
         raise ModelFetchError(
             f"{MANIFEST} has {size:,} bytes; at most {_MAX_MANIFEST_BYTES:,} are read",
-            _FETCH_AGAIN,
+            FETCH_AGAIN,
             file=path,
         )
     try:
@@ -84,7 +84,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             path.read_bytes(), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant
         )
     except (ValueError, RecursionError) as error:
-        raise ModelFetchError(f"{MANIFEST} is not valid JSON: {error}", _FETCH_AGAIN, file=path) from None
+        raise ModelFetchError(f"{MANIFEST} is not valid JSON: {error}", FETCH_AGAIN, file=path) from None
     _check_format(manifest, path)
     problems = manifest_problems(manifest)
     if problems:
@@ -92,7 +92,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise ModelFetchError(
             f"{MANIFEST} does not describe a model of format {FORMAT_VERSION}:\n{shown}{more}",
-            _FETCH_AGAIN,
+            FETCH_AGAIN,
             file=path,
         )
     return manifest
@@ -120,17 +120,17 @@ def verify_model(folder: Path) -> dict[str, Any]:
     for name in sorted(listed):
         path = folder / name
         if name not in found:
-            raise ModelFetchError(f"{MANIFEST} lists this file, but it is missing", _FETCH_AGAIN, file=path)
+            raise ModelFetchError(f"{MANIFEST} lists this file, but it is missing", FETCH_AGAIN, file=path)
         expected, size = listed[name], path.stat().st_size
         if size != expected["size"]:
             raise ModelFetchError(
-                f"{MANIFEST} says {expected['size']:,} bytes, the file has {size:,}", _FETCH_AGAIN, file=path
+                f"{MANIFEST} says {expected['size']:,} bytes, the file has {size:,}", FETCH_AGAIN, file=path
             )
         seen = file_sha256(path)
         if seen != expected["sha256"]:
             raise ModelFetchError(
                 f"the file was changed: {MANIFEST} says sha256 {expected['sha256']}, the file has {seen}",
-                _FETCH_AGAIN,
+                FETCH_AGAIN,
                 file=path,
             )
     for needed in (
@@ -142,7 +142,7 @@ def verify_model(folder: Path) -> dict[str, Any]:
             members = ", ".join(member["name"] for member in manifest["members"])
             raise ModelFetchError(
                 f"a model with the members {members} needs '{needed}', which is not in it",
-                _FETCH_AGAIN,
+                FETCH_AGAIN,
                 file=folder,
             )
     return manifest
