@@ -35,7 +35,9 @@ def keepModel(model, archives, cache) {
             log.warn("--model_cache_dir: the model is not kept in ${cache}, and the run goes on without that: ${error}")
         }
     }
-    half.deleteDir()
+    finally {
+        half.deleteDir()
+    }
 }
 
 // Whether all files are there in their size, for which a manifest alone vouches: FETCH_MODEL reads what they hold.
@@ -49,7 +51,7 @@ def isWhole(model, foreign) {
         def files = new groovy.json.JsonSlurper().parseText(manifest.text).files ?: [:]
         return files.every { name, about -> model.resolve(name).exists() && model.resolve(name).size() == about.size }
     }
-    catch (RuntimeException _cut) {
+    catch (Exception _cut_or_just_replaced) {
         return false
     }
 }
