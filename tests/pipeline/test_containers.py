@@ -19,6 +19,7 @@ from nextflow_runner import NEXTFLOW, ROOT, Launch, Run
 
 BASE_IMAGE = "python:3.13-slim-trixie"
 ENGINES = {"docker", "podman", "singularity", "apptainer", "charliecloud"}
+CLOSED = ("--read-only", "--cap-drop ALL", "--security-opt no-new-privileges")
 SOCKET = Path("/var/run/docker.sock")
 STRANGER = 12345
 # Asked for, as each needs minutes to take the image over: CELLSCRIBE_ENGINES=podman,charliecloud
@@ -35,6 +36,9 @@ def test_a_profile_switches_on_its_engine_and_no_other(engine: str) -> None:
     )
     on = set(re.findall(r"^(\w+)\.enabled = true", done.stdout, flags=re.M))
     assert on & ENGINES == {engine}
+    if engine in ("docker", "podman"):
+        options = re.search(r"^\w+\.runOptions = '(.*)'$", done.stdout, flags=re.M)
+        assert options and all(option in options[1] for option in CLOSED)
     assert re.search(r"^process\.container = 'cellscribe/cellscribe:\S+-run'", done.stdout, flags=re.M)
     assert re.search(r"^params\.input = '.*/assets/demo/samplesheet.csv'", done.stdout, flags=re.M)
 
@@ -200,7 +204,7 @@ def test_tasks_were_run_without_network_rights_or_a_root_to_write_to(contained: 
     started = [line for text in scripts for line in text.splitlines() if "docker run -i" in line]
     assert len(started) == len(contained.tasks("Submitted"))
     for line in started:
-        for option in ("--network none", "--read-only", "--cap-drop ALL", "--security-opt no-new-privileges"):
+        for option in ("--network none", *CLOSED):
             assert option in line
 
 
