@@ -252,6 +252,23 @@ def _described(
     return table
 
 
+def _name_compiled_types() -> None:
+    """Let numba find again what it compiled of scanpy's for sparse matrices.
+
+    Their types are not to be found by name in the module that makes them (fast-array-utils 1.5), so that numba takes
+    them for new ones: each process would compile anew, for a second or two, and leave one more file in numba's cache.
+    """
+    from importlib import import_module
+
+    try:
+        module = import_module("fast_array_utils._plugins.numba_sparse")
+    except ImportError:
+        return
+    for kind in getattr(module, "TYPES", ()):
+        kind.__module__ = module.__name__
+        setattr(module, kind.__name__, kind)
+
+
 def _tested(
     expression: sp.csr_matrix, codes: np.ndarray, tested: Sequence[int], var: pd.DataFrame
 ) -> dict[int, pd.DataFrame]:
@@ -276,6 +293,7 @@ def _tested(
     import anndata
     import scanpy as sc
 
+    _name_compiled_types()
     adata = anndata.AnnData(
         X=expression[:, kept],
         obs=pd.DataFrame(

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
+
+import numba
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import scipy.stats
+from conftest import ROOT
 from report_factory import simulated
 
 from cellscribe import differential, markers
@@ -113,3 +121,21 @@ def test_the_score_and_p_value_are_those_of_the_rank_sum_test() -> None:
         assert row.share_in == pytest.approx((a > 0).mean(), abs=1e-4)
         assert row.share_out == pytest.approx((b > 0).mean(), abs=1e-4)
     assert table["score"].is_monotonic_decreasing
+
+
+KEEPS = """
+import sys
+import numba, scipy.sparse as sp
+from numba.core import serialize
+from cellscribe.differential import _name_compiled_types
+
+_name_compiled_types()
+sys.stdout.buffer.write(serialize.dumps(numba.typeof(sp.csr_matrix((2, 2), dtype="float32"))))
+"""
+
+
+def test_numba_knows_the_type_of_a_matrix_that_another_process_kept() -> None:
+    known = os.environ | {"PYTHONPATH": str(ROOT / "bin")}
+    kept = subprocess.run([sys.executable, "-c", KEEPS], env=known, check=True, capture_output=True).stdout
+    differential._name_compiled_types()
+    assert pickle.loads(kept) == numba.typeof(sp.csr_matrix((2, 2), dtype="float32"))
