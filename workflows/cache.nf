@@ -35,9 +35,7 @@ def keepModel(model, archives, cache) {
             log.warn("--model_cache_dir: the model is not kept in ${cache}, and the run goes on without that: ${error}")
         }
     }
-    finally {
-        half.deleteDir()
-    }
+    half.deleteDir()
 }
 
 // Whether all files are there in their size, for which a manifest alone vouches: FETCH_MODEL reads what they hold.

@@ -107,6 +107,7 @@ ANNOTATE = {
     "annotation_type": "annotation_type",
     "run_name": "run_name",
     "classifier": "classifier",
+    "zarr": "zarr",
     "seed": "seed",
 }
 # The fields of the CELLxGENE schema that only the sheet can tell, by the schema's own names.

@@ -14,6 +14,7 @@ process ANNOTATE {
     tuple val(meta), path("${meta.id}.annotated.h5ad")    , emit: annotated
     tuple val(meta), path("${meta.id}.predictions.tsv.gz"), emit: predictions
     tuple val(meta), path("${meta.id}.annotation.json")   , emit: summary
+    tuple val(meta), path("${meta.id}.annotated.zarr.zip"), emit: zarr, optional: true
     tuple val(meta), path("${meta.id}.annotated.sha256")  , emit: checksums
 
     script:
@@ -23,7 +24,7 @@ process ANNOTATE {
         --output ${meta.id}.annotated.h5ad --predictions ${meta.id}.predictions.tsv.gz \\
         --summary ${meta.id}.annotation.json \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
-    checksums.py --output ${meta.id}.annotated.sha256 ${meta.id}.annotated.h5ad ${meta.id}.predictions.tsv.gz
+    checksums.py --output ${meta.id}.annotated.sha256 ${meta.id}.annotated.* ${meta.id}.predictions.tsv.gz
     """
 
     stub:

@@ -80,7 +80,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     )
     small = "--model_kind logistic --cl_map cl.csv --n_top_genes 100 --model_name small"
     train = launch.run(*f"{arguments} {small}".split(), "--model_citation", CITATION)
-    options = "--model results/models/small --run_name day1 --doublets off --truth_key mine --merge"
+    options = "--model results/models/small --run_name day1 --doublets off --truth_key mine --merge --zarr"
     annotate = launch.run("--input", "sheet.csv", *options.split())
     return Trained(train, annotate, CITATION)
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+import zarr
 from foreign_model import make_foreign_model
 from nextflow_runner import DEMO, ROOT, Launch, Run
 from small_model import simulate, small_model, write_reference
@@ -186,6 +187,14 @@ def test_a_trained_model_names_new_cells_as_they_are(trained: Any) -> None:
     right = adata.obs[names.predicted].astype(str) == adata.obs["cell_type"].astype(str)
     assert right.mean() > 0.9
     assert names.level("broad") in adata.obs
+
+
+def test_the_zarr_that_was_asked_for_is_published_and_listed_with_the_h5ad(trained: Any) -> None:
+    folder = trained.annotate.results / "samples/good"
+    assert {"good.annotated.zarr.zip", "good.annotated.h5ad"} <= set(read_list(folder / "good.sha256"))
+    with zarr.storage.ZipStore(folder / "good.annotated.zarr.zip", mode="r") as store:
+        cells = anndata.read_zarr(store)
+    assert cells.obs.equals(anndata.read_h5ad(folder / "good.annotated.h5ad").obs)
 
 
 def test_one_bad_sample_leaves_the_others_alone_and_is_told(trained: Any) -> None:
