@@ -327,8 +327,11 @@ def _cut_short(path: Path, error: BaseException) -> InputError:
     )
 
 
-def _text(values: np.ndarray) -> np.ndarray:
-    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=object)
+def _text(node: h5py.Dataset) -> np.ndarray:
+    """Names, as an array of str. Raises TypeError where the file holds something else."""
+    if node.dtype.kind not in "SO":
+        raise TypeError(f"'{node.name}' holds no names")
+    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in whole(node)], dtype=object)
 
 
 @contextmanager
@@ -350,16 +353,12 @@ def _read_h5(path: Path, genome: str | None) -> tuple[AnyCounts, NumbersSeen]:
     with _open_h5(path) as file:
         groups = {name: group for name, group in file.items() if holds(group, "barcodes")}
         if group := groups.get("matrix"):
-            names = group["features"]
-            return _h5_counts(
-                group,
-                path,
-                "10x_h5_v3",
-                ids=_text(whole(names["id"])),
-                symbols=_text(whole(names["name"])),
-                types=_text(whole(names["feature_type"])),
-                genomes=_text(whole(names["genome"])) if "genome" in names else None,
-            )
+            features = group["features"]
+            names = {"ids": "id", "symbols": "name", "types": "feature_type", "genomes": "genome"}
+            nodes = {
+                name: features[key] for name, key in names.items() if name != "genomes" or key in features
+            }
+            return _h5_counts(group, path, "10x_h5_v3", nodes)
         if not groups:
             raise InputError(
                 f"this .h5 is no Cell Ranger matrix; it holds {_listing(list(file))}",
@@ -377,16 +376,8 @@ def _read_h5(path: Path, genome: str | None) -> tuple[AnyCounts, NumbersSeen]:
             }
             chosen = choose_genome(summaries, genome, path)
         group = groups[chosen]
-        ids = _text(whole(group["genes"]))
-        symbols = _text(whole(group["gene_names"]))
         return _h5_counts(
-            group,
-            path,
-            "10x_h5_v2",
-            ids=ids,
-            symbols=symbols,
-            types=np.full(len(ids), GENE_EXPRESSION, dtype=object),
-            genomes=np.full(len(ids), chosen, dtype=object),
+            group, path, "10x_h5_v2", {"ids": group["genes"], "symbols": group["gene_names"]}, chosen
         )
 
 
@@ -396,20 +387,21 @@ def _parts_of(values: h5py.Dataset) -> Iterator[np.ndarray]:
 
 
 def _h5_counts(
-    group: h5py.Group,
-    path: Path,
-    source: str,
-    *,
-    ids: np.ndarray,
-    symbols: np.ndarray,
-    types: np.ndarray,
-    genomes: np.ndarray | None,
+    group: h5py.Group, path: Path, source: str, nodes: dict[str, h5py.Dataset], genome: str = ""
 ) -> tuple[AnyCounts, NumbersSeen]:
+    """nodes: what the file says of its features, by the names that `_counts` has. genome: of all of them, where no node
+    tells. Names are read only once there are as many as the matrix has features and cells.
+    """
     n_features, n_cells = (int(size) for size in whole(group["shape"]))
-    barcodes = _text(whole(group["barcodes"]))
-    _must_agree(path, n_cells=n_cells, n_features=n_features, barcodes=len(barcodes), features=len(ids))
-    if any(part is not None and len(part) != len(ids) for part in (symbols, types, genomes)):
+    n_barcodes, n_ids = len(group["barcodes"]), len(nodes["ids"])
+    _must_agree(path, n_cells=n_cells, n_features=n_features, barcodes=n_barcodes, features=n_ids)
+    if any(len(node) != n_features for node in nodes.values()):
         raise ValueError("features differ in number from their names, types or genomes")
+    barcodes = _text(group["barcodes"])
+    features = {
+        "types": np.full(n_features, GENE_EXPRESSION, dtype=object),
+        "genomes": np.full(n_features, genome, dtype=object),
+    } | {name: _text(node) for name, node in nodes.items()}
     indptr, n_numbers, n_indices = offsets(whole(group["indptr"])), len(group["data"]), len(group["indices"])
     if len(indptr) != n_cells + 1 or indptr[-1] != n_numbers or n_numbers != n_indices:
         raise InputError(
@@ -430,7 +422,7 @@ def _h5_counts(
         )
     # Features by barcodes in columns is barcodes by features in rows: nothing is to be turned.
     matrix = StoredCsr(path, group.name, (n_cells, n_features), indptr, _open_h5)
-    return _counts(matrix, barcodes, ids, symbols, types, genomes, source), seen
+    return _counts(matrix, barcodes, source=source, **features), seen
 
 
 def _counts(
@@ -553,6 +545,8 @@ def _opened_mtx(path: Path) -> Iterator[tuple[MtxHead, Any]]:
         sizes = [int(word) for word in line.split()]
         if len(sizes) != (3 if layout == "coordinate" else 2) or min(sizes) < 0:
             raise ValueError("its sizes are not there")
+        if symmetry == "symmetric" and sizes[0] != sizes[1]:
+            raise ValueError(f"it is said to be symmetric, and is of {sizes[0]:,} by {sizes[1]:,}")
         n_numbers = sizes[2] if layout == "coordinate" else 0
         most = path.stat().st_size * (MOST_PACKED if path.suffix == ".gz" else 1) // SHORTEST_LINE
         if n_numbers > most:

@@ -283,6 +283,8 @@ FOLDERS = [
         "holds no counts"),
     bad("a matrix.mtx of complex numbers", mtx(HEAD.replace("integer", "complex"), "6 5 1", "1 1 3 0"),
         "holds no counts"),
+    bad("a symmetric matrix.mtx of more features than cells",
+        mtx(HEAD.replace("general", "symmetric"), "6 5 1", "6 5 3"), "matrix.mtx", "symmetric, and is of 6 by 5"),
     bad("a place outside of the matrix", mtx(HEAD, "6 5 1", "7 1 3"), "matrix.mtx", "cut short or damaged"),
     bad("words in the matrix", mtx(HEAD, "6 5 1", "1 1 many"), "matrix.mtx", "cut short or damaged"),
     bad("a count that no number holds", mtx(HEAD, "6 5 1", f"1 1 {'9' * 30}"), "matrix.mtx", "cut short or damaged"),
@@ -341,6 +343,8 @@ FOLDERS = [
 
 H5 = [
     good("an .h5 of Cell Ranger 2", v2, SAME),
+    bad("an .h5 with numbers where the genes' names belong", h5(change=replaced("matrix/features/id", [0] * 6)), "m.h5",
+        "'/matrix/features/id' holds no names"),
     good("an .h5 of Cell Ranger 3 and later", h5(), SAME),
     bad("a text file called .h5", files("m.h5", {"m.h5": b"gene,cell\n"}), "this is no HDF5 file (10 bytes)"),
     bad("an .h5 of no byte", files("m.h5", {"m.h5": b""}), "this is no HDF5 file (0 bytes)"),
