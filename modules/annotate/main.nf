@@ -18,14 +18,13 @@ process ANNOTATE {
     tuple val(meta), path("${meta.id}.annotated.sha256")  , emit: checksums
 
     script:
-    def zarr = options.zarr ? "${meta.id}.annotated.zarr.zip" : ''
     """
     annotate.py --sample '${meta.id}' --counts ${counts} ${each('mapping', mappings)} ${each('model', models)} \\
         ${flags(options)} \\
         --output ${meta.id}.annotated.h5ad --predictions ${meta.id}.predictions.tsv.gz \\
         --summary ${meta.id}.annotation.json \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
-    checksums.py --output ${meta.id}.annotated.sha256 ${meta.id}.annotated.h5ad ${zarr} ${meta.id}.predictions.tsv.gz
+    checksums.py --output ${meta.id}.annotated.sha256 ${meta.id}.annotated.h5ad ${meta.id}.predictions.tsv.gz ${options.zarr ? "${meta.id}.annotated.zarr.zip" : ''}
     """
 
     stub:

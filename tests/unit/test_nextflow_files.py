@@ -121,7 +121,7 @@ def commands_of(path: Path) -> dict[str, str]:
 def published(name: str) -> set[str]:
     """The files that a module's list of checksums names, by their endings."""
     line = commands_of(ROOT / "modules" / name / "main.nf")["checksums.py"]
-    return {word.removeprefix("${meta.id}.") for word in line.split()[1:] if "." in word} - {"checksums.py"}
+    return {own or every for own, every in re.findall(r"\$\{meta\.id\}\.([\w.]+)|(\*\.[\w.]+)", line)}
 
 
 def test_what_a_sample_step_publishes_is_what_it_lists() -> None:
