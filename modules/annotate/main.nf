@@ -24,7 +24,7 @@ process ANNOTATE {
         --output ${meta.id}.annotated.h5ad --predictions ${meta.id}.predictions.tsv.gz \\
         --summary ${meta.id}.annotation.json \\
         --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
-    checksums.py --output ${meta.id}.annotated.sha256 ${meta.id}.annotated.h5ad ${meta.id}.predictions.tsv.gz ${options.zarr ? "${meta.id}.annotated.zarr.zip" : ''}
+    checksums.py --output ${meta.id}.annotated.sha256 ${meta.id}.annotated.h5ad ${meta.id}.predictions.tsv.gz ${options.zarr == 'true' ? "${meta.id}.annotated.zarr.zip" : ''}
     """
 
     stub:
