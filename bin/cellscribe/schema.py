@@ -97,8 +97,9 @@ def _wanted(rule: Any, value: Any, schema: Mapping[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: on one line, without an address's password or signature, and with the middle left
-    out where it is long, as the end of a path says which file it is."""
+    """A value as a message shows it: on one line, without an address's password or signature, its middle left out
+    where it is long, as the end of a path says which file it is.
+    """
     text = str(value).lower() if isinstance(value, bool) else str(value)
     text = "".join(letter if letter.isprintable() else "?" for letter in hidden(text))
     return f"'{text[:98]}...{text[-99:]}'" if len(text) > 200 else f"'{text}'"

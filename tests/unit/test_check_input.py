@@ -12,7 +12,7 @@ import pytest
 
 from cellscribe.check_input import Catalogues, clean_name, name_of, run_check
 from cellscribe.errors import InputError
-from cellscribe.schema import coerce, nearest, parameters, problem
+from cellscribe.schema import coerce, nearest, parameters, problem, shown
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "nextflow_schema.json"
@@ -789,3 +789,10 @@ def test_a_path_that_no_disk_can_hold_does_not_exist_and_others_may_hold_any_let
 ) -> None:
     problems = folder.problems(folder.sheet(f"sample,path\na,{name}\n"))
     assert ("does not exist" in problems[0]) is (name != "-")
+
+
+def test_a_long_value_is_shown_by_both_ends() -> None:
+    long = f"/data/{'deep/' * 60}sample.h5ad"
+    assert shown("/data/sample.h5ad") == "'/data/sample.h5ad'"
+    assert len(shown(long)) == 202
+    assert shown(long).startswith("'/data/deep/") and shown(long).endswith("/sample.h5ad'")

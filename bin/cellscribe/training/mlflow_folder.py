@@ -73,7 +73,7 @@ NOT_FOR_INFERENCE = (
         "orthologs.py",
     ),
     *("report*.py", "summary.py", "figures.py", "markers.py", "verdicts.py", "differential.py", "truth.py"),
-    *("merge*.py", "curation.py", "versions.py", "checksums.py", "published.py"),
+    *("merge*.py", "curation.py", "versions.py", "checksums.py", "published.py", "zarr_output.py"),
 )
 
 # MLflow's own lock file of the environment: no model may hold a .toml, and the requirements are all in conda.yaml.

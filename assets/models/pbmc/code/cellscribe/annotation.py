@@ -400,6 +400,7 @@ def run_annotate(
     predictions: Path,
     summary: Path,
     names: OutputNames,
+    zarr: bool = False,
     classifier: str = "default",
     model_urls: Sequence[str] = (),
     seed: int = 0,
@@ -407,6 +408,8 @@ def run_annotate(
     pipeline_version: str = "unknown",
 ) -> None:
     """Annotate a mapped sample: annotated.h5ad, predictions.tsv.gz and annotation.json (docs/outputs.md).
+
+    zarr: whether to write annotated.zarr.zip too.
 
     mapping_paths, model_urls: one a model, in the order of `model_folders`; without urls none is recorded. Raises
     InputError where a mapping is not of these cells or not by that model, OutputError where what was written does not
@@ -426,6 +429,11 @@ def run_annotate(
         answers, cells.obs.index, names, seed=seed, cpus=cpus, pipeline_version=pipeline_version
     )
     annotation.info["warnings"] += write_annotated(counts, annotation, output, ours=True)
+    if zarr:
+        # Here, as models carry this file into environments that have no use for it.
+        from cellscribe.zarr_output import write_zarr, zarr_path
+
+        write_zarr(output, zarr_path(output))
     for warning in annotation.info["warnings"]:
         warn(warning)
     write_table(annotation.predictions.round(6), predictions)
