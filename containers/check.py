@@ -37,6 +37,7 @@ BASE = {
     "tqdm": "tqdm",
     "umap-learn": "umap",
     "xgboost": "xgboost",
+    "zarr": "zarr",
 }
 TRAIN = {
     "mlflow-skinny": "mlflow.pyfunc",
