@@ -105,9 +105,11 @@ def main(data: Path, work: Path, cellxgene: Path | None, repeats: int, cpus: int
         if cellxgene:
             done = [
                 run(
-                    *(cellxgene / "cellxgene", "annotate", counts, "-m", archive, "-o", work / "theirs.h5ad"),
+                    # In WORK, as MLflow leaves a folder `mlruns` where it is started.
+                    *("env", "-C", work, cellxgene.resolve() / "cellxgene", "annotate", counts),
+                    *("-m", archive, "-o", work / "theirs.h5ad"),
                     *("--mlflow-env-manager", "local", "--overwrite"),
-                    more={"PATH": f"{cellxgene}:{os.environ['PATH']}"},
+                    more={"PATH": f"{cellxgene.resolve()}:{os.environ['PATH']}"},
                 )
             ]
             if "Annotation failed" in log.read_text():

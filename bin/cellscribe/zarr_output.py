@@ -6,8 +6,6 @@ Zarr of format 2, which readers of both formats know. Matrices go through block 
 from __future__ import annotations
 
 import tempfile
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,9 @@ import numpy as np
 
 from cellscribe.errors import OutputError
 from cellscribe.io import atomic_path
+from cellscribe.model.archive import zip_files
+from cellscribe.model.neighbours import row_blocks
+from cellscribe.verify import WRITE_AGAIN
 
 if TYPE_CHECKING:
     import h5py
@@ -25,7 +26,7 @@ BLOCK = 1_000_000
 """Stored numbers of a matrix in one chunk of zarr, and held at once."""
 
 SPARSE = ("csr_matrix", "csc_matrix")
-GROUPS = ("anndata", "dict", "raw")
+GROUPS = ("dict", "raw")
 
 
 def zarr_path(h5ad: Path) -> Path:
@@ -51,7 +52,8 @@ def write_zarr(h5ad: Path, output: Path) -> None:
         root.attrs.update(_attributes(source))
         _copy(source, root)
         zarr.consolidate_metadata(root.store, zarr_format=2)
-        _zip(Path(folder), temporary)
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        zip_files(Path(folder), [path.relative_to(folder).as_posix() for path in files], temporary)
         with zarr.storage.ZipStore(temporary, mode="r") as store:
             _check(source, zarr.open_group(store, mode="r", zarr_format=2), output)
 
@@ -83,12 +85,8 @@ def _copy_matrix(source: h5py.Group, target: zarr.Group) -> None:
             dtype=numbers.dtype,
             chunks=(min(BLOCK, max(1, len(numbers))),),
         )
-        for block in _blocks(len(numbers)):
+        for block in row_blocks(len(numbers), BLOCK):
             copied[block] = numbers[block]
-
-
-def _blocks(length: int) -> Iterator[slice]:
-    return (slice(start, min(start + BLOCK, length)) for start in range(0, length, BLOCK))
 
 
 def _attributes(element: h5py.Group) -> dict[str, Any]:
@@ -99,13 +97,6 @@ def _attributes(element: h5py.Group) -> dict[str, Any]:
     }
 
 
-def _zip(folder: Path, target: Path) -> None:
-    """Put a folder's files into a zip as they are, in the order of their names and without their times."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            archive.writestr(zipfile.ZipInfo(path.relative_to(folder).as_posix()), path.read_bytes())
-
-
 def _check(source: h5py.Group, copied: Any, output: Path) -> None:
     for key, element in _elements(source):
         kind = element.attrs.get("encoding-type")
@@ -113,10 +104,11 @@ def _check(source: h5py.Group, copied: Any, output: Path) -> None:
             _check(element, copied[key], output)
         for name, numbers in _elements(element) if kind in SPARSE else ():
             there = copied[key][name]
-            if not all(np.array_equal(there[block], numbers[block]) for block in _blocks(len(numbers))):
+            if not all(
+                np.array_equal(there[block], numbers[block]) for block in row_blocks(len(numbers), BLOCK)
+            ):
                 raise OutputError(
                     f"{element.name}/{name} of the zarr is not that of the h5ad, so it was not kept",
-                    "The disk or the memory may be faulty, or the disk full: run again with -resume. If it says the "
-                    "same, it is a bug in cellscribe: please report it.",
+                    WRITE_AGAIN,
                     file=output.name,
                 )

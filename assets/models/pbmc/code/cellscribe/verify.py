@@ -32,6 +32,10 @@ SHOWN = 5
 
 PREDICTIONS = "_predictions"
 SAID = ("model_url", "model_name", "model_version", "model_sha256", "pipeline_version", "parameters", "date")
+WRITE_AGAIN = (
+    "The disk or the memory may be faulty, or the disk full: run again with -resume, on another machine where there is "
+    "one. If it says the same, it is a bug in cellscribe: please report it."
+)
 # What h5py raises for a file that is cut short, changed, or no h5ad at all.
 UNREADABLE = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError)
 
@@ -54,8 +58,7 @@ def _check_written(path: Path, target: Path, keys: Sequence[str] | None, ours: b
         lines = "".join(f"\n  - {problem}" for problem in problems[:SHOWN])
         raise OutputError(
             f"the file was written, but opened again it is not what it should be, and was not kept:{lines}{more}",
-            "The disk or the memory may be faulty, or the disk full: run again with -resume, on another machine where "
-            "there is one. If it says the same, it is a bug in cellscribe: please report it.",
+            WRITE_AGAIN,
             file=target.name,
         )
 
