@@ -294,6 +294,7 @@ echo "$NXF_OFFLINE|$NXF_HOME|$NXF_CLI"; printf '%s\\n' "$@\"""",
     )
     environment, *options = started.stdout.splitlines()
     assert environment == f"true|{machine.root}/.tools/nextflow-home|nextflow run a b"
+    assert (machine.root / ".tools" / "nextflow-home").is_dir(), "of two first runs neither is to make it"
     assert options.index("-Xmx1g") < options.index("-Xmx2g"), "the last one counts"
     assert {"-Da=b", "-Dc=d", "--add-opens=java.base/java.lang=ALL-UNNAMED"} <= set(options)
     assert options[-4:] == [
@@ -302,6 +303,10 @@ echo "$NXF_OFFLINE|$NXF_HOME|$NXF_CLI"; printf '%s\\n' "$@\"""",
         "run",
         "a b",
     ]
+    (machine.home / "file").touch()
+    refused = machine.run(launcher, "run", cwd=machine.home, NXF_HOME=str(machine.home / "file" / "home"))
+    assert refused.returncode == 1
+    assert f"cannot make the folder {machine.home}/file/home" in refused.stderr
 
 
 def fetch_nextflow():
