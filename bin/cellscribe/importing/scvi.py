@@ -11,6 +11,7 @@ import datetime
 import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ from cellscribe.model.calibration import UNCALIBRATED
 from cellscribe.model.encoder import Encoder
 from cellscribe.model.model import NEIGHBOURS, SCANVI, TREES
 from cellscribe.model.neighbours import N_NEIGHBOURS
-from cellscribe.model.robust import thinned_copy, with_copies
+from cellscribe.model.robust import thinned_copy
 from cellscribe.model.scvi_model import SCANVI as SCANVI_CLASS
 from cellscribe.model.scvi_model import SCVI, ScviModel, plain
+from cellscribe.training.disk import blocks_of, draw_cells, on_disk, scratch_beside
 from cellscribe.training.evaluate import Evaluation, evaluate
 from cellscribe.training.folder import (
     check_names,
@@ -50,11 +52,14 @@ from cellscribe.training.train import (
     CLASSIFIERS,
     GENE_SHARES,
     KNOWN_ACCEPTED,
+    MOST_TESTED,
     REJECTION,
     HeldOut,
     Members,
     as_stored,
     check_fold,
+    copies_on_disk,
+    encode,
     fit_calibration,
     folds_of,
     gene_table,
@@ -62,8 +67,11 @@ from cellscribe.training.train import (
     only,
     pooled,
     reference_of,
+    rows_of_copies,
     scores_by_genes,
     silent_table,
+    taught_cells,
+    unexpected_shares,
 )
 
 PROGRAM = "scvi-tools"
@@ -225,9 +233,11 @@ def place_reference(model: ScviModel, options: ScviOptions, name: str, label_key
         gene_column=options.gene_column_name,
         covariates=[column for column in _columns(model) if column],
         no_label=model.unlabelled,
+        scratch=scratch_beside(options.output),
     )
     genes, match = _genes(model, cells, options, name)
-    counts = match.on_model(cells.counts)
+    scratch = scratch_beside(options.output)
+    counts = on_disk((match.on_model(block) for _, block in blocks_of(cells.counts)), len(genes), scratch)
     notes = []
     if model.encodes_covariates:
         absent = [column for column in _columns(model) if column not in cells.covariates]
@@ -252,20 +262,23 @@ def place_reference(model: ScviModel, options: ScviOptions, name: str, label_key
             )
     own = model.covariates(cells.covariates)
     encoder = model.encoder(own.mean(axis=0))
-    copies, source = with_copies(counts, 1, np.random.default_rng(options.seed))
-    thinned = thinned_copy(counts, np.random.default_rng(options.seed + 1))
-    rng = np.random.default_rng(options.seed + 2)
-    fewer = {
-        share: encoder.encode(only(counts, rng.random(counts.shape[1]) < share)) for share in GENE_SHARES
-    }
+    every = np.arange(counts.shape[0])
+    copies = copies_on_disk(counts, 1, np.random.default_rng(options.seed), scratch)
+    rows, source = rows_of_copies(every, len(every), 1)
+    of_rows = own[source] if model.encodes_covariates else None
+    to_thin, to_drop = (np.random.default_rng(options.seed + add) for add in (1, 2))
+    kept = {share: to_drop.random(counts.shape[1]) < share for share in GENE_SHARES}
     return Placed(
         cells=cells,
         encoder=encoder,
-        latent=as_stored(encoder.encode(copies, own[source] if model.encodes_covariates else None)),
+        latent=as_stored(encode(encoder, copies, rows, of_rows)),
         source=source,
-        asked=encoder.encode(counts),
-        altered=encoder.encode(thinned),
-        fewer_genes=fewer,
+        asked=encode(encoder, counts, every),
+        altered=encode(encoder, counts, every, alter=partial(thinned_copy, rng=to_thin)),
+        fewer_genes={
+            share: encode(encoder, counts, every, alter=partial(only, kept=genes))
+            for share, genes in kept.items()
+        },
         counts=counts,
         genes=genes,
         notes=tuple(notes),
@@ -407,11 +420,14 @@ def members_of(
     placed: Placed, codes: np.ndarray, n_labels: int, rows: np.ndarray, options: ScviOptions
 ) -> Members:
     """Trees and neighbours of some of the cells. codes: (n_cells,); rows: bool (n_cells,)."""
-    inside = rows[placed.source]
-    source = placed.source[inside]
-    latent = placed.latent[inside]
+    own = np.flatnonzero(rows)
+    taught, known = taught_cells(codes[own], options.seed)
+    inside = np.isin(placed.source, own[taught])
+    source, latent = placed.source[inside], placed.latent[inside]
     trees = train_trees(latent, codes[source], n_labels, cpus=options.cpus, seed=options.seed)
-    return Members(placed.encoder, trees, None, latent, source, codes[source], n_labels)
+    kept = np.isin(source, own[known])
+    latent, source = latent[kept], source[kept]
+    return Members(placed.encoder, trees, None, latent, source, codes[source], len(known), n_labels)
 
 
 def hold_out(placed: Placed, codes: np.ndarray, names: list[str], options: ScviOptions) -> HeldOut:
@@ -425,14 +441,13 @@ def hold_out(placed: Placed, codes: np.ndarray, names: list[str], options: ScviO
     }
     for fold in range(folds.max() + 1):
         inside, held = folds != fold, np.flatnonzero(folds == fold)
+        held = held[draw_cells(codes[held], MOST_TESTED, seed=options.seed)]
         check_fold(codes, cells.batches, inside, names)
         members = members_of(placed, codes, len(names), inside, options)
         parts.append((members.latent_probabilities(placed.asked[held]), held, False))
         if placed.altered is not None:
             parts.append((members.latent_probabilities(placed.altered[held]), held, True))
-        silent = silent_genes(cells.counts[np.flatnonzero(inside)], codes[inside], len(names))
-        totals = np.asarray(cells.counts[held].sum(axis=1)).ravel()
-        unexpected.append((cells.counts[held] @ silent.astype(np.float32)) / np.maximum(totals, 1))
+        unexpected.append(unexpected_shares(cells.counts, codes, len(names), np.flatnonzero(inside), held))
         for share, latent in placed.fewer_genes.items():
             fewer[share].append((members.latent_probabilities(latent[held]), held))
     return HeldOut.of(parts, unexpected, [], fewer)

@@ -1,4 +1,4 @@
-"""Which genes a model looks at."""
+"""Which genes a model looks at. Counts are walked over by blocks: they may lie on disk (disk.py)."""
 
 from __future__ import annotations
 
@@ -6,57 +6,92 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellscribe.model.logistic import log_normalise
+from cellscribe.training.disk import blocks_of, draw_cells
 
 PSEUDO_VARIANCE = 0.01
 SILENT_SHARE = 1e-6
+# So many cells say well enough which genes vary most; small batches keep theirs.
+VARIABLE_FROM = 50_000
 
 
-def _moments(matrix: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    mean = np.asarray(matrix.mean(axis=0)).ravel()
-    square = np.asarray(matrix.multiply(matrix).mean(axis=0)).ravel()
-    return mean, np.maximum(square - mean**2, 0)
+def label_sums(values: sp.csr_matrix, codes: np.ndarray, n_labels: int) -> np.ndarray:
+    """Sum of each gene over each label's cells, float64 (n_labels, n_genes).
+
+    values: CSR (n_cells, n_genes). codes: (n_cells,).
+    """
+    of = sp.csr_matrix((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_labels, len(codes)))
+    return np.asarray((of @ values).todense())
 
 
-def marker_scores(logged: sp.csr_matrix, codes: np.ndarray, batches: np.ndarray, n_labels: int) -> np.ndarray:
+def moments(counts: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each gene's log-normalised counts, both (n_genes,). counts: raw CSR."""
+    total, square = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
+    for _, block in blocks_of(counts):
+        logged = log_normalise(block)
+        total += np.asarray(logged.sum(axis=0, dtype=np.float64)).ravel()
+        square += np.asarray(logged.power(2).sum(axis=0, dtype=np.float64)).ravel()
+    mean = total / counts.shape[0]
+    return mean, np.sqrt(np.maximum(square / counts.shape[0] - mean**2, 0))
+
+
+def marker_scores(
+    counts: sp.csr_matrix,
+    codes: np.ndarray,
+    batches: np.ndarray,
+    n_labels: int,
+    *,
+    rows: np.ndarray | None = None,
+) -> np.ndarray:
     """How well each gene marks each label: its standardised difference to all other cells, mean over batches.
 
-    logged: log-normalised CSR (n_cells, n_genes). codes: (n_cells,). batches: (n_cells,). A batch counts for a label
-    where it has at least three of its cells and as many others. Returns (n_labels, n_genes).
+    counts: raw CSR (n_cells, n_genes), compared log-normalised. codes, batches: (n_cells,). rows: the cells to look at,
+    by default all. A batch counts for a label where it has at least three of its cells and as many others. Returns
+    (n_labels, n_genes).
     """
-    scores = np.zeros((n_labels, logged.shape[1]))
+    rows = np.arange(counts.shape[0]) if rows is None else rows
+    scores = np.zeros((n_labels, counts.shape[1]))
     counted = np.zeros(n_labels)
-    for batch in np.unique(batches):
-        rows = np.flatnonzero(batches == batch)
-        part, part_codes = logged[rows], codes[rows]
-        _, variance = _moments(part)
-        spread = np.sqrt(variance + PSEUDO_VARIANCE)
-        for label in range(n_labels):
-            inside = part_codes == label
-            if inside.sum() < 3 or (~inside).sum() < 3:
-                continue
-            difference = (
-                np.asarray(part[inside].mean(axis=0)).ravel() - np.asarray(part[~inside].mean(axis=0)).ravel()
-            )
-            weight = np.sqrt(inside.sum())
-            scores[label] += weight * difference / spread
+    for batch in np.unique(batches[rows]):
+        of_batch = rows[batches[rows] == batch]
+        sums, square = np.zeros_like(scores), np.zeros(counts.shape[1])
+        for own, block in blocks_of(counts, of_batch):
+            logged = log_normalise(block)
+            sums += label_sums(logged, codes[own], n_labels)
+            square += np.asarray(logged.power(2).sum(axis=0, dtype=np.float64)).ravel()
+        n_cells, n_inside, total = (
+            len(of_batch),
+            np.bincount(codes[of_batch], minlength=n_labels),
+            sums.sum(axis=0),
+        )
+        spread = np.sqrt(np.maximum(square / n_cells - (total / n_cells) ** 2, 0) + PSEUDO_VARIANCE)
+        for label in np.flatnonzero((n_inside >= 3) & (n_cells - n_inside >= 3)):
+            inside = sums[label] / n_inside[label]
+            outside = (total - sums[label]) / (n_cells - n_inside[label])
+            weight = np.sqrt(n_inside[label])
+            scores[label] += weight * (inside - outside) / spread
             counted[label] += weight
     return scores / np.maximum(counted, 1)[:, None]
 
 
 def silent_genes(
-    counts: sp.csr_matrix, codes: np.ndarray, n_labels: int, *, most: float = SILENT_SHARE
+    counts: sp.csr_matrix,
+    codes: np.ndarray,
+    n_labels: int,
+    *,
+    rows: np.ndarray | None = None,
+    most: float = SILENT_SHARE,
 ) -> np.ndarray:
     """Which genes no label expresses: bool (n_genes,), true where the gene has a smaller share than `most` of
     every label's counts.
 
-    counts: raw CSR (n_cells, n_genes). A cell type that the reference lacks shows itself by counts on such genes,
-    however near it comes to a known type on the genes that tell the known types apart.
+    counts: raw CSR (n_cells, n_genes). codes: (n_cells,). rows: the cells to look at, by default all. A cell type that
+    the reference lacks shows itself by counts on such genes, however near it comes to a known type on the genes that
+    tell the known types apart.
     """
-    highest = np.zeros(counts.shape[1])
-    for code in range(n_labels):
-        of_label = np.asarray(counts[np.flatnonzero(codes == code)].sum(axis=0)).ravel()
-        highest = np.maximum(highest, of_label / max(of_label.sum(), 1))
-    return highest < most
+    of_label = np.zeros((n_labels, counts.shape[1]))
+    for own, block in blocks_of(counts, rows):
+        of_label += label_sums(block, codes[own], n_labels)
+    return (of_label / np.maximum(of_label.sum(axis=1, keepdims=True), 1)).max(axis=0) < most
 
 
 def select_genes(
@@ -65,36 +100,41 @@ def select_genes(
     batches: np.ndarray,
     n_labels: int,
     *,
+    rows: np.ndarray | None = None,
     n_top_genes: int = 2000,
     n_markers: int = 100,
     min_cells: int = 5,
 ) -> np.ndarray:
     """Indices of the model's genes, ascending: the most variable ones and each label's markers.
 
-    counts: raw CSR (n_cells, n_genes). Variable genes by normalised dispersion within each batch, ranked by
-    the number of batches that agree (scanpy's `seurat` flavour; Satija et al. 2015, Nature Biotechnology 33:495).
-    Markers keep the genes of types too rare to move the variance. Genes in fewer than `min_cells` cells are left out.
+    counts: raw CSR (n_cells, n_genes). codes, batches: (n_cells,). rows: the cells to look at, by default all.
+    Variable genes by normalised dispersion within each batch, ranked by the number of batches that agree (scanpy's
+    `seurat` flavour; Satija et al. 2015, Nature Biotechnology 33:495), of at most VARIABLE_FROM cells.
+    Markers, of all cells, keep the genes of types too rare to move the variance. Genes in fewer than `min_cells` cells
+    are left out.
     """
     import anndata
     import pandas as pd
     import scanpy
 
-    seen = np.flatnonzero(counts.getnnz(axis=0) >= min_cells)
-    logged = log_normalise(counts)[:, seen].tocsr()
+    rows = np.arange(counts.shape[0]) if rows is None else rows
+    n_cells = np.zeros(counts.shape[1], dtype=np.int64)
+    for _, block in blocks_of(counts, rows):
+        n_cells += block.getnnz(axis=0)
+    seen = np.flatnonzero(n_cells >= min_cells)
+    _, of = np.unique(batches[rows].astype(str), return_inverse=True)
+    some = draw_cells(of, VARIABLE_FROM)
     adata = anndata.AnnData(
-        logged.copy(),
-        obs=pd.DataFrame(
-            {"batch": pd.Categorical(np.asarray(batches, dtype=str))},
-            index=np.arange(logged.shape[0]).astype(str),
-        ),
+        log_normalise(counts[rows[some]])[:, seen].tocsr(),
+        obs=pd.DataFrame({"batch": pd.Categorical(of[some])}, index=np.arange(len(some)).astype(str)),
     )
     scanpy.pp.highly_variable_genes(
         adata,
         n_top_genes=min(n_top_genes, len(seen)),
-        batch_key="batch" if len(np.unique(batches)) > 1 else None,
+        batch_key="batch" if of.max() else None,
     )
-    chosen = set(np.flatnonzero(adata.var["highly_variable"].to_numpy()).tolist())
-    for scores in marker_scores(logged, codes, batches, n_labels):
+    chosen = set(seen[adata.var["highly_variable"].to_numpy()].tolist())
+    for scores in marker_scores(counts, codes, batches, n_labels, rows=rows)[:, seen]:
         top = np.argsort(-scores, kind="stable")[:n_markers]
-        chosen |= set(top[scores[top] > 0].tolist())
-    return seen[np.array(sorted(chosen), dtype=int)]
+        chosen |= set(seen[top[scores[top] > 0]].tolist())
+    return np.array(sorted(chosen), dtype=int)

@@ -56,7 +56,7 @@ def train_scvi(
     import torch
 
     scvi = load_scvi(seed)
-    adata = anndata.AnnData(counts.astype(np.float32), obs=batch_table(batches))
+    adata = anndata.AnnData(counts.astype(np.float32, copy=False), obs=batch_table(batches))
     scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
     model = scvi.model.SCVI(
         adata,

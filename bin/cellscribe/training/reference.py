@@ -1,8 +1,8 @@
-"""Reading labelled reference cells, from one file or several."""
+"""Reading labelled reference cells, from one file or several: their counts go by blocks to disk (disk.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from cellscribe import genes as gene_names
 from cellscribe.cli import log
 from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.errors import InputError
-from cellscribe.h5ad_input import cell_names, read_h5ad
+from cellscribe.h5ad_input import cell_names, open_h5ad
 from cellscribe.label_csv import check_cells, is_labelled, read_label_csv, with_labels
+from cellscribe.stored import SomeRows, StoredInput, blocks
+from cellscribe.training.disk import on_disk
 
 FEWEST_CELLS = 5
 
@@ -24,9 +26,9 @@ FEWEST_CELLS = 5
 class LabelledCells:
     """Raw counts with labels.
 
-    counts: CSR float32 (n_obs, n_genes). genes: columns `gene_id`, `symbol`. labels, batches: text (n_obs,).
-    levels: for each coarser level, label -> coarse label. left_out: label -> cells, for labels too rare to learn.
-    covariates: one row a cell, the further obs columns that were asked for and are there.
+    counts: CSR float32 (n_obs, n_genes), on disk where `read_reference` read them. genes: columns `gene_id`, `symbol`.
+    labels, batches: text (n_obs,). levels: for each coarser level, label -> coarse label. left_out: label -> cells, for
+    labels too rare to learn. covariates: one row a cell, the further obs columns that were asked for and are there.
     """
 
     counts: sp.csr_matrix
@@ -50,15 +52,29 @@ class LabelledCells:
         """Each cell's position in `names`, int (n_obs,)."""
         return np.searchsorted(np.array(self.names, dtype=object).astype(str), self.labels.astype(str))
 
-    def only(self, rows: np.ndarray) -> LabelledCells:
-        """Some of the cells. rows: bool (n_obs,)."""
-        return replace(
-            self,
-            counts=self.counts[np.flatnonzero(rows)],
-            labels=self.labels[rows],
-            batches=self.batches[rows],
-            covariates=self.covariates[rows],
-        )
+
+@dataclass
+class _File:
+    """Labelled cells of one file. Their counts are where they lie: the rows (n_cells,) and columns (n_genes,) of
+    `matrix`. genes, labels, batches, levels and covariates are those of `LabelledCells`.
+    """
+
+    name: str
+    matrix: sp.csr_matrix | StoredInput
+    rows: np.ndarray
+    columns: np.ndarray
+    genes: pd.DataFrame
+    labels: np.ndarray
+    batches: np.ndarray
+    organism: str
+    levels: dict[str, dict[str, str]]
+    n_unlabelled: int
+    covariates: pd.DataFrame
+
+    def counts(self, cells: np.ndarray, genes: np.ndarray) -> Iterator[sp.csr_matrix]:
+        """The counts of some cells, bool (n_cells,), on some genes, which are positions in `genes`, block by block."""
+        for _, block in blocks(SomeRows(self.matrix, self.rows[cells])):
+            yield block[:, self.columns[genes]]
 
 
 def read_reference(
@@ -73,18 +89,20 @@ def read_reference(
     gene_column: str | None = None,
     covariates: Sequence[str] = (),
     no_label: str | None = None,
+    scratch: Path | None = None,
 ) -> LabelledCells:
     """Read labelled h5ad files and join them on the genes that all of them have.
 
     label_csv: tables whose columns go before those of obs, one for each path or one for all of them. covariates: obs
-    columns to keep where they are there. no_label: one more word for no label.
+    columns to keep where they are there. no_label: one more word for no label. scratch: a folder with room for the
+    counts, eight bytes each; by default that of temporary files.
     Cells without a label (empty, "unknown", "unlabelled", ...) and labels with fewer than five cells are left out.
     Without `batch_key` each file is one batch. Raises InputError where a column is missing, where raw counts
     are not found, where a fine label has two coarse ones, where a table labels cells that are not there, or where fewer
     than two labels remain.
     """
-    parts = [
-        _read_one(
+    files = [
+        _open_one(
             path,
             table,
             label_key,
@@ -95,22 +113,42 @@ def read_reference(
             gene_column,
             covariates,
             no_label,
+            scratch,
         )
         for path, table in zip(paths, read_label_csvs(paths, label_csv), strict=True)
     ]
-    organisms = {part.organism for part in parts} - {"unknown"}
+    organisms = {file.organism for file in files} - {"unknown"}
     if len(organisms) > 1:
         raise InputError(f"the references are of several organisms: {', '.join(sorted(organisms))}")
-    whole = _join(parts)
-    whole.organism = organisms.pop() if organisms else "unknown"
-    if whole.organism == "unknown":
+    places = _shared_genes(files)
+    if not organisms:
         raise InputError(
             "the organism cannot be told from the genes' names", "Give --organism human or --organism mouse."
         )
-    whole.levels = _merge_levels(parts)
-    whole.sources += [path.name for path in label_csv]
-    keep, whole.left_out = common_labels(whole.labels, label_key, paths[0])
-    return whole.only(keep)
+    merged = _merge_levels(files)
+    labels = np.concatenate([file.labels for file in files])
+    keep, left_out = common_labels(labels, label_key, paths[0])
+    of_file = np.split(keep, np.cumsum([len(file.labels) for file in files])[:-1])
+    return LabelledCells(
+        counts=on_disk(
+            (
+                block
+                for file, cells, genes in zip(files, of_file, places, strict=True)
+                for block in file.counts(cells, genes)
+            ),
+            len(places[0]),
+            scratch,
+        ),
+        genes=files[0].genes.iloc[places[0]].reset_index(drop=True),
+        labels=labels[keep],
+        batches=np.concatenate([file.batches for file in files])[keep],
+        organism=organisms.pop(),
+        sources=[file.name for file in files] + [path.name for path in label_csv],
+        levels=merged,
+        left_out=left_out,
+        n_unlabelled=sum(file.n_unlabelled for file in files),
+        covariates=pd.concat([file.covariates for file in files])[keep],
+    )
 
 
 def common_labels(labels: np.ndarray, label_key: str, file: Path) -> tuple[np.ndarray, dict[str, int]]:
@@ -152,7 +190,7 @@ def read_label_csvs(paths: Sequence[Path], label_csv: Sequence[Path]) -> list[pd
     return tables * len(paths)
 
 
-def _read_one(
+def _open_one(
     path: Path,
     table: pd.DataFrame | None,
     label_key: str,
@@ -163,8 +201,9 @@ def _read_one(
     gene_column: str | None,
     covariates: Sequence[str],
     no_label: str | None,
-) -> LabelledCells:
-    read = read_h5ad(path, counts_layer)
+    scratch: Path | None,
+) -> _File:
+    read = open_h5ad(path, counts_layer, scratch)
     if table is not None:
         read = replace(read, obs=with_labels(read.obs, table))
     for column in filter(None, (label_key, batch_key, *levels)):
@@ -191,13 +230,15 @@ def _read_one(
         level: dict(_one_parent(labels[rows], gene_names.as_text(read.obs[level])[rows], level, path))
         for level in levels
     }
-    return LabelledCells(
-        counts=read.matrix[rows][:, is_gene].tocsr(),
+    return _File(
+        name=path.name,
+        matrix=read.matrix,
+        rows=rows,
+        columns=is_gene,
         genes=pd.DataFrame({"gene_id": identity.gene_ids, "symbol": identity.gene_symbols}),
         labels=labels[rows],
         batches=batches[rows],
         organism=found,
-        sources=[path.name],
         levels=coarse,
         n_unlabelled=int((~labelled).sum()),
         covariates=read.obs[[name for name in covariates if name in read.obs]].iloc[rows],
@@ -228,26 +269,29 @@ def _one_parent(labels: np.ndarray, parents: np.ndarray, level: str, path: Path)
     return dict(zip(table["label"], table["parent"], strict=True))
 
 
-def _merge_levels(parts: Sequence[LabelledCells]) -> dict[str, dict[str, str]]:
+def _merge_levels(files: Sequence[_File]) -> dict[str, dict[str, str]]:
     merged: dict[str, dict[str, str]] = {}
-    for part in parts:
-        for level, parents in part.levels.items():
+    for file in files:
+        for level, parents in file.levels.items():
             into = merged.setdefault(level, {})
             for label, parent in parents.items():
                 if into.setdefault(label, parent) != parent:
                     raise InputError(
                         f"at level '{level}' the label '{label}' is '{into[label]}' in one reference and "
-                        f"'{parent}' in '{part.sources[0]}'"
+                        f"'{parent}' in '{file.name}'"
                     )
     return merged
 
 
-def _join(parts: Sequence[LabelledCells]) -> LabelledCells:
-    """Stack the parts on their shared genes: by Ensembl id where all have them, else by symbol."""
-    by = "gene_id" if all((part.genes["gene_id"] != "").mean() > 0.5 for part in parts) else "symbol"
+def _shared_genes(files: Sequence[_File]) -> list[np.ndarray]:
+    """Where each file has the genes that all files have, in the first one's order: (n_genes,) positions in `genes`.
+
+    Genes are the same by Ensembl id where all files have them, else by symbol.
+    """
+    by = "gene_id" if all((file.genes["gene_id"] != "").mean() > 0.5 for file in files) else "symbol"
     shared: set[str] | None = None
-    for part in parts:
-        keys = part.genes[by]
+    for file in files:
+        keys = file.genes[by]
         once = set(keys[(keys != "") & ~keys.duplicated(keep=False)])
         shared = once if shared is None else shared & once
     assert shared is not None
@@ -255,19 +299,6 @@ def _join(parts: Sequence[LabelledCells]) -> LabelledCells:
         raise InputError(
             f"the references share only {len(shared)} genes by {'Ensembl id' if by == 'gene_id' else 'symbol'}"
         )
-    order = [key for key in parts[0].genes[by] if key in shared]
-    counts = []
-    for part in parts:
-        position = {key: i for i, key in enumerate(part.genes[by])}
-        counts.append(part.counts[:, [position[key] for key in order]])
-    position = {key: i for i, key in enumerate(parts[0].genes[by])}
-    return LabelledCells(
-        counts=sp.vstack(counts).tocsr().astype(np.float32),
-        genes=parts[0].genes.iloc[[position[key] for key in order]].reset_index(drop=True),
-        labels=np.concatenate([part.labels for part in parts]),
-        batches=np.concatenate([part.batches for part in parts]),
-        organism="unknown",
-        sources=[source for part in parts for source in part.sources],
-        n_unlabelled=sum(part.n_unlabelled for part in parts),
-        covariates=pd.concat([part.covariates for part in parts]),
-    )
+    order = [key for key in files[0].genes[by] if key in shared]
+    places = [{key: i for i, key in enumerate(file.genes[by])} for file in files]
+    return [np.array([place[key] for key in order]) for place in places]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from cellscribe.model.reference_counts import (
 )
 from cellscribe.model.robust import thinned_copy, with_copies
 from cellscribe.model.scvi_model import ScviModel
+from cellscribe.training.disk import blocks_of, draw_cells, on_disk, scratch_beside, some_columns
 from cellscribe.training.evaluate import Evaluation, evaluate, scores
 from cellscribe.training.folder import (
     check_names,
@@ -52,7 +53,7 @@ from cellscribe.training.folder import (
     new_model,
     place_labels,
 )
-from cellscribe.training.genes import marker_scores, select_genes, silent_genes
+from cellscribe.training.genes import label_sums, marker_scores, moments, select_genes, silent_genes
 from cellscribe.training.members import batch_table, train_encoder, train_scvi, train_trees
 from cellscribe.training.reference import LabelledCells, read_reference
 
@@ -61,6 +62,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     "logistic": (LOGISTIC,),
     "consensus": (NEIGHBOURS, TREES, LOGISTIC),
 }
+# Of a larger reference, so many cells teach the regression and the trees, are the neighbours that a query finds (each
+# with its copies), and are named in each part of the test (`draw_cells`). All cells teach the encoder and the markers.
+MOST_TAUGHT = 50_000
+MOST_NEIGHBOURS = 10_000
+MOST_TESTED = 50_000
 MOST_FOLDS = 3
 N_QUANTILES = 1001
 REJECTION = {
@@ -112,9 +118,9 @@ class TrainOptions:
 class Members:
     """Trained members. encoder and trees are None for a logistic model, logistic is None for an scvi one.
 
-    latent: (n_rows, n_latent) of the cells and their altered copies, which are the neighbours that a query finds;
-    source: (n_rows,), each row's cell; codes: (n_rows,), its label. scvi: what fine-tuning the encoder takes, where it
-    takes covariates.
+    latent: (n_rows, n_latent) of cells and their altered copies, which are the neighbours that a query finds, the
+    `n_cells` unaltered ones first; source: (n_rows,), each row's cell among those trained on; codes: (n_rows,), its
+    label. scvi: what fine-tuning the encoder takes, where it takes covariates.
     """
 
     encoder: Encoder | None
@@ -123,6 +129,7 @@ class Members:
     latent: np.ndarray | None
     source: np.ndarray
     codes: np.ndarray
+    n_cells: int
     n_labels: int
     scvi: ScviModel | None = None
 
@@ -157,15 +164,18 @@ def train_members(
     """Train every member of the model's kind on raw counts of the model's genes."""
     rng = np.random.default_rng(options.seed)
     encoder = trees = logistic = latent = scvi = None
-    source = np.arange(len(codes))
+    taught, known = taught_cells(codes, options.seed)
+    source = known
     wanted = KINDS[options.kind]
     if LOGISTIC in wanted:
-        copies, rows = with_copies(counts, options.logistic_copies, rng)
+        copies, rows = with_copies(counts[taught], options.logistic_copies, rng)
+        weights = batch_weights(batches)[taught]
         logistic = train_logistic(
-            copies, codes[rows], n_labels, cell_weights=batch_weights(batches)[rows], seed=options.seed
+            copies, codes[taught][rows], n_labels, cell_weights=weights[rows], seed=options.seed
         )
     if NEIGHBOURS in wanted:
-        copies, source = with_copies(counts, options.encoder_copies, rng)
+        copies = copies_on_disk(counts, options.encoder_copies, rng, scratch_beside(options.output))
+        of_copies = np.tile(batches, options.encoder_copies + 1)
         how: dict[str, Any] = {
             "n_latent": options.n_latent,
             "max_epochs": options.max_epochs,
@@ -174,14 +184,61 @@ def train_members(
         }
         own = None
         if options.encode_covariates:
-            scvi = train_scvi(copies, batches[source], encode_covariates=True, **how)
-            own = scvi.covariates(batch_table(batches[source]))
+            scvi = train_scvi(copies, of_copies, encode_covariates=True, **how)
+            own = scvi.covariates(batch_table(of_copies))
             encoder = scvi.encoder(own.mean(axis=0))
         else:
-            encoder = train_encoder(copies, batches[source], **how)
-        latent = as_stored(encoder.encode(copies, own))
+            encoder = train_encoder(copies, of_copies, **how)
+        rows, source = rows_of_copies(taught, len(codes), options.encoder_copies)
+        latent = as_stored(encode(encoder, copies, rows, own))
         trees = train_trees(latent, codes[source], n_labels, cpus=options.cpus, seed=options.seed)
-    return Members(encoder, trees, logistic, latent, source, codes[source], n_labels, scvi)
+        kept = np.isin(source, known)
+        latent, source = latent[kept], source[kept]
+    return Members(encoder, trees, logistic, latent, source, codes[source], len(known), n_labels, scvi)
+
+
+def taught_cells(codes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The cells that teach regression and trees, and those of them that become neighbours: both rows, ascending."""
+    taught = draw_cells(codes, MOST_TAUGHT, seed=seed)
+    return taught, taught[draw_cells(codes[taught], MOST_NEIGHBOURS, seed=seed)]
+
+
+def copies_on_disk(
+    counts: sp.csr_matrix, n_copies: int, rng: np.random.Generator, folder: Path
+) -> sp.csr_matrix:
+    """What `with_copies` gives, on disk: CSR ((1 + n_copies) * n_cells, n_genes)."""
+
+    def parts() -> Iterator[sp.csr_matrix]:
+        for copy in range(-1, n_copies):
+            for _, block in blocks_of(counts):
+                yield block if copy < 0 else thinned_copy(block, rng, drop_genes=copy % 2 == 0)
+
+    return on_disk(parts(), counts.shape[1], folder)
+
+
+def rows_of_copies(cells: np.ndarray, n_cells: int, n_copies: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where some of `n_cells` cells and their copies stand in `copies_on_disk`, and each row's cell."""
+    rows = np.concatenate([cells + n_cells * copy for copy in range(n_copies + 1)])
+    return rows, np.tile(cells, n_copies + 1)
+
+
+def encode(
+    encoder: Encoder,
+    counts: sp.csr_matrix,
+    rows: np.ndarray,
+    covariates: np.ndarray | None = None,
+    *,
+    alter: Callable[[sp.csr_matrix], sp.csr_matrix] = lambda block: block,
+) -> np.ndarray:
+    """The latent of some rows of counts, (n_rows, n_latent). covariates: (n_cells, n_covariates), of all rows.
+    alter: what is done to a block first.
+    """
+    return np.concatenate(
+        [
+            encoder.encode(alter(block), None if covariates is None else covariates[own])
+            for own, block in blocks_of(counts, rows)
+        ]
+    )
 
 
 def folds_of(batches: np.ndarray, codes: np.ndarray, *, most: int = MOST_FOLDS, seed: int = 0) -> np.ndarray:
@@ -277,18 +334,18 @@ class Neighbourhood:
 
 
 def neighbourhoods_of(
-    members: Members, counts: sp.csr_matrix, codes: np.ndarray, batches: np.ndarray, first: int
+    members: Members, counts: sp.csr_matrix, batches: np.ndarray, first: int
 ) -> list[Neighbourhood]:
     """Each batch of held-out cells among the types that the members were trained on.
 
-    counts: the held-out cells, (n_cells, n_genes), batches: (n_cells,), theirs. codes: the training cells' labels.
-    first: the position of the first cell in `HeldOut.rows`.
+    counts: the held-out cells, (n_cells, n_genes), batches: (n_cells,), theirs. first: the position of the first cell
+    in `HeldOut.rows`.
     """
     from cellscribe.clusters import sample_graph
 
     if members.encoder is None or members.latent is None:
         return []
-    space = TypeSpace.of(members.latent[: len(codes)], codes)
+    space = TypeSpace.of(members.latent[: members.n_cells], members.codes[: members.n_cells])
     latent = members.encoder.encode(counts)
     distances, of = space.distances(latent), batches.astype(str)
     result = []
@@ -318,6 +375,7 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
     """
     codes, n_labels = cells.codes, len(cells.names)
     folds = folds_of(cells.batches, codes, seed=options.seed)
+    scratch = scratch_beside(options.output)
     parts: list[tuple[dict[str, np.ndarray], np.ndarray, bool]] = []
     unexpected = []
     neighbourhoods: list[Neighbourhood] = []
@@ -326,23 +384,26 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
     for fold in range(folds.max() + 1):
         inside = folds != fold
         held = np.flatnonzero(~inside)
+        held = held[draw_cells(codes[held], MOST_TESTED, seed=options.seed)]
         check_fold(codes, cells.batches, inside, cells.names)
         log(
             f"held-out test {fold + 1} of {folds.max() + 1}: "
             f"training on {inside.sum():,} cells, testing on {len(held):,}"
         )
         chosen = choose_genes(cells, inside, options)
-        counts = cells.counts[:, chosen].tocsr()
+        counts = cells.counts[held][:, chosen].tocsr()
         members = train_members(
-            counts[np.flatnonzero(inside)], codes[inside], cells.batches[inside], n_labels, options
+            some_columns(cells.counts, chosen, scratch, np.flatnonzero(inside)),
+            codes[inside],
+            cells.batches[inside],
+            n_labels,
+            options,
         )
-        silent = silent_genes(cells.counts[np.flatnonzero(inside)], codes[inside], n_labels)
-        totals = np.asarray(cells.counts[held].sum(axis=1)).ravel()
-        unexpected.append((cells.counts[held] @ silent.astype(np.float32)) / np.maximum(totals, 1))
+        unexpected.append(unexpected_shares(cells.counts, codes, n_labels, np.flatnonzero(inside), held))
         rng = np.random.default_rng(options.seed + 1)
-        parts.append((members.probabilities(counts[held]), held, False))
-        neighbourhoods += neighbourhoods_of(members, counts[held], codes[inside], cells.batches[held], first)
-        altered = thinned_copy(counts[held], rng)
+        parts.append((members.probabilities(counts), held, False))
+        neighbourhoods += neighbourhoods_of(members, counts, cells.batches[held], first)
+        altered = thinned_copy(counts, rng)
         parts.append((members.probabilities(altered), held, True))
         known = (
             reference_counts(cells, inside, options)
@@ -354,6 +415,19 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
             fewer[share].append((without_genes(members, known, cells, held, chosen, kept), held))
         first += 2 * len(held)
     return HeldOut.of(parts, unexpected, neighbourhoods, fewer)
+
+
+def unexpected_shares(
+    counts: sp.csr_matrix, codes: np.ndarray, n_labels: int, trained: np.ndarray, held: np.ndarray
+) -> np.ndarray:
+    """The share of each held-out cell's counts on genes that the training cells do not express, (n_held,).
+
+    counts: raw, (n_cells, n_genes). codes: (n_cells,). trained, held: rows, int.
+    """
+    silent = silent_genes(counts, codes, n_labels, rows=trained)
+    of_cells = counts[held]
+    totals = np.asarray(of_cells.sum(axis=1)).ravel()
+    return np.asarray((of_cells @ silent.astype(np.float32)) / np.maximum(totals, 1))
 
 
 def without_genes(
@@ -403,10 +477,11 @@ def choose_genes(cells: LabelledCells, rows: np.ndarray, options: TrainOptions) 
     """The model's genes, which have a name, chosen on some of the cells. rows: bool (n_obs,)."""
     named = (cells.genes["symbol"] != "") | (cells.genes["gene_id"] != "")
     chosen = select_genes(
-        cells.counts[np.flatnonzero(rows)],
-        cells.codes[rows],
-        cells.batches[rows],
+        cells.counts,
+        cells.codes,
+        cells.batches,
         len(cells.names),
+        rows=np.flatnonzero(rows),
         n_top_genes=options.n_top_genes,
         n_markers=options.n_markers,
     )
@@ -544,26 +619,27 @@ def held_out_sets(probabilities: np.ndarray, codes: np.ndarray, batches: np.ndar
 def reference_of(members: Members, batches: np.ndarray, seed: int) -> Reference:
     """The reference cells' latent, UMAP and null of distances; an altered copy lies where its cell does.
 
-    batches: (n_cells,). The null: each cell's mean distance to its nearest cells in other batches, as a query's cells
-    would have (with one batch: to the other cells of that batch).
+    batches: of the cells trained on. The null: each cell's mean distance to its nearest cells in other batches, as a
+    query's cells would have (with one batch: to the other cells of that batch).
     """
     from cellscribe.clusters import lay_out, sample_graph
 
     assert members.latent is not None
-    n_cells = len(batches)
-    latent, cells = members.latent, members.latent[:n_cells]
-    of = batches.astype(str)
+    n_cells, latent = members.n_cells, members.latent
+    cells, of = latent[:n_cells], batches[members.source].astype(str)
+    own = of[:n_cells]
     mean = np.empty(n_cells, dtype=np.float32)
     if len(np.unique(of)) == 1:
         distances, _ = nearest(cells, cells, N_NEIGHBOURS + 1)
         mean[:] = distances[:, 1:].mean(axis=1)
     else:
-        for name in np.unique(of):
-            distances, _ = nearest(cells[of == name], latent[of[members.source] != name], N_NEIGHBOURS)
-            mean[of == name] = distances.mean(axis=1)
+        for name in np.unique(own):
+            distances, _ = nearest(cells[own == name], latent[of != name], N_NEIGHBOURS)
+            mean[own == name] = distances.mean(axis=1)
     layout = lay_out(cells, sample_graph(cells, members.codes[:n_cells], seed=seed), seed=seed)
+    place = np.searchsorted(members.source[:n_cells], members.source)
     quantiles = np.quantile(mean, np.linspace(0, 1, N_QUANTILES)).astype(np.float32)
-    return Reference(latent, members.codes, layout[members.source], quantiles)
+    return Reference(latent, members.codes, layout[place], quantiles)
 
 
 def markers_of(
@@ -574,16 +650,21 @@ def markers_of(
     Ribosomal and mitochondrial genes are left out: they follow the state of a cell and its library, and would speak
     for whatever type was measured in the best shape.
     """
-    logged = log_normalise(counts)
-    scores = marker_scores(logged, codes, batches, len(names))
+    scores = marker_scores(counts, codes, batches, len(names))
     housekeeping = genes["symbol"].str.upper().str.match(r"^(RP[SL]\d|RPLP\d|RPSA$|MT-)").to_numpy()
     scores[:, housekeeping] = 0
-    seen = (logged > 0).astype(np.float32).tocsr()
+    sums, seen = np.zeros(scores.shape), np.zeros(scores.shape)
+    for own, block in blocks_of(counts):
+        logged = log_normalise(block)
+        sums += label_sums(logged, codes[own], len(names))
+        seen += label_sums(logged > 0, codes[own], len(names))
+    n_inside = np.bincount(codes, minlength=len(names))
     result = {}
     for code, name in enumerate(names):
-        inside = codes == code
-        mean_in, mean_out = (np.asarray(logged[mask].mean(axis=0)).ravel() for mask in (inside, ~inside))
-        share_in, share_out = (np.asarray(seen[mask].mean(axis=0)).ravel() for mask in (inside, ~inside))
+        n_outside = max(len(codes) - n_inside[code], 1)
+        mean_in, share_in = sums[code] / n_inside[code], seen[code] / n_inside[code]
+        mean_out = (sums.sum(axis=0) - sums[code]) / n_outside
+        share_out = (seen.sum(axis=0) - seen[code]) / n_outside
         top = [
             g
             for g in np.argsort(-scores[code], kind="stable")[:60]
@@ -631,6 +712,7 @@ def run_train(options: TrainOptions) -> Path:
         organism=options.organism,
         counts_layer=options.counts_layer,
         gene_column=options.gene_column,
+        scratch=scratch_beside(options.output),
     )
     names, codes = cells.names, cells.codes
     log(
@@ -666,7 +748,7 @@ def run_train(options: TrainOptions) -> Path:
     log("training on all cells")
     every = np.ones(len(codes), dtype=bool)
     chosen = choose_genes(cells, every, options)
-    counts = cells.counts[:, chosen].tocsr()
+    counts = some_columns(cells.counts, chosen, scratch_beside(options.output))
     genes = cells.genes.iloc[chosen].reset_index(drop=True)
     members = train_members(counts, codes, cells.batches, len(names), options)
     n_batches = {
@@ -711,10 +793,7 @@ def silent_table(genes: pd.DataFrame, silent: np.ndarray) -> pd.DataFrame:
 
 def gene_table(genes: pd.DataFrame, counts: sp.csr_matrix, members: Members) -> pd.DataFrame:
     """genes.tsv: gene_id, symbol, mean (log-normalised), importance (share of all weight that the model puts on it)."""
-    logged = log_normalise(counts)
-    mean = np.asarray(logged.mean(axis=0)).ravel()
-    square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
-    deviation = np.sqrt(np.maximum(square - mean**2, 0))
+    mean, deviation = moments(counts)
     weight = np.zeros(len(genes))
     if members.logistic is not None:
         weight += _share(np.abs(members.logistic.coefficients).sum(axis=1) * deviation)
