@@ -203,6 +203,19 @@ def test_one_that_is_killed_half_way_leaves_nothing_that_harms(
     verify_model(fetch_model(model, store))
 
 
+def test_what_a_killed_run_left_goes_after_a_day_and_what_another_is_at_stays(
+    model: Path, store: Path
+) -> None:
+    old, new = store / ".fetching-old", store / ".fetching-new"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / "half").touch()
+    os.utime(old, (0, 0))
+    fetch_model(model, store)
+    assert not old.exists()
+    assert (new / "half").exists()
+
+
 def test_the_sha256_of_the_archive_or_of_the_manifest_is_accepted(
     tmp_path: Path, model: Path, store: Path
 ) -> None:

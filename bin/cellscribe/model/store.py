@@ -13,6 +13,7 @@ import stat
 import struct
 import tarfile
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ from cellscribe.model.manifest import (
     verify_model,
 )
 
+_FETCHING = ".fetching-"
+_ABANDONED_AFTER = 24 * 3600
 _WHAT_TO_GIVE = "Give a model folder that --mode train made, or a zip, tar.gz or tar of one."
 _AGAIN = "Download or pack it again, and compare its size and sha256 with those where it came from."
 _BROKEN = (
@@ -202,7 +205,12 @@ def _parse_sha256(text: str | None) -> str | None:
 
 @contextmanager
 def _workspace(destination: Path) -> Iterator[Path]:
-    work = Path(tempfile.mkdtemp(dir=destination.resolve(), prefix=".fetching-"))
+    """A folder of the block's own. One that a killed run left, more than a day ago, is removed."""
+    for left in destination.glob(f"{_FETCHING}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED_AFTER:
+                shutil.rmtree(left, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(dir=destination.resolve(), prefix=_FETCHING))
     try:
         yield work
     finally:
