@@ -38,13 +38,6 @@ def test_what_went_to_disk_is_read_from_it_and_leaves_no_file(counts, tmp_path):
         read.data[0] = 1
 
 
-def test_numbers_for_one_place_are_added_and_columns_sorted(tmp_path):
-    twice = sp.csr_matrix((np.ones(3, np.float32), np.array([2, 0, 2]), np.array([0, 3])), shape=(1, 3))
-    read = on_disk([twice], 3, tmp_path)
-    assert read.indices.tolist() == [0, 2]
-    assert read.data.tolist() == [1, 2]
-
-
 @pytest.mark.parametrize("blocks", [[], [sp.csr_matrix((5, 7), dtype=np.float32)]])
 def test_nothing_to_keep_is_an_empty_matrix(blocks, tmp_path):
     assert on_disk(blocks, 7, tmp_path).shape == (5 * len(blocks), 7)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from small_model import TYPES, simulate
 
 from cellscribe.errors import InputError
@@ -152,3 +153,17 @@ def test_antibodies_are_left_out(write, cells):
 def test_labels_that_are_hostile_text_are_kept_as_they_are(write, cells):
     cells.obs["cell_type"] = cells.obs["cell_type"].replace("B cell", "<script>|$x_$\\")
     assert "<script>|$x_$\\" in read_reference([write(cells)], "cell_type").names
+
+
+def test_counts_stored_twice_for_one_place_are_added_up(write, cells):
+    half = cells.X.tocoo()
+    twice = sp.coo_matrix(
+        (np.repeat(half.data, 2), (np.repeat(half.row, 2), np.repeat(half.col, 2))), shape=half.shape
+    )
+    order = np.argsort(twice.row, kind="stable")
+    pointers = np.append(0, np.cumsum(np.bincount(twice.row, minlength=60)))
+    doubled = cells.copy()
+    doubled.X = sp.csr_matrix((twice.data[order], twice.col[order], pointers), shape=half.shape)
+    read = read_reference([write(doubled)], "cell_type")
+    assert read.counts.nnz == cells.X.nnz
+    assert abs(read.counts - 2 * cells.X).max() == 0

@@ -30,7 +30,6 @@ def on_disk(blocks: Iterable[sp.csr_matrix], n_columns: int, folder: Path | None
     lengths = [np.zeros(1, dtype=np.int64)]
     with _file_without_name(folder) as data, _file_without_name(folder) as indices:
         for block in blocks:
-            block.sum_duplicates()
             lengths.append(np.diff(block.indptr))
             block.data.astype(np.float32, copy=False).tofile(data)
             block.indices.astype(np.int32, copy=False).tofile(indices)

@@ -74,6 +74,7 @@ class _File:
     def counts(self, cells: np.ndarray, genes: np.ndarray) -> Iterator[sp.csr_matrix]:
         """The counts of some cells, bool (n_cells,), on some genes, which are positions in `genes`, block by block."""
         for _, block in blocks(SomeRows(self.matrix, self.rows[cells])):
+            block.sum_duplicates()
             yield block[:, self.columns[genes]]
 
 
