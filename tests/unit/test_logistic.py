@@ -74,7 +74,9 @@ def test_what_another_regression_has_is_saved_too(other, tmp_path):
 
 
 def test_one_vs_rest_keeps_what_is_left_for_none_of_the_labels_and_the_order_of_certain_ones():
-    scores = np.array([[0.0, -9, -9], [2, 2.5, -9], [50, 80, -900], [-20, -30, -40], [-900, -1000, -800]])
+    scores = np.array(
+        [[0.0, -9, -9], [2, 2.5, -9], [50, 80, -900], [-20, -30, -40], [-900, -1000, -800], [-99, -91, -95]]
+    )
     probabilities = link(scores, "one_vs_rest")
     assert probabilities[0, 0] == 0.5 and probabilities[0].sum() < 1
     np.testing.assert_allclose(probabilities[1:3].sum(axis=1), 1, atol=1e-6)
@@ -83,3 +85,6 @@ def test_one_vs_rest_keeps_what_is_left_for_none_of_the_labels_and_the_order_of_
     np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-6)
     for of in (probabilities, shares):
         assert of.argmax(axis=1).tolist() == scores.argmax(axis=1).tolist()
+    # Nor where what no single precision can write is taken to be zero.
+    lost = np.where(probabilities < np.finfo(np.float32).tiny, 0, probabilities)
+    assert lost.argmax(axis=1).tolist() == scores.argmax(axis=1).tolist()

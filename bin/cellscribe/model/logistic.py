@@ -110,7 +110,9 @@ def link(scores: np.ndarray, name: str = "softmax") -> np.ndarray:
         result = expit(exact)
         result /= np.maximum(result.sum(axis=1, keepdims=True), 1)
     best = exact.argmax(axis=1)
-    tied = np.flatnonzero(result.argmax(axis=1) != best)
+    # What is smaller becomes zero in single precision, where PyTorch has switched off all below it.
+    lost = result.max(axis=1) < np.finfo(np.float32).tiny
+    tied = np.flatnonzero((result.argmax(axis=1) != best) | lost)
     result[tied, best[tied]] = result[tied].max(axis=1) * (1 + 1e-9) + 1e-12
     return result
 
