@@ -9,7 +9,7 @@ from PIL import Image
 
 from cellscribe.doublets import skipped
 from cellscribe.qc import QcOptions, QcResult, cell_reasons, find_bounds, join_reasons
-from cellscribe.qc_figures import KEPT, REMOVED, _some, qc_figures, short
+from cellscribe.qc_figures import KEPT, REMOVED, _kernel_density, _some, qc_figures, short
 
 
 def result(n_cells: int, **options: float) -> QcResult:
@@ -86,3 +86,11 @@ def test_a_thinned_figure_keeps_the_share_of_removed_cells() -> None:
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert short(value) == text
+
+
+def test_the_density_is_scipys() -> None:
+    from scipy.stats import gaussian_kde
+
+    values = np.random.default_rng(0).normal(2, 3, 500)
+    grid = np.linspace(-8, 12, 200)
+    np.testing.assert_allclose(_kernel_density(values, grid), gaussian_kde(values)(grid), rtol=1e-9)
