@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,6 +40,16 @@ def main(data: Path, cells: str, cpus: int) -> None:
     reference = read_reference(files, LABEL_KEY, batch_key="donor")
     codes = reference.codes
     rows = []
+    encoders: dict[int, Any] = {}
+    train_encoder = train.train_encoder
+
+    def trained_once(counts: Any, *arguments: Any, **how: Any) -> Any:
+        """The encoder is the same whatever cells become neighbours: once for each fold, told by its counts."""
+        if counts.nnz not in encoders:
+            encoders[counts.nnz] = train_encoder(counts, *arguments, **how)
+        return encoders[counts.nnz]
+
+    train.train_encoder = trained_once
     for most in map(int, cells.split(",")):
         train.MOST_NEIGHBOURS = most
         options = train.TrainOptions(files, LABEL_KEY, Path("none"), "neighbours", cpus=cpus)
