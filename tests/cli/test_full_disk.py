@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_model import simulate
+from small_model import simulate, write_reference
 
 
 def on_a_disk(options: str, folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
@@ -53,5 +53,18 @@ def test_a_disk_that_cannot_be_written_is_told_with_the_file_and_nothing_half_wr
     assert done.returncode == 70, done.stderr
     told = done.stderr[done.stderr.rindex("\nerror: ") :] if "\nerror: " in done.stderr else done.stderr
     assert all(word in told for word in ["sample 's1'", "file 'disk/s1.counts.h5ad'", *words]), done.stderr
+    assert "bug in cellscribe" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_reference_that_the_disk_cannot_take_is_told_and_no_model_is_left(
+    root: Path, tmp_path: Path
+) -> None:
+    write_reference(simulate(300), tmp_path / "reference.h5ad")
+    train = [sys.executable, root / "bin" / "train.py", "--reference", "reference.h5ad", "--name", "m"]
+    how = ["--label-key", "cell_type", "--batch-key", "donor", "--kind", "logistic", "--output", "disk/m"]
+    done = on_a_disk("size=60k", tmp_path, *train, *how)
+    assert done.returncode == 70, done.stderr
+    assert "no space is left on the disk (free at '" in done.stderr
     assert "bug in cellscribe" not in done.stderr
     assert done.stdout == ""

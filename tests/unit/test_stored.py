@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import anndata as ad
@@ -226,3 +227,12 @@ def test_doublets_beyond_the_reference_are_scored_by_groups(monkeypatch):
     second = call_doublets(SomeRows(counts, np.arange(900)), expected_rate=0.05)
     assert np.array_equal(first.scores, second.scores)
     assert first.summary() == second.summary()
+
+
+def test_a_full_disk_is_known_by_its_number():
+    buckets = RowBuckets((50, 9), 400)
+    buckets._files = [Path("/dev/full")] * len(buckets._files)
+    many = np.zeros(20_000, dtype=np.int64)
+    with pytest.raises(OSError) as caught:
+        buckets.add(many, many, np.ones(20_000))
+    assert caught.value.errno == errno.ENOSPC

@@ -31,8 +31,9 @@ def on_disk(blocks: Iterable[sp.csr_matrix], n_columns: int, folder: Path | None
     with _file_without_name(folder) as data, _file_without_name(folder) as indices:
         for block in blocks:
             lengths.append(np.diff(block.indptr))
-            block.data.astype(np.float32, copy=False).tofile(data)
-            block.indices.astype(np.int32, copy=False).tofile(indices)
+            # numpy's tofile does not say why it failed.
+            data.write(block.data.astype(np.float32, copy=False).data)
+            indices.write(block.indices.astype(np.int32, copy=False).data)
         indptr = np.cumsum(np.concatenate(lengths), dtype=np.int64)
         n_stored = int(indptr[-1])
         numbers, columns = _mapped(data, np.float32, n_stored), _mapped(indices, np.int32, n_stored)
@@ -40,7 +41,7 @@ def on_disk(blocks: Iterable[sp.csr_matrix], n_columns: int, folder: Path | None
             # scipy wants both of one type, and would make a copy in memory.
             with _file_without_name(folder) as wider:
                 for start in range(0, n_stored, _PIECE):
-                    columns[start : start + _PIECE].astype(np.int64).tofile(wider)
+                    wider.write(columns[start : start + _PIECE].astype(np.int64).data)
                 columns = _mapped(wider, np.int64, n_stored)
     return sp.csr_matrix((numbers, columns, indptr), shape=(len(indptr) - 1, n_columns))
 

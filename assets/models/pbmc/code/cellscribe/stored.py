@@ -236,7 +236,8 @@ class RowBuckets:
         for path, first, last in zip(self._files, ends[:-1], ends[1:], strict=True):
             if last > first:
                 with path.open("ab") as file:
-                    records[first:last].tofile(file)
+                    # numpy's tofile does not say why it failed.
+                    file.write(records[first:last].data)
 
     def blocks(self) -> Blocks:
         """Consecutive rows, their columns sorted."""
