@@ -224,6 +224,7 @@ def place_reference(model: ScviModel, options: ScviOptions, name: str, label_key
         if placed is not None:
             return placed
         given = (saved,)
+    scratch = scratch_beside(options.output)
     cells = read_reference(
         given,
         label_key,
@@ -233,10 +234,9 @@ def place_reference(model: ScviModel, options: ScviOptions, name: str, label_key
         gene_column=options.gene_column_name,
         covariates=[column for column in _columns(model) if column],
         no_label=model.unlabelled,
-        scratch=scratch_beside(options.output),
+        scratch=scratch,
     )
     genes, match = _genes(model, cells, options, name)
-    scratch = scratch_beside(options.output)
     counts = on_disk((match.on_model(block) for _, block in blocks_of(cells.counts)), len(genes), scratch)
     notes = []
     if model.encodes_covariates:
