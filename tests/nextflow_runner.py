@@ -5,12 +5,21 @@ from __future__ import annotations
 import csv
 import re
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NEXTFLOW = ROOT / ".tools" / "bin" / "nextflow"
 DEMO = ROOT / "assets" / "demo" / "filtered_feature_bc_matrix.h5"
+
+# Nextflow may lose count of a core where one task ends as another starts, and then waits for ever
+# (nextflow-io/nextflow#7652). It says so after five minutes.
+STALLED = "No more task to compute -- Execution may be stalled"
+
+
+class Stalled(Exception):
+    """Nextflow waits for a core that nothing holds."""
 
 
 def files_with(text: bytes, folder: Path) -> list[str]:
@@ -51,14 +60,36 @@ class Launch:
         return path
 
     def run(self, *arguments: str, script: Path = ROOT) -> Run:
-        done = subprocess.run(
-            [NEXTFLOW, "run", script, "-ansi-log", "false", *arguments],
+        command = [NEXTFLOW, "run", script, "-ansi-log", "false", *arguments]
+        try:
+            return self._run(command)
+        except Stalled:
+            self.log.unlink()
+            return self._run(command)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / ".nextflow.log"
+
+    def _run(self, command: list[str | Path]) -> Run:
+        end = time.monotonic() + 900
+        with subprocess.Popen(
+            command,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=900,
-            check=False,
-        )
-        return Run(done.returncode, done.stdout, self.folder / "results")
+        ) as head:
+            while True:
+                try:
+                    output, _ = head.communicate(timeout=5)
+                except subprocess.TimeoutExpired:
+                    stalled = self.log.is_file() and STALLED in self.log.read_text(errors="replace")
+                    if not stalled and time.monotonic() < end:
+                        continue
+                    head.kill()
+                    if stalled:
+                        raise Stalled from None
+                    raise
+                return Run(head.returncode, output, self.folder / "results")
