@@ -60,7 +60,7 @@ def main(data: Path, cells: str, cpus: int) -> None:
             found = scores(train.pooled(held, fitted, classifier)[plain], codes[held.rows[plain]])
             rows.append(
                 {"most_neighbours": most, "classifier": classifier}
-                | {key: round(found[key], 4) for key in ("accuracy", "macro_f1", "log_loss", "ece")}
+                | {key: found[key] for key in ("accuracy", "macro_f1", "log_loss", "ece")}
             )
             click.echo(rows[-1])
     target = ROOT / "benchmarks" / "results" / "neighbours.csv"

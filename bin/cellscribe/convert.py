@@ -18,7 +18,7 @@ from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.counts_file import new_counts_file, new_dense
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import open_h5ad
-from cellscribe.io import without_nul, write_json
+from cellscribe.io import scratch_beside, without_nul, write_json
 from cellscribe.stored import SomeColumns, blocks, group_totals
 from cellscribe.tenx import AnyCounts, choose_genome, find_input, read_tenx
 
@@ -137,7 +137,7 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
 
 def read_any(options: ConvertOptions) -> AnyCounts:
     """Open the input whatever it is. What must be sorted on disk is, where the output will stand."""
-    scratch = next(folder for folder in options.output.absolute().parents if folder.is_dir())
+    scratch = scratch_beside(options.output)
     found = find_input(options.input)
     if found.kind == "h5ad":
         return open_h5ad(found.paths[0], options.counts_layer, scratch)

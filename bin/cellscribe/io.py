@@ -57,6 +57,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def scratch_beside(output: Path) -> Path:
+    """The folder in which `output` will stand, or the nearest one above that is there: it has room."""
+    return next(folder for folder in output.absolute().parents if folder.is_dir())
+
+
 def _may_be_replaced(target: Path) -> bool:
     """Whether `target` is not there, or a plain file or a link to one. /dev/stdout is a link to whatever is open."""
     try:

@@ -25,7 +25,7 @@ from cellscribe.cli import log, warn
 from cellscribe.errors import InputError, ModelFetchError
 from cellscribe.importing.calibrate import TestCells, calibrate
 from cellscribe.importing.torch_file import read_torch
-from cellscribe.io import write_json
+from cellscribe.io import scratch_beside, write_json
 from cellscribe.label_csv import is_labelled
 from cellscribe.model.calibration import UNCALIBRATED
 from cellscribe.model.encoder import Encoder
@@ -34,7 +34,7 @@ from cellscribe.model.neighbours import N_NEIGHBOURS
 from cellscribe.model.robust import thinned_copy
 from cellscribe.model.scvi_model import SCANVI as SCANVI_CLASS
 from cellscribe.model.scvi_model import SCVI, ScviModel, plain
-from cellscribe.training.disk import blocks_of, draw_cells, on_disk, scratch_beside
+from cellscribe.training.disk import blocks_of, draw_cells, on_disk
 from cellscribe.training.evaluate import Evaluation, evaluate
 from cellscribe.training.folder import (
     check_names,

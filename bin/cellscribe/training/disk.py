@@ -16,11 +16,6 @@ LARGEST_INT32 = np.iinfo(np.int32).max
 _PIECE = 16_000_000
 
 
-def scratch_beside(output: Path) -> Path:
-    """The folder in which `output` will stand, or the nearest one above that is there: it has room."""
-    return next(folder for folder in output.absolute().parents if folder.is_dir())
-
-
 def on_disk(blocks: Iterable[sp.csr_matrix], n_columns: int, folder: Path | None = None) -> sp.csr_matrix:
     """Blocks of rows as one CSR float32 matrix (n_rows, n_columns), whose numbers are read from disk when used.
 
@@ -28,7 +23,7 @@ def on_disk(blocks: Iterable[sp.csr_matrix], n_columns: int, folder: Path | None
     name, and are gone with the matrix or the process. The matrix can be read, not written.
     """
     lengths = [np.zeros(1, dtype=np.int64)]
-    with _file_without_name(folder) as data, _file_without_name(folder) as indices:
+    with tempfile.TemporaryFile(dir=folder) as data, tempfile.TemporaryFile(dir=folder) as indices:
         for block in blocks:
             lengths.append(np.diff(block.indptr))
             # numpy's tofile does not say why it failed.
@@ -39,15 +34,11 @@ def on_disk(blocks: Iterable[sp.csr_matrix], n_columns: int, folder: Path | None
         numbers, columns = _mapped(data, np.float32, n_stored), _mapped(indices, np.int32, n_stored)
         if n_stored > LARGEST_INT32:
             # scipy wants both of one type, and would make a copy in memory.
-            with _file_without_name(folder) as wider:
+            with tempfile.TemporaryFile(dir=folder) as wider:
                 for start in range(0, n_stored, _PIECE):
                     wider.write(columns[start : start + _PIECE].astype(np.int64).data)
                 columns = _mapped(wider, np.int64, n_stored)
     return sp.csr_matrix((numbers, columns, indptr), shape=(len(indptr) - 1, n_columns))
-
-
-def _file_without_name(folder: Path | None) -> IO[bytes]:
-    return tempfile.TemporaryFile(dir=folder)
 
 
 def _mapped(file: IO[bytes], dtype: type, size: int) -> np.ndarray:

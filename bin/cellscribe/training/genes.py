@@ -58,11 +58,8 @@ def marker_scores(
             logged = log_normalise(block)
             sums += label_sums(logged, codes[own], n_labels)
             square += np.asarray(logged.power(2).sum(axis=0, dtype=np.float64)).ravel()
-        n_cells, n_inside, total = (
-            len(of_batch),
-            np.bincount(codes[of_batch], minlength=n_labels),
-            sums.sum(axis=0),
-        )
+        n_cells, n_inside = len(of_batch), np.bincount(codes[of_batch], minlength=n_labels)
+        total = sums.sum(axis=0)
         spread = np.sqrt(np.maximum(square / n_cells - (total / n_cells) ** 2, 0) + PSEUDO_VARIANCE)
         for label in np.flatnonzero((n_inside >= 3) & (n_cells - n_inside >= 3)):
             inside = sums[label] / n_inside[label]

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from cellscribe.cli import log, warn
 from cellscribe.contract import OutputNames
 from cellscribe.errors import InputError
-from cellscribe.io import write_json
+from cellscribe.io import scratch_beside, write_json
 from cellscribe.model.calibration import few_cells_offsets, fit_pool, pool, softmax
 from cellscribe.model.encoder import Encoder
 from cellscribe.model.label_sets import coverage_of, fit_limits, label_sets
@@ -42,7 +42,7 @@ from cellscribe.model.reference_counts import (
 )
 from cellscribe.model.robust import thinned_copy, with_copies
 from cellscribe.model.scvi_model import ScviModel
-from cellscribe.training.disk import blocks_of, draw_cells, on_disk, scratch_beside, some_columns
+from cellscribe.training.disk import blocks_of, draw_cells, on_disk, some_columns
 from cellscribe.training.evaluate import Evaluation, evaluate, scores
 from cellscribe.training.folder import (
     check_names,
