@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LOWER = 100
 FDR = 0.001
 N_ITERATIONS = 10_000
+# Where so many are too few to reach FDR, as empty droplets beyond LOWER far outnumber the cells.
+MOST_ITERATIONS = 100_000
 # Below this many ambient counts a profile of thousands of genes is a guess.
 MIN_AMBIENT_COUNTS = 500
 # What sets an unfiltered matrix apart: most droplets all but empty, the others ten times fuller.
@@ -66,15 +68,17 @@ class DropletShape:
 
 @dataclass(frozen=True)
 class CalledCells:
-    """What was called, as convert.json has it. fdr: null where nothing was tested."""
+    """What was called, as convert.json has it. method: `emptydrops`, or `counts` where nothing was tested, and fdr is
+    null. n_undecided: droplets left out that no draw resembled, but too few draws were made to tell.
+    """
 
     method: str
     n_droplets: int
     n_cells: int
     lower: int
-    knee: int
     retain: int
     fdr: float | None
+    n_undecided: int = 0
 
     def as_dict(self) -> dict[str, object]:
         """The fields by name."""
@@ -117,32 +121,6 @@ def is_unfiltered(totals: np.ndarray, named_raw: bool) -> bool:
     """
     shape = droplet_shape(totals)
     return shape.mostly_empty or (named_raw and len(totals) >= MIN_DROPLETS and shape.median <= LOWER)
-
-
-def find_knee(totals: np.ndarray, lower: int) -> int:
-    """Counts at the knee of the rank curve, where the plateau of cells ends.
-
-    The knee is the point of the log-log curve farthest above the line from its top to its steepest fall.
-    totals: shape (n_droplets,); those <= lower are left out.
-    """
-    values, counts = np.unique(totals[totals > lower], return_counts=True)
-    if len(values) < 3:
-        return int(values.max()) if len(values) else lower
-    values, counts = values[::-1], counts[::-1]
-    n = counts.sum()
-    # The middle rank of each run of equal totals; past the last, the curve falls to `lower` at once.
-    x = np.log10(np.append(np.cumsum(counts) - (counts - 1) / 2, n + 1))
-    y = np.log10(np.append(values, max(lower, 1)))
-    grid = np.linspace(x[0], x[-1], 201)
-    width = 4
-    padded = np.pad(np.interp(grid, x, y), width, mode="edge")
-    smooth = np.convolve(padded, np.ones(2 * width + 1) / (2 * width + 1), mode="valid")
-    # The top few barcodes make a rough curve of their own.
-    first = int(np.searchsorted(grid, min(1.0, x[-1] / 2)))
-    steepest = first + int(np.argmin(np.gradient(smooth, grid)[first:]))
-    line = np.linspace(smooth[0], smooth[steepest], steepest + 1)
-    knee = int(np.argmax(smooth[: steepest + 1] - line))
-    return round(float(10 ** smooth[knee]))
 
 
 def order_of_magnitude_cut(totals: np.ndarray) -> float:
@@ -269,7 +247,6 @@ def call_cells(
     shape = droplet_shape(totals)
     # Shallow runs: the usual 100 counts would take cells into the ambient profile.
     lower = int(min(LOWER, max(1, shape.boundary))) if shape.mostly_empty else LOWER
-    knee = find_knee(totals, lower)
     retain = max(order_of_magnitude_cut(totals), lower + 1)
     # Where the soup is thick, empty droplets too can hold a tenth of a cell's counts: they are a crowd of
     # their own among those above `lower`.
@@ -280,21 +257,50 @@ def call_cells(
     kept = totals >= retain
     tested = np.flatnonzero((totals > lower) & ~kept)
     ambient, used_genes, unsure = _soup_and_unsure(matrix, totals <= lower, tested)
-    enough = ambient.sum() >= MIN_AMBIENT_COUNTS
+    enough, n_undecided = bool(ambient.sum() >= MIN_AMBIENT_COUNTS), 0
     if enough and len(tested):
         profile = good_turing(ambient[used_genes])
-        p_values = ambient_p_values(unsure[:, used_genes], profile, seed, n_iterations)
-        # Those kept anyway count as certain, as in the R package.
-        everything = np.concatenate([np.zeros(int(kept.sum())), p_values])
-        kept[tested[adjust_p_values(everything)[int(kept.sum()) :] <= fdr]] = True
+        is_cell, n_undecided = unlike_ambient(
+            unsure[:, used_genes], profile, int(kept.sum()), seed=seed, fdr=fdr, n_iterations=n_iterations
+        )
+        kept[tested[is_cell]] = True
     if not kept.any():
         raise InputError(
             f"no droplet stands out from the empty ones ({shape})",
-            "Give Cell Ranger's filtered matrix, or --call_cells false if every barcode is a cell.",
+            "Look at the run that made it; give the filtered matrix, or --call_cells false if every barcode is a cell.",
         )
-    method = "emptydrops" if enough else "knee"
-    called = CalledCells(method, len(totals), int(kept.sum()), lower, knee, retain, fdr if enough else None)
-    return kept, called
+    method = "emptydrops" if enough else "counts"
+    n_cells = int(kept.sum())
+    return kept, CalledCells(
+        method, len(totals), n_cells, lower, retain, fdr if enough else None, n_undecided
+    )
+
+
+def unlike_ambient(
+    matrix: sp.csr_matrix, p: np.ndarray, n_certain: int, *, seed: int, fdr: float, n_iterations: int
+) -> tuple[np.ndarray, int]:
+    """Which rows differ from the ambient profile, bool (n_obs,), and how many no number of draws here could tell.
+
+    p: (n_genes,), positive, sums to 1. n_certain: droplets that are cells without a test, which count as such among the
+    false discoveries, as in the R package. Rows that no draw resembled are drawn for again, up to MOST_ITERATIONS
+    times, where they are too few among the tested for the p-values that `n_iterations` draws can give.
+    """
+    p_values = ambient_p_values(matrix, p, seed, n_iterations)
+    n_tests, drawn, most = n_certain + len(p_values), n_iterations, max(MOST_ITERATIONS, n_iterations)
+    while True:
+        # Half a draw more, as p-values are quotients.
+        unlike = np.flatnonzero(p_values < 1.5 / (drawn + 1))
+        found = adjust_p_values(np.concatenate([np.zeros(n_certain), p_values]))[n_certain:] <= fdr
+        undecided = unlike[~found[unlike]]
+        # So many would do, and a twentieth more, if none of them were drawn now.
+        wanted = int(1.05 * n_tests / (fdr * (n_certain + len(unlike)))) + 1 if len(undecided) else 0
+        more = min(wanted, most) - drawn
+        if more <= 0:
+            return found, len(undecided)
+        seed += 1
+        again = ambient_p_values(matrix[undecided], p, seed, more)
+        p_values[undecided] = again * (more + 1) / (drawn + more + 1)
+        drawn += more
 
 
 def _soup_and_unsure(

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Features beside the genes are kept as dense columns; peaks by the hundred thousand are not.
 MAX_DENSE_FEATURES = 20_000
+# Columns of obs that the input may have found otherwise than we do.
+KEPT_AS_INPUT = ("sample", "batch", "doublet_score", "predicted_doublet")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
     _not_empty(counts, options.input)
     n_features = {str(kind): int(n) for kind, n in pd.Series(counts.feature_types).value_counts().items()}
     is_gene = _gene_features(counts, n_features, options.input)
-    is_gene, other_species, genomes, totals = pick_genome(counts, is_gene, options)
+    is_gene, other_species, genomes, by_genome = pick_genome(counts, is_gene, options)
 
     identity, prefix = genes.identify_genes(counts.var[is_gene], options.gene_column, genomes)
     genomes = genomes or ([prefix] if prefix else [])
@@ -66,11 +68,13 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
 
     gene_columns = np.flatnonzero(is_gene)
     matrix = counts.matrix if is_gene.all() else SomeColumns(counts.matrix, gene_columns)
-    if totals is None:
-        totals = group_totals(counts.matrix, is_gene[:, None])[:, 0]
+    if by_genome is None:
+        by_genome = group_totals(counts.matrix, is_gene[:, None])
+    totals = by_genome[:, 0]
     keep = np.ones(matrix.shape[0], dtype=bool)
     called = None
-    if _must_call(options, counts, totals, notes):
+    # By all genomes' counts: a cell of another species holds few on this one, and is no empty droplet.
+    if _must_call(options, counts, by_genome.sum(axis=1), notes, warnings):
         keep, cells = call_cells(matrix, seed=options.seed, totals=totals)
         called = cells.as_dict()
         notes.append(
@@ -78,7 +82,14 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
             f"({cells.method}; ambient up to {cells.lower} counts, kept always from {cells.retain:,})."
         )
         if cells.fdr is None:
-            warnings.append("Too few ambient counts for a test: cells were called by the knee alone.")
+            warnings.append(
+                f"Too few ambient counts for a test: droplets of {cells.retain:,} counts and more were called cells."
+            )
+        if cells.n_undecided:
+            warnings.append(
+                f"{cells.n_undecided:,} droplets look like no empty one, but are too few among {cells.n_droplets:,} to be "
+                "called cells by the test: they were left out. Give Cell Ranger's filtered matrix to keep them."
+            )
     if other_species is not None and (n_other := int((keep & other_species).sum())):
         keep = keep & ~other_species
         notes.append(
@@ -178,8 +189,9 @@ def pick_genome(
     """Genes of the one genome to go on with.
 
     Returns the mask of its genes (n_features,), the mask of cells that are mostly of another genome (n_obs,)
-    or None where there is but one, the genomes' names, and each cell's counts on those genes (n_obs,) where they
-    had to be added up. Raises InputError for several genomes and none chosen, and for an unknown one.
+    or None where there is but one, the genomes' names, and each cell's counts on each genome's genes, this one's
+    first, (n_obs, n_genomes), where there are several. Raises InputError for several genomes and none chosen, and for an
+    unknown one.
     """
     asked, path = options.genome, options.input
     genomes = np.where(is_gene, counts.genomes, "")
@@ -206,7 +218,8 @@ def pick_genome(
     chosen = names.index(choose_genome(summaries, asked, path))
     counts.notes.append(f"Of {len(names)} genomes ({', '.join(names)}), '{names[chosen]}' was read.")
     others = (mostly != chosen) & (totals.sum(axis=1) > 0)
-    return genomes == names[chosen], others, [names[chosen]], totals[:, chosen]
+    order = [chosen, *(i for i in range(len(names)) if i != chosen)]
+    return genomes == names[chosen], others, [names[chosen]], totals[:, order]
 
 
 def _genomes_by_prefix(counts: AnyCounts, is_gene: np.ndarray) -> np.ndarray:
@@ -228,17 +241,22 @@ def _genomes_by_organism(counts: AnyCounts, is_gene: np.ndarray, gene_column: st
     return found
 
 
-def _must_call(options: ConvertOptions, counts: AnyCounts, totals: np.ndarray, notes: list[str]) -> bool:
+def _must_call(
+    options: ConvertOptions, counts: AnyCounts, totals: np.ndarray, notes: list[str], warnings: list[str]
+) -> bool:
+    """Whether cells are to be called. totals: (n_droplets,), counts on all genomes."""
     if options.call_cells == "true":
         return True
     if not is_unfiltered(totals, counts.named_raw):
         return False
-    seen = f"the matrix holds all droplets, most of them empty ({droplet_shape(totals)})"
+    shape = droplet_shape(totals)
     if options.call_cells == "false":
-        raise InputError(
-            seen, "Give the filtered matrix, or let cells be called (--call_cells auto).", file=options.input
+        warnings.append(
+            f"This looks like all droplets of a run, most of them empty ({shape}), and each was taken for a cell, as "
+            "--call_cells false says. Give the filtered matrix, or let cells be called (--call_cells auto)."
         )
-    notes.append(seen[0].upper() + seen[1:] + ".")
+        return False
+    notes.append(f"The matrix holds all droplets, most of them empty ({shape}).")
     return True
 
 
@@ -252,7 +270,7 @@ def _obs(obs: pd.DataFrame, options: ConvertOptions, notes: list[str], warnings:
             f"{n_repeated:,} barcodes occur more than once; '-1', '-2', ... was added to make them unique."
         )
         obs.index = make_index_unique(obs.index)
-    for name in ("sample", "batch"):
+    for name in KEPT_AS_INPUT:
         if name in obs:
             obs = obs.rename(columns={name: f"input_{name}"})
             notes.append(f"The input's column '{name}' was kept as 'input_{name}'.")

@@ -71,7 +71,7 @@ def default_rate(n_cells: int) -> tuple[float, str]:
         return rate, ""
     return MAX_DEFAULT_RATE, (
         f"{n_cells:,} cells are more than one 10x lane holds; the expected doublet rate was capped at "
-        f"{MAX_DEFAULT_RATE:.0%} (if the lane was loaded for more, set expected_doublet_rate)."
+        f"{MAX_DEFAULT_RATE:.0%} (if the lane holds more, set expected_doublet_rate)."
     )
 
 

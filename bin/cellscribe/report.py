@@ -627,7 +627,11 @@ def what_was_done(
         (
             "Cell calling",
             f"{count(called.get('n_cells'))} cells called from {count(called.get('n_droplets'))} droplets "
-            f"({called.get('method', '')}, false discovery rate {number(called.get('fdr'))})"
+            + (
+                f" (EmptyDrops, false discovery rate {number(called['fdr'])})"
+                if called.get("fdr") is not None
+                else f" by their counts alone (at least {count(called.get('retain'))})"
+            )
             if called
             else "not needed: the input holds cells, not all droplets",
         )

@@ -47,8 +47,9 @@ def coerce(value: Any, schema: Mapping[str, Any]) -> Any:
     if wanted == "boolean" and isinstance(value, str):
         return WORDS.get(value.lower(), value)
     if wanted in ("number", "integer") and isinstance(value, str):
-        return _number(value)
-    return value
+        value = _number(value)
+    # 10.0 and 1e1 are whole numbers, and the commands want them written as such.
+    return int(value) if wanted == "integer" and isinstance(value, float) and value.is_integer() else value
 
 
 def _number(text: str) -> Any:

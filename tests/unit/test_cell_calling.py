@@ -14,6 +14,7 @@ from cellscribe.cell_calling import (
     is_unfiltered,
     log_likelihoods,
     order_of_magnitude_cut,
+    unlike_ambient,
 )
 from cellscribe.counts import row_totals
 from cellscribe.errors import InputError
@@ -108,14 +109,37 @@ def test_thick_soup_is_not_taken_for_cells(profiles):
     assert keep[10000:].all()
 
 
-def test_few_ambient_counts_leave_the_knee(profiles):
+def few_cells_among_many_droplets(profiles) -> tuple[sp.csr_matrix, np.ndarray]:
+    """1,500 droplets of soup and behind them 10 cells unlike it: 151 draws can give no lower rate than one in 1."""
+    rng = np.random.default_rng(8)
+    p = (profiles[0] + 1e-6) / (profiles[0] + 1e-6).sum()
+    soup = droplets(rng, np.full(1500, 120), p)
+    return sp.vstack([soup, droplets(rng, np.full(10, 200), profiles[1])]).tocsr(), p
+
+
+def test_cells_are_drawn_for_again_where_the_draws_are_too_few_to_tell_them(profiles):
+    matrix, p = few_cells_among_many_droplets(profiles)
+    found, n_undecided = unlike_ambient(matrix, p, 0, seed=0, fdr=0.01, n_iterations=150)
+    assert found[-10:].all()
+    assert (found[:-10].sum(), n_undecided) == (0, 0)
+
+
+def test_cells_that_no_number_of_draws_can_tell_are_counted(profiles, monkeypatch):
+    monkeypatch.setattr("cellscribe.cell_calling.MOST_ITERATIONS", 300)
+    matrix, p = few_cells_among_many_droplets(profiles)
+    found, n_undecided = unlike_ambient(matrix, p, 0, seed=0, fdr=0.01, n_iterations=150)
+    assert not found.any()
+    assert 10 <= n_undecided < 40
+
+
+def test_too_few_ambient_counts_leave_the_totals_to_decide(profiles):
     rng = np.random.default_rng(6)
     parts = [
         droplets(rng, np.full(100, 1), profiles[0]),
         droplets(rng, rng.integers(900, 2000, 50), profiles[1]),
     ]
     keep, called = call_cells(sp.vstack(parts).tocsr(), seed=0)
-    assert (called.method, called.fdr) == ("knee", None)
+    assert (called.method, called.fdr) == ("counts", None)
     assert keep.sum() == 50
 
 

@@ -393,6 +393,9 @@ def test_what_only_looks_like_a_number_is_refused(folder: Folder, value: str) ->
     [
         ("5", {"type": "integer"}, 5),
         ("-5", {"type": "integer"}, -5),
+        ("1e1", {"type": "integer"}, 10),
+        (10.0, {"type": "integer"}, 10),
+        (10.5, {"type": "integer"}, 10.5),
         ("5.0", {"type": "number"}, 5.0),
         ("1e3", {"type": "number"}, 1000.0),
         (5, {"type": "string"}, "5"),

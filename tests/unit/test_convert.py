@@ -129,6 +129,23 @@ def test_cells_of_two_organisms_in_one_matrix_are_refused_unless_one_is_chosen(t
     assert 390 <= data.n_vars <= 400 and all(name.startswith("M") for name in data.obs_names)
 
 
+def test_filtered_cells_of_another_species_are_not_taken_for_empty_droplets(tmp_path):
+    """Of 600 mouse and 400 human cells, none is lost though the mouse cells hold hardly a human count."""
+    human = np.hstack([np.full((400, 3), 500), np.full((400, 3), 2)])
+    mouse = np.hstack([np.full((600, 3), 2), np.full((600, 3), 500)])
+    symbols = ["CD3D", "MS4A1", "NKG7", "Cd3d", "Ms4a1", "Nkg7"]
+    path = write_h5_v3(
+        tmp_path / "two.h5",
+        np.vstack([mouse, human]),
+        IDS[:3] + [name.replace("ENSG", "ENSMUSG") for name in IDS[3:]],
+        symbols,
+        [GEX] * 6,
+        ["GRCh38"] * 3 + ["mm10"] * 3,
+    )
+    data, report = convert(path, tmp_path, genome="GRCh38")
+    assert (data.n_obs, report["called_cells"]) == (400, None)
+
+
 def test_an_unknown_genome_is_refused(tmp_path):
     with pytest.raises(InputError, match="no genome 'rn6'"):
         convert(two_genomes(tmp_path), tmp_path, genome="rn6")
@@ -184,16 +201,18 @@ def test_an_unfiltered_matrix_has_its_cells_called(tmp_path):
         "n_droplets",
         "n_cells",
         "lower",
-        "knee",
         "retain",
         "fdr",
+        "n_undecided",
     }
     assert (report["called_cells"]["n_droplets"], report["called_cells"]["n_cells"]) == (3050, 50)
 
 
-def test_an_unfiltered_matrix_is_refused_where_cells_must_not_be_called(tmp_path):
-    with pytest.raises(InputError, match=r"most of them empty \(3,050 barcodes"):
-        convert(unfiltered(tmp_path), tmp_path, call_cells="false")
+def test_every_barcode_of_an_unfiltered_matrix_is_a_cell_where_the_user_says_so(tmp_path):
+    data, report = convert(unfiltered(tmp_path), tmp_path, call_cells="false")
+    assert data.n_obs == 3050
+    assert report["called_cells"] is None
+    assert any("most of them empty (3,050 barcodes" in warning for warning in report["warnings"])
 
 
 def test_cells_are_called_where_that_is_forced(tmp_path):
@@ -207,7 +226,8 @@ def test_an_h5ad_keeps_its_columns_and_embeddings_but_neither_raw_nor_layers(tmp
     data = ad.AnnData(
         np.log1p(COUNTS).astype(np.float32),
         obs=pd.DataFrame(
-            {"donor": pd.Categorical(list("aabbc")), "batch": list("vwxyz"), "n/a": 1}, barcodes(5)
+            {"donor": pd.Categorical(list("aabbc")), "batch": list("vwxyz"), "n/a": 1, "doublet_score": 0.5},
+            barcodes(5),
         ),
         var=pd.DataFrame({"gene_ids": [f"{i}.3" for i in IDS], "means": np.arange(6.0)}, SYMBOLS),
         layers={"counts": sp.csc_matrix(COUNTS)},
@@ -227,6 +247,7 @@ def test_an_h5ad_keeps_its_columns_and_embeddings_but_neither_raw_nor_layers(tmp
     assert list(out.obsm) == ["X_umap"]
     assert list(out.obs["donor"]) == list("aabbc")
     assert list(out.obs["input_batch"]) == list("vwxyz")
+    assert list(out.obs["input_doublet_score"]) == [0.5] * 5
     assert set(out.obs["batch"]) == {"S"}
     assert "n_a" in out.obs
     assert list(out.var["means"]) == list(range(6))

@@ -74,6 +74,12 @@ def test_a_column_of_a_name_that_the_schema_keeps_for_itself_becomes_the_authors
     assert not {"cell_type", "ethnicity"} & set(obs)
 
 
+def test_an_authors_own_column_is_kept_beside_one_that_the_schema_renames() -> None:
+    obs = filled(cells(cell_type=["B", "T"], author_cell_type=["B memory", "T naive"]))
+    assert list(obs["author_cell_type"]) == ["B memory", "T naive"]
+    assert list(obs["author_cell_type_2"]) == ["B", "T"]
+
+
 def test_whether_data_are_primary_is_taken_to_be_so_and_told_or_as_given() -> None:
     obs, todo = fill_obs(cells(), Facts(), NAMES, "human")
     assert obs["is_primary_data"].dtype == bool and obs["is_primary_data"].all()

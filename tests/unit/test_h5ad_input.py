@@ -80,6 +80,18 @@ def test_a_layer_is_found_where_x_is_scaled(tmp_path):
     assert any("X was passed over" in note and "scaled" in note for note in counts.notes)
 
 
+def test_parts_of_the_molecules_are_never_taken_for_the_counts(tmp_path):
+    part = sp.csr_matrix(COUNTS // 2)
+    data = adata(LOGGED, layers={"ambiguous": part, "spliced": part, "matrix": sp.csr_matrix(COUNTS)})
+    assert read_h5ad(written(tmp_path, data)).counts_from == "layers/matrix"
+    del data.layers["matrix"]
+    with pytest.raises(
+        InputError, match=r"some of each cell's molecules alone \(layers/ambiguous, layers/spliced\)"
+    ):
+        read_h5ad(written(tmp_path, data))
+    assert read_h5ad(written(tmp_path, data), "spliced").counts_from == "layers/spliced"
+
+
 @pytest.mark.parametrize(
     ("name", "place"), [("umis", "layers/umis"), ("X", "X"), ("raw", "raw.X"), ("raw.X", "raw.X")]
 )
