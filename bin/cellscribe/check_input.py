@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from cellscribe.catalogue import Entry, NotInCatalogueError, find_entry, read_catalogue
 from cellscribe.cli import warn
+from cellscribe.contract import OutputNames
 from cellscribe.differential import parse_comparisons
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
@@ -306,6 +307,11 @@ def check_parameters(
             parse_comparisons(checked["compare"])
         except ValueError as error:
             problems.add(f"--compare: {error}")
+    if checked["run_name"]:
+        try:
+            OutputNames.of(checked["annotation_prefix"], checked["annotation_type"], checked["run_name"])
+        except InputError as error:
+            problems.add(f"--run_name: {error.seen}")
     return checked
 
 

@@ -164,7 +164,9 @@ def refined(probabilities: Sequence[np.ndarray], votes: np.ndarray, union: Union
                 split += given * counts[:, None]
             total = split.sum(axis=1)
             rows = np.flatnonzero(total > 0)
-            results[model][np.ix_(rows, inside)] = (
+            # Taken off and added, as a finer label may lie below two of this model's own.
+            results[model][rows, label] -= array[rows, label]
+            results[model][np.ix_(rows, inside)] += (
                 array[rows, label][:, None] * split[rows] / total[rows][:, None]
             )
     return results
@@ -335,10 +337,16 @@ def lineages(
     covers = descendants(union.ontology, union.keys)
     by_name = {union.ontology.name(term): term for term in sorted(union.ontology.curated)}
     classes = np.array([coarse[label] for label in union.labels], dtype=object)
+
+    def is_joined(i: int, name: str) -> bool:
+        """Whether a label stands for a class: for one of another name, or for its namesake with other labels."""
+        shared = (classes == name).sum() > 1 and name in by_name
+        return bool(name != union.labels[i] or (shared and covers[by_name[name]][i]))
+
     sums = np.stack(
         [
-            support[:, i] if name == label else probabilities[:, covers[by_name[name]]].sum(axis=1)
-            for i, (label, name) in enumerate(zip(union.labels, classes, strict=True))
+            probabilities[:, covers[by_name[name]]].sum(axis=1) if is_joined(i, name) else support[:, i]
+            for i, name in enumerate(classes)
         ],
         axis=1,
     )

@@ -87,8 +87,8 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
             )
         if cells.n_undecided:
             warnings.append(
-                f"{cells.n_undecided:,} droplets look like no empty one, but are too few among {cells.n_droplets:,} to be "
-                "called cells by the test: they were left out. Give Cell Ranger's filtered matrix to keep them."
+                f"{cells.n_undecided:,} droplets look like no empty one, but are too few among {cells.n_droplets:,} "
+                "to be called cells by the test: they were left out. Give Cell Ranger's filtered matrix to keep them."
             )
     if other_species is not None and (n_other := int((keep & other_species).sum())):
         keep = keep & ~other_species
@@ -190,8 +190,8 @@ def pick_genome(
 
     Returns the mask of its genes (n_features,), the mask of cells that are mostly of another genome (n_obs,)
     or None where there is but one, the genomes' names, and each cell's counts on each genome's genes, this one's
-    first, (n_obs, n_genomes), where there are several. Raises InputError for several genomes and none chosen, and for an
-    unknown one.
+    first, (n_obs, n_genomes), where there are several. Raises InputError for several genomes and none chosen, and
+    for an unknown one.
     """
     asked, path = options.genome, options.input
     genomes = np.where(is_gene, counts.genomes, "")

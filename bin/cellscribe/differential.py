@@ -7,7 +7,7 @@ so that p values rank genes and prove nothing about other donors (Squair et al. 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -114,7 +114,7 @@ def find_contrasts(
     """
     wanted: list[Contrast] = []
     notes: list[str] = []
-    final = _text(obs[final_key])
+    final = as_text(obs[final_key])
     for one in comparisons:
         column = one.column or final_key
         if column not in obs:
@@ -123,7 +123,7 @@ def find_contrasts(
                 f"{nearest(column, [str(name) for name in obs.columns])}."
             )
             continue
-        values = _text(obs[column])
+        values = as_text(obs[column])
         within = sorted(set(final) - {UNASSIGNED}) if one.within == EACH else [one.within]
         asked = [(value, column, values) for value in (*one.group, *one.against)]
         if one.within not in ("", EACH):
@@ -136,7 +136,7 @@ def find_contrasts(
             )
         if absent:
             continue
-        made = []
+        made: list[Contrast] = []
         for label in within:
             inside = final == label if label else np.ones(len(obs), dtype=bool)
             rows_in = np.flatnonzero(np.isin(values, one.group) & inside)
@@ -148,6 +148,8 @@ def find_contrasts(
                         f"{shown(_name(one, label))} was not compared: {len(rows_in)} against {len(rows_out)} "
                         f"cells; each side needs {MIN_CELLS_TO_TEST}."
                     )
+                continue
+            if _name(one, label) in {other.name for other in (*wanted, *made)}:
                 continue
             made.append(
                 Contrast(
@@ -184,7 +186,8 @@ def find_contrasts(
     ], notes
 
 
-def _text(column: pd.Series) -> np.ndarray:
+def as_text(column: pd.Series) -> np.ndarray:
+    """A column of obs as text, missing values as ""."""
     return column.astype(object).where(column.notna(), "").astype(str).to_numpy(dtype=object)
 
 
@@ -195,13 +198,18 @@ def _name(one: Comparison, within: str) -> str:
 
 
 def each_against_rest(
-    expression: sp.csr_matrix, labels: np.ndarray, var: pd.DataFrame, column: str = ""
+    expression: sp.csr_matrix,
+    labels: np.ndarray,
+    var: pd.DataFrame,
+    column: str = "",
+    totals: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """Test each label's cells against all other cells. Returns `COLUMNS`, each label's highest score first.
 
     expression: log-normalised CSR, (n_obs, n_genes). labels: (n_obs,) text. var: index and `gene_ids` of the genes.
-    Labels with fewer than 10 cells, and `unassigned`, are not tested; genes are when at least 10 % of the cells of
-    some label express them.
+    totals: how many cells each label has, where these are some of them; n_in and n_out count all. Labels with fewer
+    than 10 cells, and `unassigned`, are not tested; genes are when at least 10 % of the cells of some label express
+    them.
     """
     names, codes = np.unique(labels.astype(str), return_inverse=True)
     sizes = np.bincount(codes)
@@ -210,13 +218,23 @@ def each_against_rest(
         for i, name in enumerate(names)
         if name != UNASSIGNED and min(sizes[i], len(labels) - sizes[i]) >= MIN_CELLS_TO_TEST
     ]
-    tables = [
-        _described(
-            table, f"{names[i]} vs {REST}", column, names[i], REST, "", sizes[i], len(labels) - sizes[i]
-        )
-        for i, table in _tested(expression, codes, tested, var).items()
-    ]
-    return _together(tables)
+    of_label = totals or dict(zip(names.tolist(), sizes.tolist(), strict=True))
+    n_cells = sum(of_label.values())
+    return together(
+        [
+            _described(
+                table,
+                f"{names[i]} vs {REST}",
+                column,
+                names[i],
+                REST,
+                "",
+                of_label[names[i]],
+                n_cells - of_label[names[i]],
+            )
+            for i, table in _tested(expression, codes, tested, var).items()
+        ]
+    )
 
 
 def contrast_genes(
@@ -228,7 +246,7 @@ def contrast_genes(
     """
     codes = np.where(np.arange(expression.shape[0]) < n_in, 0, 1)
     one = contrast
-    return _together(
+    return together(
         [
             _described(table, one.name, one.column, one.group, one.against, one.within, one.n_in, one.n_out)
             for table in _tested(expression, codes, [0], var).values()
@@ -236,11 +254,13 @@ def contrast_genes(
     )
 
 
-def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
+def together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of `COLUMNS` one below the other."""
     import pandas as pd
 
     empty = pd.DataFrame({name: pd.Series(dtype=object) for name in COLUMNS})
-    return pd.concat(tables, ignore_index=True) if tables else empty
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else empty
 
 
 def _described(

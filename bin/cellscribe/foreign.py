@@ -404,7 +404,8 @@ def answer_prediction(prediction: Prediction, model_url: str = "") -> Answer:
     names = [str(label) for label in labels]
     cl_ids = find_cl_ids(names)
     ids = np.array([cl_ids[name] if is_term(cl_ids[name]) else "" for name in names], dtype=object)
-    kept = prediction.uncertainty <= MOST_UNCERTAINTY
+    # A model may use our word for what it is not sure of.
+    kept = (prediction.uncertainty <= MOST_UNCERTAINTY) & (prediction.predicted.astype(str) != UNASSIGNED)
     assert prediction.latent is not None
     info = prediction.info
     return Answer(

@@ -244,9 +244,6 @@ def read_cells(adata: anndata.AnnData, annotation: dict[str, Any], inputs: Repor
             )
         return adata.obs[key]
 
-    def text(values: Any) -> np.ndarray:
-        return values.astype(object).where(values.notna(), "").astype(str).to_numpy(dtype=object)
-
     def optional(name: str) -> Any:
         return adata.obs[names[name]] if names.get(name) in adata.obs else None
 
@@ -259,23 +256,23 @@ def read_cells(adata: anndata.AnnData, annotation: dict[str, Any], inputs: Repor
 
     if not adata.n_obs:
         raise InputError("there are no cells to report on", sample=inputs.sample, file=inputs.annotated)
-    predicted, final = text(column("predicted")), text(column("final"))
+    predicted, final = differential.as_text(column("predicted")), differential.as_text(column("final"))
     distance, cluster = optional("reference_distance"), optional("cluster")
     unexpected = optional("unexpected")
     cl_ids: dict[str, str] = {}
     output = OutputNames(str(names["predicted"]).removesuffix("_predicted"))
     for labels, key in ((predicted, names.get("cl_id")), (final, output.final_cl_id)):
         if key in adata.obs:
-            for label, cl_id in dict.fromkeys(zip(labels, text(adata.obs[key]), strict=True)):
+            for label, cl_id in dict.fromkeys(zip(labels, differential.as_text(adata.obs[key]), strict=True)):
                 cl_ids.setdefault(label, cl_id)
     return Cells(
         predicted=predicted,
         final=final,
-        reason=text(column("reason")),
+        reason=differential.as_text(column("reason")),
         uncertainty=np.nan_to_num(column("uncertainty").to_numpy(dtype=np.float64), nan=1.0),
         distance=None if distance is None else np.nan_to_num(distance.to_numpy(dtype=np.float64), nan=1.0),
         unexpected=None if unexpected is None else np.nan_to_num(unexpected.to_numpy(dtype=np.float64)),
-        cluster=None if cluster is None else text(cluster),
+        cluster=None if cluster is None else differential.as_text(cluster),
         umap=coordinates("umap"),
         reference_umap=coordinates("reference_umap"),
         cl_ids=cl_ids,
@@ -330,7 +327,6 @@ def marker_evidence(
     orthologs: between which organisms the mapping used them. The same pass keeps the cells of the contrasts, and
     tests them.
     """
-    import pandas as pd
     import scipy.sparse as sp
 
     pairs, codes = _grouped(cells.predicted, cells.final)
@@ -375,24 +371,25 @@ def marker_evidence(
             cells.predicted,
             cells.final,
         )
+    sizes = dict(zip(*np.unique(cells.final.astype(str), return_counts=True), strict=True))
     types = differential.each_against_rest(
-        expression[np.searchsorted(wanted, sample)], cells.final[sample], adata.var, final_key
+        expression[np.searchsorted(wanted, sample)], cells.final[sample], adata.var, final_key, sizes
     )
-    tested = [types]
+    # What the user compares goes before the same by itself, whose cells may be others.
+    tested = [types[~types["comparison"].isin([one.name for one in contrasts])]]
     for one in contrasts:
         rows = np.searchsorted(wanted, np.concatenate([one.rows_in, one.rows_out]))
         tested.append(differential.contrast_genes(expression[rows], len(one.rows_in), one, adata.var))
     table = markers.rank_markers(
         types, adata.var, {label: {column for _, column in hits} for label, hits in located.items()}
     )
-    sizes = dict(zip(*np.unique(cells.final.astype(str), return_counts=True), strict=True))
     colours = figures.label_colours(sorted(sizes, key=lambda name: -sizes[name]), list(expected))
     return MarkerEvidence(
         named,
         left,
         clusters,
         table,
-        pd.concat(tested, ignore_index=True) if len(types) else tested[-1],
+        differential.together(tested),
         list(contrasts),
         _expected_plots(statistics, predicted, final, named, left, located, colours),
         _found_plots(statistics, final, table, adata.var, named, colours),
@@ -933,7 +930,7 @@ def hold_against_truth(
             cells.final,
             cells.uncertainty,
             {**dict.fromkeys(cells.final.tolist(), ""), **predicted, **trained, **cells.cl_ids},
-            list(trained or predicted),
+            list({**trained, **predicted}),
             key=inputs.truth_key,
             source=inputs.truth_csv.name if inputs.truth_csv else "obs",
         )

@@ -152,7 +152,8 @@ def compare(
     rows = np.flatnonzero(truth != "")
     names, codes, sizes = np.unique(truth[rows].astype(str), return_inverse=True, return_counts=True)
     predicted, final, confidence = predicted[rows], final[rows], 1 - uncertainty[rows]
-    every = {label: cl_id for label, cl_id in labels.items() if label != UNASSIGNED}
+    # A model made by others may predict the word.
+    every = {label: cl_id for label, cl_id in labels.items() if label != UNASSIGNED or label in predicted}
     relation = relate([str(name) for name in names], every)
     column = {label: i for i, label in enumerate(every)}
     can = relation.same[:, [column[label] for label in dict.fromkeys(known) if label in column]].any(axis=1)

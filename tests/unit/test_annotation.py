@@ -386,6 +386,12 @@ def test_names_that_hdf5_would_split_are_refused():
             OutputNames.of(*parts)
 
 
+@pytest.mark.parametrize("name", ["ref", "final", "umap"])
+def test_a_run_name_that_would_take_an_unnamed_runs_names_is_refused(name):
+    with pytest.raises(InputError, match="which a run without a name has already"):
+        OutputNames.of(run_name=name)
+
+
 # Several models ----------------------------------------------------------------------------------
 
 
@@ -460,13 +466,26 @@ def test_the_same_model_twice_is_refused(flat, tmp_path):
 def test_names_of_several_models_are_unique_and_fit_for_keys():
     def keys(*models):
         return annotate.model_keys(
-            [SimpleNamespace(model={"name": name, "version": version}) for name, version in models]
+            [
+                SimpleNamespace(model={"name": name, "version": version}, levels={"lineage": ()})
+                for name, version in models
+            ],
+            OutputNames.of(),
         )
 
     assert keys(("pbmc", "1.0"), ("lung", "2")) == ["pbmc", "lung"]
     assert keys(("pbmc", "1.0"), ("pbmc", "2.0")) == ["pbmc_1_0", "pbmc_2_0"]
     assert keys(("pbmc", "1.0"), ("pbmc", "1.0")) == ["pbmc_1_0", "pbmc_1_0_2"]
     assert keys(("umap", "1.0"), ("a/b c", "1"), ("/", "")) == ["umap_1_0", "a_b_c", "model"]
+    # Each of these would make a key that stands for something else already.
+    assert keys(("lung", "1"), ("lung_ref", "1")) == ["lung", "lung_ref_1"]
+    assert keys(("lung", "1"), ("lung_final", "1")) == ["lung", "lung_final_1"]
+    assert keys(("pbmc", "1"), ("ref", "1"), ("final", "1"), ("lineage", "1")) == [
+        "pbmc",
+        "ref_1",
+        "final_1",
+        "lineage_1",
+    ]
 
 
 # Odd samples -------------------------------------------------------------------------------------

@@ -409,6 +409,11 @@ def test_values_get_the_type_of_their_schema(value: object, rule: dict[str, str]
     assert got == expected and type(got) is type(expected)
 
 
+def test_a_run_name_that_names_something_else_is_refused(folder: Folder) -> None:
+    (line,) = folder.problems(input="a.h5ad", run_name="final")
+    assert line.startswith("--run_name: the run name 'final' would give 'cxg_cell_type_final'")
+
+
 def test_a_suggestion_comes_only_where_a_name_is_near() -> None:
     assert nearest("annotationPrefix", DEFAULTS) == "; did you mean 'annotation_prefix'?"
     assert nearest("zzzz", DEFAULTS) == ""

@@ -132,6 +132,31 @@ def test_a_coarse_answer_supports_the_finer_one_below_it():
         assert joint.agreeing.tolist() == [2]
 
 
+def test_two_coarse_answers_above_one_finer_label_are_added_up():
+    """The Cell Ontology is no tree: a CD4 regulatory cell is a CD4 cell and a regulatory one."""
+    terms = {
+        "CL:1": Term("CL:1", "CD4", ()),
+        "CL:2": Term("CL:2", "regulatory", ()),
+        "CL:3": Term("CL:3", "CD4 regulatory", ("CL:1", "CL:2")),
+    }
+    ontology = Ontology(terms, frozenset())
+    coarse = answer(
+        ["CD4", "regulatory", "x"], [[0.5, 0.45, 0.05]], ids=["CL:1", "CL:2", ""], ontology=ontology
+    )
+    fine = answer(["CD4 regulatory", "x"], [[0.98, 0.02]], ids=["CL:3", ""], ontology=ontology)
+    for order in ([coarse, fine], [fine, coarse]):
+        assert first(consensus(order))[:2] == ("CD4 regulatory", 0.965)
+
+
+def test_a_label_with_its_classs_own_name_has_the_lineage_of_all_of_the_class():
+    labels = ["T cell", "CD4", "CD8", "B cell", "NK", "monocyte"]
+    rows = [[0.52, 0.40, 0.03, 0.05, 0, 0], [0.40, 0.52, 0.03, 0.05, 0, 0]]
+    one = answer(labels, rows, levels={LINEAGE: (np.array([]), np.array([]))})
+    names, uncertainty = consensus([one, one]).levels[LINEAGE]
+    assert list(names) == ["T cell", "T cell"]
+    assert uncertainty == pytest.approx([0.05, 0.05])
+
+
 def test_the_coarse_model_decides_the_coarse_question_with_the_fine_one():
     coarse = answer(["T cell", "B cell"], [[0.2, 0.8]])
     fine = answer(["CD4", "CD8", "B cell"], [[0.35, 0.25, 0.4]])

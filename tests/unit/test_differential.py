@@ -77,6 +77,11 @@ def test_a_comparison_takes_the_cells_that_it_names(obs: pd.DataFrame) -> None:
     )
 
 
+def test_what_is_asked_for_twice_is_compared_once(obs: pd.DataFrame) -> None:
+    contrasts, notes = find_contrasts(parse_comparisons("B cell vs T cell | B cell vs T cell"), obs, FINAL)
+    assert ([one.name for one in contrasts], notes) == (["B cell vs T cell"], [])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -97,8 +102,10 @@ def test_cells_are_drawn_where_there_are_many_and_the_whole_number_is_kept() -> 
     (one,), _ = find_contrasts(parse_comparisons("a vs b"), obs, FINAL)
     assert (len(one.rows_in), one.n_in, len(one.rows_out)) == (differential.CELLS_A_SIDE, 30_000, 100)
     assert (np.diff(one.rows_in) > 0).all()
-    text = " | ".join(["a vs rest"] * 30)
-    many, _ = find_contrasts(parse_comparisons(text), obs, FINAL)
+    columns = obs.assign(**{f"c{i}": obs[FINAL] for i in range(30)})
+    text = " | ".join(f"c{i}: a vs rest" for i in range(30))
+    many, _ = find_contrasts(parse_comparisons(text), columns, FINAL)
+    assert len(many) == 30
     assert sum(len(one.rows_in) for one in many) <= differential.CELLS_OF_ALL_COMPARISONS
 
 

@@ -212,6 +212,25 @@ def test_the_groups_that_were_asked_for_are_compared_and_what_cannot_be_is_a_war
     assert set(table.loc[table["column"] == "arm", "within"]) == set(TYPES)
 
 
+def test_a_sample_of_one_type_keeps_every_comparison(tmp_path):
+    """No label can be tested against the rest: there is none."""
+    adata = simulated()
+    adata = adata[adata.obs["cell_type"] == "T cell"].copy()
+    for column in ("arm", "sex"):
+        adata.obs[column] = np.tile(["a", "b"], adata.n_obs // 2)
+    final = np.full(adata.n_obs, "T cell", dtype=object)
+    inputs = make(tmp_path, adata, compare="arm: a vs b | sex: a vs b", final=final)
+    table = pd.read_csv(inputs.differential, sep="\t")
+    assert list(table["comparison"].unique()) == ["arm: a vs b", "sex: a vs b"]
+
+
+def test_a_comparison_that_is_made_anyway_is_not_listed_twice(tmp_path):
+    inputs = make(tmp_path, simulated(), compare="B cell vs rest")
+    table = pd.read_csv(inputs.differential, sep="\t")
+    assert not table.duplicated(["comparison", "gene"]).any()
+    assert set(table["comparison"]) == {f"{label} vs rest" for label in TYPES}
+
+
 def test_known_labels_are_held_against_the_names_on_the_page_and_in_a_table(tmp_path):
     adata = simulated()
     adata.obs["author"] = adata.obs["cell_type"].replace({"T cell": "alpha-beta T cell"}).astype(str)

@@ -104,6 +104,12 @@ def test_what_the_model_cannot_know_is_told_and_does_not_count_as_wrong() -> Non
     assert shares == [round(n / 6, 4) for n in (2, 0, 2, 2)]
 
 
+def test_a_model_may_predict_unassigned() -> None:
+    found = agreement(truth=["B cell"] * 3, predicted=["B cell", "B cell", UNASSIGNED])
+    assert (found.headline["n_known"], found.headline["accuracy"]) == (3, 0.6667)
+    assert found.headline["share_unassigned"] == 0.3333
+
+
 def test_the_table_has_a_row_a_label_and_the_cells_by_prediction() -> None:
     found = agreement(
         truth=["NK cell"] * 4 + ["T cell"] * 6,
