@@ -33,7 +33,6 @@ def main(data: Path, cells: str, cpus: int) -> None:
     import pandas as pd
 
     from cellscribe.training import train
-    from cellscribe.training.evaluate import scores
     from cellscribe.training.reference import read_reference
 
     files = tuple(data / f"{name}.h5ad" for name in REFERENCES)
@@ -54,10 +53,10 @@ def main(data: Path, cells: str, cpus: int) -> None:
         train.MOST_NEIGHBOURS = most
         options = train.TrainOptions(files, LABEL_KEY, Path("none"), "neighbours", cpus=cpus)
         held = train.hold_out(reference, options)
-        fitted = train.fit_calibration(held, codes, reference.batches, reference.names)
-        plain = ~held.altered
-        for classifier in ("neighbours", "consensus"):
-            found = scores(train.pooled(held, fitted, classifier)[plain], codes[held.rows[plain]])
+        names = ("neighbours", "consensus")
+        scored = train.score_classifiers(held, names, codes, reference.batches, reference.names, options.seed)
+        for classifier in names:
+            found = scored.classifiers[classifier]
             rows.append(
                 {"most_neighbours": most, "classifier": classifier}
                 | {key: found[key] for key in ("accuracy", "macro_f1", "log_loss", "ece")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import scipy.sparse as sp
 
 from cellscribe.contract import OutputNames
 from cellscribe.io import write_h5ad, write_json
+from cellscribe.qc import Bounds
 
 TYPES = {"B cell": "CL:0000236", "T cell": "CL:0000084", "Monocyte": "CL:0000576"}
 MARKERS_EACH = 10
@@ -81,6 +83,13 @@ def png(text: str = "figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def bounds(
+    lower: float | None, upper: float | None, lower_source: str, upper_source: str
+) -> dict[str, object]:
+    """Bounds of a metric as qc.json has them."""
+    return asdict(Bounds(lower, upper, lower_source, upper_source))
 
 
 def write_sample(
@@ -166,10 +175,10 @@ def write_sample(
             "n_genes_before": 32738,
             "n_genes_after": 13714,
             "thresholds": {
-                "total_counts": {"lower": 712.0, "upper": None, "source": "mad"},
-                "n_genes_by_counts": {"lower": 200.0, "upper": None, "source": "fixed"},
-                "pct_counts_mt": {"lower": None, "upper": 7.34, "source": "mad"},
-                "pct_counts_hb": {"lower": None, "upper": None, "source": "off"},
+                "total_counts": bounds(712.0, None, "mad", "off"),
+                "n_genes_by_counts": bounds(200.0, 5232.0, "fixed", "mad"),
+                "pct_counts_mt": bounds(None, 7.34, "off", "mad"),
+                "pct_counts_hb": bounds(None, None, "off", "off"),
             },
             "removed_by": {"low_counts": 12, "high_mt": 17, "doublet": 9, "high_hb": 0},
             "before": {

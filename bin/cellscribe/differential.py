@@ -272,23 +272,6 @@ def _described(
     return table
 
 
-def _name_compiled_types() -> None:
-    """Let numba find again what it compiled of scanpy's for sparse matrices.
-
-    Their types are not to be found by name in the module that makes them (fast-array-utils 1.5), so that numba takes
-    them for new ones: each process would compile anew, for a second or two, and leave one more file in numba's cache.
-    """
-    from importlib import import_module
-
-    try:
-        module = import_module("fast_array_utils._plugins.numba_sparse")
-    except ImportError:
-        return
-    for kind in getattr(module, "TYPES", ()):
-        kind.__module__ = module.__name__
-        setattr(module, kind.__name__, kind)
-
-
 def _tested(
     expression: sp.csr_matrix, codes: np.ndarray, tested: Sequence[int], var: pd.DataFrame
 ) -> dict[int, pd.DataFrame]:
@@ -311,9 +294,9 @@ def _tested(
         return {}
 
     import anndata
-    import scanpy as sc
 
-    _name_compiled_types()
+    from cellscribe.compiled import import_scanpy
+
     adata = anndata.AnnData(
         X=expression[:, kept],
         obs=pd.DataFrame(
@@ -324,7 +307,7 @@ def _tested(
     )
     # Without this entry scanpy reads the data as natural-log, which is what they are, but says so each time.
     adata.uns["log1p"] = {"base": None}
-    sc.tl.rank_genes_groups(
+    import_scanpy().tl.rank_genes_groups(
         adata, "code", groups=[str(i) for i in tested], method="wilcoxon", tie_correct=True
     )
     result = adata.uns["rank_genes_groups"]

@@ -31,6 +31,7 @@ PALETTE = (
 UNASSIGNED_COLOUR = "#C9CDD2"
 INK, QUIET, RULE_COLOUR, ACCENT = "#1F2A37", "#5B6675", "#DDE2E8", "#35618E"
 MAX_POINTS = 50_000
+MOST_PANELS = 48
 WIDEST_FOLD = 8.0
 DPI = 160
 
@@ -132,7 +133,8 @@ def _bare(axes: Axes, coordinates: np.ndarray) -> None:
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    low, high = np.percentile(coordinates, [0.1, 99.9], axis=0)
+    # Nothing is cut off: a rare type may be an island of a few cells.
+    low, high = coordinates.min(axis=0), coordinates.max(axis=0)
     room = np.maximum((high - low) * 0.06, 1e-6)
     axes.set(xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
 
@@ -276,10 +278,13 @@ def _uncertain() -> Any:
 
 
 def small_multiples(coordinates: np.ndarray, values: np.ndarray, colours: dict[str, str]) -> bytes:
-    """Draw one small panel a category, its cells over all others in grey. coordinates: (n_obs, 2)."""
+    """Draw one small panel a category, its cells over all others in grey: the 48 with most cells.
+
+    coordinates: (n_obs, 2).
+    """
     names, counts = np.unique(values.astype(str), return_counts=True)
     names, counts = names[np.argsort(-counts, kind="stable")], np.sort(counts)[::-1]
-    names, counts = names[:48], counts[:48]
+    names, counts = names[:MOST_PANELS], counts[:MOST_PANELS]
     across = 6
     down = -(-len(names) // across)
     with _figure(11, down * 2.05) as figure:

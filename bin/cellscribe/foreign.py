@@ -340,7 +340,10 @@ def own_components(counts: Path, *, seed: int = 0) -> np.ndarray:
     (n_cells, 30 at most). Sparse: centred implicitly, on the 2,000 most variable genes.
     """
     import anndata
-    import scanpy
+
+    from cellscribe.compiled import import_scanpy
+
+    scanpy = import_scanpy()
 
     adata = anndata.read_h5ad(counts)
     scanpy.pp.normalize_total(adata, target_sum=1e4)

@@ -57,6 +57,8 @@ def write_page(
         "clusters": _clusters(merged, samples),
         "label_key": merged.label_key,
         "colours": colours,
+        "most_panels": figures.MOST_PANELS,
+        "n_colours": len(figures.PALETTE),
         "merged_file": merged_file,
         "composition_file": composition_file,
         "pipeline_version": pipeline_version,
@@ -95,7 +97,7 @@ def _figures(
 def _grid(rows: np.ndarray, columns: np.ndarray, shown: list[str], n_columns: int) -> dict[str, Any]:
     """Cells by row and column, as counts with their share of the row; columns beyond `shown` together in the last."""
     parts = []
-    for row in dict.fromkeys(sorted(set(rows))):
+    for row in sorted(set(rows)):
         own = columns[rows == row]
         numbers = [int((own == name).sum()) for name in shown]
         if n_columns > len(shown):

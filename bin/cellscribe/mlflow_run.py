@@ -27,10 +27,11 @@ _PASSED = re.compile(
     r"PATH|LANG|LANGUAGE|LC_\w+|TZ|LD_LIBRARY_PATH|DYLD_\w+|PYTHONNOUSERSITE|PYTHONDONTWRITEBYTECODE"
     r"|(OMP|OPENBLAS|MKL|NUMBA|POLARS|NUMEXPR|VECLIB)_\w+|(CUDA|NVIDIA|ROCR|HIP)_\w+"
 )
-# What making an environment needs besides: where tools and environments lie, and the way to the package index.
+# What finding an environment needs besides: where tools and environments lie.
+_PASSED_TO_FIND = re.compile(r"HOME|USER|LOGNAME|(PYENV|CONDA|MAMBA)_\w+|MLFLOW_(ENV_ROOT|CONDA_\w+)")
+# And making one: the way to the package index, which may hold a password. The model's code never gets it.
 _PASSED_TO_MAKE = re.compile(
-    r"HOME|USER|LOGNAME|(PYENV|CONDA|MAMBA|PIP)_\w+|MLFLOW_(ENV_ROOT|CONDA_\w+)|(?i:(https?|no|all|ftp)_proxy)"
-    r"|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
+    r"PIP_\w+|(?i:(https?|no|all|ftp)_proxy)|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
 )
 _KEYS = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|(ACCESS|API)_?KEY", re.I)
 # What `mlflow models predict` does, in the environment that `mlflow models prepare-env` made: the program itself, from
@@ -46,12 +47,16 @@ _LINES_SHOWN = 15
 _LONGEST_LINE = 300
 
 
-def passed_on(environ: Mapping[str, str], env_manager: str) -> dict[str, str]:
-    """The variables that a model's code gets; AWS_*, tokens, passwords and the like are none of them."""
+def passed_on(environ: Mapping[str, str], env_manager: str, *, making: bool = False) -> dict[str, str]:
+    """The variables that a model's code gets, or, with `making`, the program that makes its environment; AWS_*, tokens,
+    passwords and the like are none of them.
+    """
+    kinds = [_PASSED]
+    if env_manager != LOCAL:
+        kinds += [_PASSED_TO_FIND, *([_PASSED_TO_MAKE] if making else [])]
 
     def passes(name: str) -> bool:
-        makes = env_manager != LOCAL and _PASSED_TO_MAKE.fullmatch(name)
-        return bool(_PASSED.fullmatch(name) or makes) and not _KEYS.search(name)
+        return any(kind.fullmatch(name) for kind in kinds) and not _KEYS.search(name)
 
     return {name: value for name, value in environ.items() if passes(name)}
 
@@ -64,7 +69,7 @@ def predict_by_mlflow(model: Path, request: str, folder: Path, *, env_manager: s
     ModelMismatchError where the code fails.
     """
     program = _program()
-    environ = passed_on(os.environ, env_manager) | {
+    own = {
         "TMPDIR": str(folder),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONNOUSERSITE": "1",
@@ -74,12 +79,14 @@ def predict_by_mlflow(model: Path, request: str, folder: Path, *, env_manager: s
         "PATH": f"{Path(program).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
     if env_manager == LOCAL:
-        environ["HOME"] = str(folder)
+        own["HOME"] = str(folder)
+    environ = passed_on(os.environ, env_manager) | own
     chosen = ["--model-uri", str(model.resolve()), "--env-manager", env_manager]
     if env_manager != LOCAL:
         log(f"Making the environment that the model names, by {env_manager}, where it is not there yet")
         with _one_at_a_time(environ):
-            code, said = _run([program, "models", "prepare-env", *chosen], folder, environ)
+            with_index = passed_on(os.environ, env_manager, making=True) | own
+            code, said = _run([program, "models", "prepare-env", *chosen], folder, with_index)
         if code:
             raise ModelFetchError(
                 f"MLflow could not make the environment that the model names, by {env_manager} "

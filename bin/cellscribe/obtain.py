@@ -11,6 +11,7 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.error import URLError
@@ -76,6 +77,12 @@ def obtained_model(
 def _registered(source: str, tracking_uri: str, wanted: str, store: Path, trust_model_code: bool) -> Path:
     """A model of an MLflow registry, in `store`; a version that says what it holds is not downloaded twice."""
     version = resolve(parse_name(source), tracking_uri)
+    if wanted and version.sha256 and wanted != version.sha256:
+        raise ModelFetchError(
+            f"{version.url} has the sha256 {version.sha256}, not {wanted}",
+            "Name the version that has it, or correct the sha256.",
+            file=source,
+        )
     model = _kept(store, wanted or version.sha256, trust_model_code)
     if model is not None:
         log(f"Using the model kept at {model}, which is {version.url}")
@@ -130,7 +137,8 @@ def _download(url: str, folder: Path) -> Path:
             length = int(answer.headers.get("Content-Length") or 0)
             log(f"Downloading {target.name}" + (f" ({length / 1e6:,.1f} MB)" if length else ""))
             _copy(answer, out, length)
-    except (URLError, OSError) as error:
+    # The last two: an address with a space, a port that is no number, letters beyond ASCII.
+    except (URLError, OSError, HTTPException, ValueError) as error:
         raise ModelFetchError(
             f"could not be downloaded: {hidden(str(error))}",
             "Check the address and the network.",

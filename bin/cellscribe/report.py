@@ -34,6 +34,8 @@ COMPARISONS_SHOWN = 12
 GENES_COMPARED = 12
 TYPES_BY_CLUSTER = 18
 KNOWN_LABELS_SHOWN = 40
+# Rows of a dot plot.
+MOST_ROWS = 60
 FIGURES = (
     "labels",
     "uncertainty",
@@ -65,6 +67,7 @@ REMOVED_BECAUSE = {
     "high_hb": "too many haemoglobin counts",
     "doublet": "probably two cells (doublet)",
 }
+UNCALIBRATED = "obs: 0 confident to 1 uncertain, as the model says it; never held against the truth"
 THRESHOLD_SOURCES = {
     "mad": "from this sample's own spread (MAD)",
     "fixed": "set by the user",
@@ -464,7 +467,7 @@ def _dot_plots(
 
     rows: (name, label, which of the groups). genes: type to its genes' names and columns, the best first.
     """
-    rows = rows[:60]
+    rows = rows[:MOST_ROWS]
     if not genes or not rows:
         return []
     each = int(np.clip(45 // len(genes), 3, 6))
@@ -560,9 +563,14 @@ def verdict(final: np.ndarray, predicted: np.ndarray, reason: np.ndarray) -> str
             several, one, why = WHY_UNASSIGNED[top]
             first += f", {most}because {one if n_left == 1 else several}{why}"
         first += "."
-    broader = int(((final != predicted) & ~left).sum())
-    if broader:
-        first += f" {plural(broader, 'cell')} got a broader name, as the finer one was not certain enough."
+    broader = (final != predicted) & ~left
+    n_against = int((broader & (reason == "disagreement")).sum())
+    for n_cells, why in (
+        (int(broader.sum()) - n_against, "the finer one was not certain enough"),
+        (n_against, "the models contradict each other on the finer one"),
+    ):
+        if n_cells:
+            first += f" {plural(n_cells, 'cell')} got a broader name, as {why}."
     return first
 
 
@@ -714,6 +722,18 @@ def trusted_code(annotation: dict[str, Any]) -> str:
     return ", ".join(f"{one['name']} {one['version']}" for one in models if one.get("kind") == THEIRS)
 
 
+def bounds_source(bounds: dict[str, Any]) -> str:
+    """Where a metric's bounds come from, for each of the two where they differ. bounds: of qc.json."""
+    sides = {
+        words: THRESHOLD_SOURCES.get(kind := str(bounds.get(f"{side}_source", "off")), kind)
+        for side, words in (("lower", "lowest"), ("upper", "highest"))
+        if bounds.get(side) is not None
+    }
+    if len(set(sides.values())) > 1:
+        return "; ".join(f"{side} {source}" for side, source in sides.items())
+    return next(iter(sides.values()), THRESHOLD_SOURCES["off"])
+
+
 def qc_tables(qc: dict[str, Any]) -> dict[str, Any]:
     """Metrics before and after with their bounds; reasons of removal, the commonest first."""
     before, after, thresholds = qc.get("before") or {}, qc.get("after") or {}, qc.get("thresholds") or {}
@@ -736,10 +756,7 @@ def qc_tables(qc: dict[str, Any]) -> dict[str, Any]:
             "after": spread(after, metric),
             "lower": number((thresholds.get(metric) or {}).get("lower"), unit(metric)),
             "upper": number((thresholds.get(metric) or {}).get("upper"), unit(metric)),
-            "source": THRESHOLD_SOURCES.get(
-                str((thresholds.get(metric) or {}).get("source", "off")),
-                str((thresholds.get(metric) or {}).get("source", "")),
-            ),
+            "source": bounds_source(thresholds.get(metric) or {}),
         }
         for metric in dict.fromkeys(ordered)
         if metric in before or metric in after or metric in thresholds
@@ -988,6 +1005,7 @@ def truth_part(agreement: truth.Agreement) -> dict[str, Any]:
             for row in shown.itertuples()
         ],
         "hidden": len(agreement.table) - len(shown),
+        "columns_drawn": counts.shape[1] if counts.shape[1] < agreement.confusion.shape[1] else 0,
         "figure": figures.data_uri(
             figures.confusion_plot(
                 np.column_stack([counts, left]) / sizes,
@@ -1063,6 +1081,8 @@ def columns_guide(
     for level in annotation.get("levels") or []:
         found.append((output.level(str(level)), str(OutputNames.level.__doc__)))
         found.append((output.level_uncertainty(str(level)), str(OutputNames.level_uncertainty.__doc__)))
+    if not annotation.get("calibrated", True):
+        found = [(key, UNCALIBRATED if key == output.uncertainty else words) for key, words in found]
     guide = []
     for key, words in found:
         where, _, meaning = words.partition(": ")
@@ -1239,6 +1259,8 @@ def build_page(
         "clusters": cluster_rows(cells, annotation, evidence.clusters),
         "trusted_code": trusted_code(annotation),
         "calibrated": annotation.get("calibrated", True),
+        "most_panels": figures.MOST_PANELS,
+        "most_rows": MOST_ROWS,
         "orthologs": annotation.get("orthologs"),
         "sets": set_shares(annotation.get("set_sizes")),
         "overlap": overlap is not None

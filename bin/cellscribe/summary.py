@@ -7,13 +7,13 @@ the list of failures that Nextflow's side makes (workflows/failures.nf).
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -609,6 +609,11 @@ def _bars(title: str, unit: str, **more: Any) -> dict[str, Any]:
 
 def _categories(names: list[str], shown: Callable[[str], str] = str) -> dict[str, dict[str, str]]:
     return {name: {"name": shown(name), "color": COLOURS[i % len(COLOURS)]} for i, name in enumerate(names)}
+
+
+def escape(text: str) -> str:
+    """Text for HTML, and for the figures of MultiQC, which know no `&quot;`."""
+    return html.escape(text).replace("&quot;", "&#34;")
 
 
 def _escaped(row: dict[str, Any]) -> dict[str, Any]:

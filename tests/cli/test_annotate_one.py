@@ -179,6 +179,15 @@ def test_a_model_of_known_content_is_downloaded_once(tmp_path, monkeypatch):
         sha256_of(place, sha256=known)
 
 
+@pytest.mark.parametrize(
+    "place", ["http://host/my model.zip", "http://host/модель.zip", "http://host:abc/m.zip"]
+)
+def test_an_address_that_is_none_is_told_as_one(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelFetchError, match="could not be downloaded"):
+        sha256_of(place)
+
+
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass

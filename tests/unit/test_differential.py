@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -17,6 +18,7 @@ from conftest import ROOT
 from report_factory import simulated
 
 from cellscribe import differential, markers
+from cellscribe.compiled import import_scanpy
 from cellscribe.contract import UNASSIGNED
 from cellscribe.differential import Comparison, find_contrasts, parse_comparisons
 
@@ -134,15 +136,38 @@ KEEPS = """
 import sys
 import numba, scipy.sparse as sp
 from numba.core import serialize
-from cellscribe.differential import _name_compiled_types
+from cellscribe.compiled import import_scanpy
 
-_name_compiled_types()
+import_scanpy()
 sys.stdout.buffer.write(serialize.dumps(numba.typeof(sp.csr_matrix((2, 2), dtype="float32"))))
 """
+
+
+TRAINS = """
+import numpy as np, scipy.sparse as sp
+from cellscribe.training.genes import select_genes
+
+counts = sp.random(60, 50, 0.5, format="csr", dtype="float32", random_state=0)
+counts.data = np.ceil(9 * counts.data)
+select_genes(counts, np.arange(60) % 2, np.full(60, "one"), 2, n_top_genes=10)
+"""
+TESTS = """
+import numpy as np, pandas as pd, scipy.sparse as sp
+from cellscribe.differential import each_against_rest
+
+counts = sp.random(60, 50, 0.5, format="csr", dtype="float32", random_state=0)
+each_against_rest(counts, np.array(["a", "b"] * 30), pd.DataFrame(index=[f"g{i}" for i in range(50)]))
+"""
+
+
+def test_steps_can_use_what_others_compiled(tmp_path: Path) -> None:
+    known = os.environ | {"PYTHONPATH": str(ROOT / "bin"), "NUMBA_CACHE_DIR": str(tmp_path)}
+    for program in (TRAINS, TESTS, TRAINS):
+        subprocess.run([sys.executable, "-c", program], env=known, check=True, capture_output=True)
 
 
 def test_numba_knows_the_type_of_a_matrix_that_another_process_kept() -> None:
     known = os.environ | {"PYTHONPATH": str(ROOT / "bin")}
     kept = subprocess.run([sys.executable, "-c", KEEPS], env=known, check=True, capture_output=True).stdout
-    differential._name_compiled_types()
+    import_scanpy()
     assert pickle.loads(kept) == numba.typeof(sp.csr_matrix((2, 2), dtype="float32"))

@@ -103,6 +103,18 @@ def test_a_confusion_matrix_is_drawn_of_few_and_of_many_labels_whatever_their_na
     assert len(figures.confusion_plot(shares, names, names)) < 600_000
 
 
+def test_an_island_of_a_few_cells_is_on_the_map():
+    generator = np.random.default_rng(0)
+    coordinates = np.vstack([generator.normal(size=(10_000, 2)), generator.normal(12, 0.1, size=(5, 2))])
+    values = np.repeat(["many", "few"], [10_000, 5]).astype(object)
+    drawn = figures.umap_by_category(
+        coordinates, values, {"many": "#1f77b4", "few": "#ff0000"}, width=4, height=3, named=False
+    )
+    image = np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB")).astype(int)
+    red = (image[..., 0] > 200) & (image[..., 1] < 120) & (image[..., 2] < 120)
+    assert red.any()
+
+
 def test_names_are_left_off_a_map_where_they_say_nothing(points):
     values = np.array(["a", "b"] * 100, dtype=object)
     colours = figures.label_colours(["a", "b"], [])

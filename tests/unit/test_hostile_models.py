@@ -192,6 +192,13 @@ def tree_file(value: Any, path: Path) -> Path:
     return path
 
 
+def test_a_list_of_values_that_take_no_bytes_is_refused() -> None:
+    """Nine bytes that stand for as many values as there are bytes left, over and over."""
+    part = b"[$Z#l" + (2000).to_bytes(4, "big")
+    with pytest.raises(ValueError, match="takes no bytes"):
+        parse_ubjson(b"[" + part * 300 + b"]")
+
+
 @pytest.fixture(scope="module")
 def trees() -> dict[str, Any]:
     return trees_as_json(small_model("consensus") / "trees.ubj")

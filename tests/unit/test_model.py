@@ -49,6 +49,15 @@ def test_every_member_gives_probabilities_and_knows_the_cells(consensus, members
         assert (members[name].argmax(axis=1) == truth).mean() > 0.9
 
 
+def test_votes_are_weighed_by_the_neighbours_that_there_are_and_not_by_all_that_taught(consensus):
+    """A draw of neighbours has more of rare labels than the reference had, and they would be raised twice."""
+    model = Model(consensus.folder)
+    for i, label in enumerate(model.manifest["labels"]):
+        label["n_cells"] = 10 ** (i + 1)
+    expected = rarity_weights(np.bincount(model.reference.codes, minlength=5))
+    np.testing.assert_array_equal(model.label_weights(), expected)
+
+
 @pytest.mark.parametrize("classifier", ["consensus", "scvi", "neighbours", "trees", "logistic"])
 def test_every_classifier_of_a_consensus_gives_calibrated_probabilities(consensus, members, classifier):
     pooled = consensus.pooled(members, classifier)

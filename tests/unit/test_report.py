@@ -374,10 +374,32 @@ def test_the_marker_test_takes_a_sample_of_a_large_file_and_says_so(tmp_path, mo
             ["ambiguous", ""],
             "All 2 cells were named. 1 cell got a broader name, as the finer one was not certain enough.",
         ),
+        (
+            ["b", "a"],
+            ["a", "a"],
+            ["disagreement", ""],
+            "All 2 cells were named. 1 cell got a broader name, as the models contradict each other on the finer one.",
+        ),
     ],
 )
 def test_the_verdict_is_a_sentence(final, predicted, reason, said):
     assert report.verdict(*(np.array(part, dtype=object) for part in (final, predicted, reason))) == said
+
+
+def test_where_bounds_come_from_is_told_of_each_side_where_they_differ():
+    mixed = {"lower": 200, "lower_source": "fixed", "upper": 5232, "upper_source": "mad"}
+    said = report.bounds_source(mixed)
+    assert said == "lowest set by the user; highest from this sample's own spread (MAD)"
+    assert report.bounds_source({**mixed, "upper": None, "upper_source": "off"}) == "set by the user"
+    assert report.bounds_source({}) == "no bound"
+
+
+def test_an_uncertainty_that_was_never_calibrated_is_not_called_a_chance():
+    names = {"predicted": "cxg_cell_type_predicted"}
+    key = "cxg_cell_type_predicted_uncertainty"
+    for calibrated in (True, False):
+        ((_, _, meaning),) = report.columns_guide({"names": names, "calibrated": calibrated}, {"obs": [key]})
+        assert ("chance of being right" in meaning) is calibrated
 
 
 def test_numbers_are_written_for_people():

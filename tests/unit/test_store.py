@@ -311,6 +311,25 @@ def test_a_tar_bomb_is_stopped_before_it_fills_the_disk(tmp_path: Path, model: P
     refused(bomb, store, "more than 50 times its size", limits=SMALL)
 
 
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_python_unpacks_without_bounds_is_refused(
+    tmp_path: Path, model: Path, store: Path, kind: int
+) -> None:
+    archive = zip_with(model, tmp_path / "m.zip")
+    with zipfile.ZipFile(archive, "a", kind) as opened:
+        opened.writestr("zeros.json", b"\0" * 100_000)
+    refused(archive, store, "compressed in another way", limits=SMALL)
+
+
+def test_a_chain_of_headers_is_not_held_in_memory(tmp_path: Path, store: Path) -> None:
+    body = b"\0" * 2**19
+    headers = [
+        tar_member("pax", tarfile.XHDTYPE, size=len(body)).tobuf(tarfile.GNU_FORMAT) + body for _ in range(4)
+    ]
+    (tmp_path / "m.tar").write_bytes(b"".join(headers) + b"\0" * 4096)
+    refused(tmp_path / "m.tar", store, "headers in the archive take more than 1,048,576 bytes")
+
+
 def test_an_archive_of_too_many_members_is_refused(tmp_path: Path, model: Path, store: Path) -> None:
     folders = [tar_member(f"tiny/{i}", tarfile.DIRTYPE) for i in range(30)]
     refused(tar_with(model, tmp_path / "m.tgz", *folders), store, "more than 20 files", limits=SMALL)

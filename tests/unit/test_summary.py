@@ -201,7 +201,7 @@ def test_the_row_and_the_page_say_why_a_sample_failed(tmp_path: Path) -> None:
     for words in (
         "PREDICT",
         "137 killed, mostly for memory",
-        "the code of &quot;theirs&quot; failed: &lt;b&gt;",
+        "the code of &#34;theirs&#34; failed: &lt;b&gt;",
     ):
         assert words in page["data"]
 

@@ -49,6 +49,21 @@ def test_selected_genes_are_ascending_hold_the_markers_and_leave_out_unseen_ones
     assert 60 <= len(chosen) <= 60 + 5 * 15
 
 
+@pytest.mark.parametrize("n_alone", [1, 3])
+def test_a_donor_of_a_few_cells_has_no_say_in_which_genes_vary(cells, n_alone):
+    """One cell has no variance, and scanpy ends on it as often as not."""
+    counts, codes, batches = cells
+    alone = sp.csr_matrix(
+        (np.full(n_alone, 3.0, dtype=np.float32), ([*range(n_alone)], [7] * n_alone)), (n_alone, 400)
+    )
+    more = sp.vstack([counts, alone]).tocsr()
+    names = np.append(batches, [f"alone_{i}" for i in range(n_alone)])
+    chosen = select_genes(more, np.append(codes, [0] * n_alone), names, 5, n_top_genes=60)
+    assert len(chosen) >= 60
+    tiny = np.array([f"d{i}" for i in range(len(codes))])
+    assert len(select_genes(counts, codes, tiny, 5, n_top_genes=60)) >= 60
+
+
 def test_one_batch_and_more_genes_than_there_are_work(cells):
     counts, codes, _ = cells
     chosen = select_genes(counts, codes, np.full(300, "one"), 5, n_top_genes=5000)

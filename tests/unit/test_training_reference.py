@@ -40,6 +40,14 @@ def test_without_a_batch_key_each_file_is_a_batch(write, cells):
     assert pd.Series(read.batches).value_counts().to_dict() == {"one": 60, "two": 40}
 
 
+def test_files_of_one_name_are_batches_of_their_own(write, cells, tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    paths = [write(cells, "one/donor.h5ad"), write(simulate(40, seed=2), "two/donor.h5ad")]
+    read = read_reference(paths, "cell_type")
+    assert pd.Series(read.batches).value_counts().to_dict() == {"donor_1": 60, "donor_2": 40}
+
+
 def test_cells_without_a_label_are_left_out(write, cells):
     labels = cells.obs["cell_type"].to_numpy(dtype=object)
     for i, nothing in enumerate(["", "nan", "Unknown", "unlabelled", "UNASSIGNED", "doublet", None]):

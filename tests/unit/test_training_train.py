@@ -1,6 +1,7 @@
 """TRAIN as a whole: what is held out, what is refused, what the folder says."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -78,6 +79,18 @@ def test_no_cell_of_a_held_out_batch_is_seen_in_training_not_even_for_its_genes(
         assert sorted(part.rows.tolist()) == list(range(120))
 
 
+def test_scores_come_from_weights_that_were_fitted_on_other_batches():
+    """A member that is right in one batch alone: the other batch's cells are scored as if it were always right."""
+    truth, folds = np.tile([0, 1], 50), np.repeat([0, 1], 50)
+    sure = np.where(np.arange(2) == truth[:, None], 0.99, 0.01)
+    members = {"logistic": np.where((folds == 0)[:, None], sure, sure[:, ::-1])}
+    scored = train.pooled_across(members, ["logistic"], truth, np.ones(100), folds, np.zeros(2))
+    alone = [train.fit_pool([members["logistic"][folds == fold]], truth[folds == fold]) for fold in (0, 1)]
+    for fold in (0, 1):
+        expected = train.pool([members["logistic"][folds == fold]], alone[1 - fold], np.zeros(2))
+        np.testing.assert_allclose(scored[folds == fold], expected)
+
+
 def test_labels_that_are_batches_are_refused(ready):
     cells = read_reference(ready.reference, "cell_type", batch_key="donor")
     cells = dataclasses.replace(cells, batches=np.where(cells.labels == "B cell", "x", "y").astype(object))
@@ -99,7 +112,7 @@ def test_the_folder_passes_verification_and_its_manifest_tells_the_training():
     assert manifest["training"]["sources"] == ["reference.h5ad"]
     assert manifest["training"]["n_batches"] == 3
     assert manifest["levels"][0]["labels"]["CD4 T cell"] == "T cell"
-    assert manifest["evaluation"]["split"] == "whole batches held out"
+    assert manifest["evaluation"]["split"] == "whole batches held out, from the weights of the pool too"
     assert str(scratch()) not in (small_model("logistic") / "manifest.json").read_text()
 
 
@@ -227,3 +240,20 @@ def test_a_consensus_model_with_a_real_encoder_is_made_and_annotates(ready, tmp_
     )
     named = np.array(model.labels)[probabilities.argmax(axis=1)]
     assert (named == cells.obs["cell_type"].to_numpy()).mean() > 0.8
+
+
+def test_a_model_goes_into_the_folder_that_a_link_leads_to(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "old").write_text("")
+    (tmp_path / "link").symlink_to("kept")
+    with folder.new_model(tmp_path / "link") as made:
+        (made / "new").write_text("")
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "link"]
+
+
+def test_the_current_folder_is_not_replaced_by_a_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="current folder"):
+        folder.check_names("m", "1", Path())

@@ -35,7 +35,7 @@ from cellscribe.model.robust import thinned_copy
 from cellscribe.model.scvi_model import SCANVI as SCANVI_CLASS
 from cellscribe.model.scvi_model import SCVI, ScviModel, plain
 from cellscribe.training.disk import blocks_of, draw_cells, on_disk
-from cellscribe.training.evaluate import Evaluation, evaluate
+from cellscribe.training.evaluate import Evaluation
 from cellscribe.training.folder import (
     check_names,
     finish_model,
@@ -49,7 +49,6 @@ from cellscribe.training.genes import silent_genes
 from cellscribe.training.members import train_trees
 from cellscribe.training.reference import LabelledCells, common_labels, read_reference
 from cellscribe.training.train import (
-    CLASSIFIERS,
     GENE_SHARES,
     KNOWN_ACCEPTED,
     MOST_TESTED,
@@ -65,10 +64,9 @@ from cellscribe.training.train import (
     gene_table,
     markers_of,
     only,
-    pooled,
     reference_of,
     rows_of_copies,
-    scores_by_genes,
+    score_classifiers,
     silent_table,
     taught_cells,
     unexpected_shares,
@@ -454,20 +452,11 @@ def hold_out(placed: Placed, codes: np.ndarray, names: list[str], options: ScviO
 
 
 def test_members(
-    placed: Placed, held: HeldOut, codes: np.ndarray, names: list[str]
+    placed: Placed, held: HeldOut, codes: np.ndarray, names: list[str], seed: int
 ) -> tuple[dict[str, Any], Evaluation]:
     """The calibration by held-out batches, marked as seen by the encoder, and what it scores."""
     calibration = fit_calibration(held, codes, placed.cells.batches, names)
-    best = next(name for name in CLASSIFIERS if name in calibration)
-    evaluation = evaluate(
-        {name: pooled(held, calibration, name) for name in calibration},
-        codes[held.rows],
-        placed.cells.batches[held.rows],
-        held.altered,
-        names,
-        best,
-        scores_by_genes(held, calibration, best, codes),
-    )
+    evaluation = score_classifiers(held, calibration, codes, placed.cells.batches, names, seed)
     evaluation.headline["split"] += ", from trees and neighbours though not from the encoder"
     return {name: fitted | {"seen_by": "encoder"} for name, fitted in calibration.items()}, evaluation
 
@@ -506,7 +495,7 @@ def run_import_scvi(options: ScviOptions) -> Path:
         f"reference: {len(codes):,} cells, {len(names)} labels, {len(np.unique(cells.batches.astype(str)))} batches"
     )
     held = hold_out(placed, codes, names, options)
-    calibration, evaluation = test_members(placed, held, codes, names)
+    calibration, evaluation = test_members(placed, held, codes, names, options.seed)
     members = members_of(placed, codes, len(names), np.ones(len(codes), dtype=bool), options)
     if not options.test.files:
         notes.insert(0, SEEN_BY_ENCODER)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cellscribe.io import atomic_path
-from cellscribe.model.manifest import MANIFEST, list_files, verify_model
+from cellscribe.model.manifest import MANIFEST, list_files, read_manifest, verify_model
 
 # The earliest date that a zip can hold.
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
@@ -41,5 +41,5 @@ def zip_files(folder: Path, names: Iterable[str], target: Path) -> None:
 
 def archive_name(folder: Path) -> str:
     """`<name>-<version>.zip`: what the model is called, and which one it is."""
-    manifest = verify_model(folder)
+    manifest = read_manifest(folder)
     return f"{manifest['name']}-{manifest['version']}.zip"

@@ -70,7 +70,8 @@ def read_mlmodel(folder: Path) -> dict[str, Any]:
         raise ModelFetchError(f"{MLMODEL} has {path.stat().st_size:,} bytes", _WHAT_IT_IS, file=path)
     try:
         described = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    # ValueError: a date or a number that cannot be one, and what is no text.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         said = " ".join(str(error).split())
         raise ModelFetchError(f"{MLMODEL} is no YAML: {said}", _WHAT_IT_IS, file=path) from None
     flavours = described.get("flavors") if isinstance(described, dict) else None

@@ -63,6 +63,7 @@ class Limits:
     ratio: int = 200
     ratio_from_bytes: int = 256 * 2**20
     one_read: int = 16 * 2**20
+    headers: int = 2**20
 
 
 @dataclass
@@ -354,6 +355,9 @@ def _unpack_zip(archive: Path, target: Path, budget: _Budget) -> None:
                 raise _refused(archive, name, "is a link or a device, not a file")
             if member.flag_bits & 1:
                 raise _refused(archive, name, "is encrypted")
+            # Python unpacks other kinds in pieces of any size, before one can look how large they are.
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise _refused(archive, name, "is compressed in another way than zip's usual one (deflate)")
             with opened.open(member) as stream:
                 _write_member(stream, name, target, budget)
 
@@ -361,8 +365,10 @@ def _unpack_zip(archive: Path, target: Path, budget: _Budget) -> None:
 def _unpack_tar(archive: Path, target: Path, budget: _Budget, *, gzipped: bool) -> None:
     with archive.open("rb") as raw:
         plain: Any = gzip.GzipFile(fileobj=raw) if gzipped else raw
-        with tarfile.open(fileobj=_Guarded(plain, budget), mode="r:") as opened:
+        guarded = _Guarded(plain, budget)
+        with tarfile.open(fileobj=guarded, mode="r:") as opened:
             for member in opened:
+                guarded.header_bytes = 0
                 budget.add_member()
                 name = _safe_name(member.name, archive)
                 if member.isdir():
@@ -371,14 +377,21 @@ def _unpack_tar(archive: Path, target: Path, budget: _Budget, *, gzipped: bool) 
                     raise _refused(archive, name, "is a link, a device or a sparse file, not a plain file")
                 stream = opened.extractfile(member)
                 assert stream is not None
+                guarded.in_header = False
                 _write_member(stream, name, target, budget)
+                guarded.in_header = True
 
 
 class _Guarded(io.RawIOBase):
-    """A decompressed stream that refuses a huge read: only a header that lies about its size asks for it."""
+    """A decompressed stream that refuses a huge read: only a header that lies about its size asks for it.
+
+    in_header: whether what is read is a member's headers, of which there may be many, each holding the next one's; they
+    are all held at once.
+    """
 
     def __init__(self, stream: IO[bytes], budget: _Budget) -> None:
         self._stream, self._budget = stream, budget
+        self.in_header, self.header_bytes = True, 0
 
     def readable(self) -> bool:
         return True
@@ -390,6 +403,13 @@ class _Guarded(io.RawIOBase):
         if size < 0 or size > self._budget.limits.one_read:
             raise ModelFetchError(
                 f"a header in the archive says that it is {size:,} bytes long",
+                _WHAT_TO_GIVE,
+                file=self._budget.archive,
+            )
+        self.header_bytes += size if self.in_header else 0
+        if self.header_bytes > self._budget.limits.headers:
+            raise ModelFetchError(
+                f"a member's headers in the archive take more than {self._budget.limits.headers:,} bytes",
                 _WHAT_TO_GIVE,
                 file=self._budget.archive,
             )

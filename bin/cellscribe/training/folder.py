@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,6 +43,12 @@ def check_names(name: str, version: str, output: Path, levels: Sequence[str] = (
                 f"{option} '{text}' may hold only {allowed}, begin with a letter or digit, and have at most 64 of them",
                 "Choose another name; a level is called as its obs column is.",
             )
+    if output.resolve() == Path.cwd() or output.is_mount():
+        raise InputError(
+            "--output is the current folder or a mounted one, which cannot be replaced",
+            "Name a folder that does not exist yet.",
+            file=output,
+        )
     if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file()):
         raise InputError(
             "--output exists and is no model folder, so it is not replaced",
@@ -100,13 +105,15 @@ def lineage_levels(
 @contextmanager
 def new_model(output: Path) -> Iterator[Path]:
     """Give an empty folder beside `output`; put it in the place of `output` only if the block ends well."""
+    # A link is not replaced, but the folder that it leads to.
+    output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".model.") as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()
         yield folder
         if output.exists():
-            shutil.rmtree(output)
+            output.replace(Path(scratch) / "before")
         folder.replace(output)
 
 

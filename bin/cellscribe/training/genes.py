@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
+from cellscribe.compiled import import_scanpy
 from cellscribe.model.logistic import log_normalise
 from cellscribe.training.disk import blocks_of, draw_cells
 
@@ -12,6 +13,7 @@ PSEUDO_VARIANCE = 0.01
 SILENT_SHARE = 1e-6
 # So many cells say well enough which genes vary most; small batches keep theirs.
 VARIABLE_FROM = 50_000
+FEWEST_IN_A_BATCH = 20
 
 
 def label_sums(values: sp.csr_matrix, codes: np.ndarray, n_labels: int) -> np.ndarray:
@@ -106,32 +108,38 @@ def select_genes(
 
     counts: raw CSR (n_cells, n_genes). codes, batches: (n_cells,). rows: the cells to look at, by default all.
     Variable genes by normalised dispersion within each batch, ranked by the number of batches that agree (scanpy's
-    `seurat` flavour; Satija et al. 2015, Nature Biotechnology 33:495), of at most VARIABLE_FROM cells.
+    `seurat` flavour; Satija et al. 2015, Nature Biotechnology 33:495), of at most VARIABLE_FROM cells. Batches of fewer
+    than FEWEST_IN_A_BATCH cells have no variance to speak of and no say; where all are so small, they are one.
     Markers, of all cells, keep the genes of types too rare to move the variance. Genes in fewer than `min_cells` cells
     are left out.
     """
     import anndata
     import pandas as pd
-    import scanpy
 
-    rows = np.arange(counts.shape[0]) if rows is None else rows
+    every = np.arange(counts.shape[0]) if rows is None else rows
+    rows = every
     n_cells = np.zeros(counts.shape[1], dtype=np.int64)
-    for _, block in blocks_of(counts, rows):
+    for _, block in blocks_of(counts, every):
         n_cells += block.getnnz(axis=0)
     seen = np.flatnonzero(n_cells >= min_cells)
     _, of = np.unique(batches[rows].astype(str), return_inverse=True)
+    large = np.flatnonzero(np.bincount(of)[of] >= FEWEST_IN_A_BATCH)
+    if len(large):
+        rows, of = rows[large], np.unique(of[large], return_inverse=True)[1]
+    else:
+        of = np.zeros(len(rows), dtype=int)
     some = draw_cells(of, VARIABLE_FROM)
     adata = anndata.AnnData(
         log_normalise(counts[rows[some]])[:, seen].tocsr(),
         obs=pd.DataFrame({"batch": pd.Categorical(of[some])}, index=np.arange(len(some)).astype(str)),
     )
-    scanpy.pp.highly_variable_genes(
+    import_scanpy().pp.highly_variable_genes(
         adata,
         n_top_genes=min(n_top_genes, len(seen)),
         batch_key="batch" if of.max() else None,
     )
     chosen = set(seen[adata.var["highly_variable"].to_numpy()].tolist())
-    for scores in marker_scores(counts, codes, batches, n_labels, rows=rows)[:, seen]:
+    for scores in marker_scores(counts, codes, batches, n_labels, rows=every)[:, seen]:
         top = np.argsort(-scores, kind="stable")[:n_markers]
         chosen |= set(seen[top[scores[top] > 0]].tolist())
     return np.array(sorted(chosen), dtype=int)

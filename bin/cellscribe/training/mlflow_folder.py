@@ -71,6 +71,7 @@ NOT_FOR_INFERENCE = (
         "census.py",
         "label_csv.py",
         "orthologs.py",
+        "compiled.py",
     ),
     *("report*.py", "summary.py", "figures.py", "markers.py", "verdicts.py", "differential.py", "truth.py"),
     *("merge*.py", "curation.py", "versions.py", "checksums.py", "published.py", "zarr_output.py"),

@@ -118,6 +118,11 @@ def read_reference(
         )
         for path, table in zip(paths, read_label_csvs(paths, label_csv), strict=True)
     ]
+    if not batch_key:
+        files = [
+            replace(file, batches=np.full(len(file.labels), name, dtype=object))
+            for file, name in zip(files, names_of(paths), strict=True)
+        ]
     organisms = {file.organism for file in files} - {"unknown"}
     if len(organisms) > 1:
         raise InputError(f"the references are of several organisms: {', '.join(sorted(organisms))}")
@@ -222,11 +227,7 @@ def _open_one(
     labels = gene_names.as_text(read.obs[label_key])
     labelled = is_labelled(labels, no_label)
     rows = np.flatnonzero(labelled)
-    batches = (
-        gene_names.as_text(read.obs[batch_key])
-        if batch_key
-        else np.full(len(labels), path.stem, dtype=object)
-    )
+    batches = gene_names.as_text(read.obs[batch_key]) if batch_key else labels
     coarse = {
         level: dict(_one_parent(labels[rows], gene_names.as_text(read.obs[level])[rows], level, path))
         for level in levels
@@ -244,6 +245,15 @@ def _open_one(
         n_unlabelled=int((~labelled).sum()),
         covariates=read.obs[[name for name in covariates if name in read.obs]].iloc[rows],
     )
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """A name for each file: its own without the ending, numbered where several files have it."""
+    stems = [path.stem for path in paths]
+    return [
+        f"{stem}_{stems[: place + 1].count(stem)}" if stems.count(stem) > 1 else stem
+        for place, stem in enumerate(stems)
+    ]
 
 
 def _one_parent(labels: np.ndarray, parents: np.ndarray, level: str, path: Path) -> Mapping[str, str]:

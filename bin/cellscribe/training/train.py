@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -267,6 +267,8 @@ def folds_of(batches: np.ndarray, codes: np.ndarray, *, most: int = MOST_FOLDS, 
 
 # How many of the genes held-out cells keep: what is fitted on them is interpolated for a sample in between.
 GENE_SHARES = (0.75, 0.5, 0.25, 0.1)
+# Of a thinned copy of a cell, beside the cell itself.
+ALTERED_WEIGHT = 0.25
 
 
 @dataclass(frozen=True)
@@ -362,9 +364,9 @@ def check_fold(codes: np.ndarray, batches: np.ndarray, inside: np.ndarray, names
         return
     away = ", ".join(sorted(set(batches[~inside].astype(str))))
     raise InputError(
-        f"with the batches {away} held out for the test, '{names[codes[inside][0]]}' is the only label left: label and "
-        "batch are the same thing, so that a model would learn the batches",
-        "Give references in which at least two labels share a batch, or another --batch_key.",
+        f"with the batches {away} held out for the test, '{names[codes[inside][0]]}' is the only label left: no model "
+        "could be trained without them, or it would learn the batches and not the labels",
+        "Give references in which at least two batches hold two labels or more each, or another --batch_key.",
     )
 
 
@@ -545,7 +547,7 @@ def fit_classifier(
     """
     altered = np.zeros(len(truth), dtype=bool) if altered is None else altered
     own = [probabilities[m] for m in members]
-    weights = fit_pool(own, truth, np.where(altered, 0.25, 1.0) * cell_weights)
+    weights = fit_pool(own, truth, np.where(altered, ALTERED_WEIGHT, 1.0) * cell_weights)
     limits = fit_limits(
         pool([p[~altered] for p in own], weights, offsets), truth[~altered], cell_weights[~altered]
     )
@@ -555,37 +557,65 @@ def fit_classifier(
     }
 
 
-def pooled(held: HeldOut, calibration: dict[str, Any], classifier: str) -> np.ndarray:
-    """A classifier's calibrated probabilities for the held-out cells."""
-    fitted = calibration[classifier]
-    return pool_by(held.members, fitted["weights"], fitted["label_offsets"])
-
-
-def pool_by(
-    probabilities: dict[str, np.ndarray], weights: dict[str, float], offsets: dict[str, float]
+def pooled_across(
+    probabilities: dict[str, np.ndarray],
+    members: Sequence[str],
+    truth: np.ndarray,
+    cell_weights: np.ndarray,
+    folds: np.ndarray,
+    offsets: np.ndarray,
 ) -> np.ndarray:
-    """The members' probabilities pooled by weights of these names. offsets: of every label, in order."""
-    return pool(
-        [probabilities[name] for name in weights],
-        np.array(list(weights.values())),
-        np.array(list(offsets.values())),
-    )
+    """A classifier's probabilities for held-out cells, each fold's by weights that were fitted on the other folds.
+
+    probabilities: of each member, (n_cells, n_labels). truth, cell_weights, folds: (n_cells,). offsets: (n_labels,).
+    """
+    own = [probabilities[member] for member in members]
+    result = np.empty(own[0].shape)
+    for fold in np.unique(folds):
+        held, others = folds == fold, folds != fold
+        weights = fit_pool([p[others] for p in own], truth[others], cell_weights[others])
+        result[held] = pool([p[held] for p in own], weights, offsets)
+    return result
 
 
-def scores_by_genes(
-    held: HeldOut, calibration: dict[str, Any], classifier: str, codes: np.ndarray
-) -> list[dict[str, float]]:
-    """Scores of a classifier on held-out cells that lack genes, a row for each share of genes that was left."""
-    return [
-        {"gene_overlap": fitted["gene_overlap"]}
-        | scores(
-            pool_by(part.members, fitted["weights"], calibration[classifier]["label_offsets"]),
-            codes[part.rows],
+def score_classifiers(
+    held: HeldOut,
+    classifiers: Iterable[str],
+    codes: np.ndarray,
+    batches: np.ndarray,
+    names: Sequence[str],
+    seed: int,
+) -> Evaluation:
+    """Score each of the classifiers on held-out cells, by weights that were fitted without the cell's own batch.
+
+    codes, batches: (n_cells,), of all cells.
+    """
+    folds = folds_of(batches, codes, seed=seed)
+    weights = batch_weights(batches)
+    offsets = few_cells_offsets(np.bincount(codes, minlength=len(names)))
+
+    def across(
+        classifier: str, members: dict[str, np.ndarray], rows: np.ndarray, share: np.ndarray
+    ) -> np.ndarray:
+        return pooled_across(
+            members, CLASSIFIERS[classifier], codes[rows], weights[rows] * share, folds[rows], offsets
         )
-        for fitted, part in zip(
-            calibration[classifier]["fewer_genes"], held.fewer_genes.values(), strict=True
-        )
+
+    thinned = np.where(held.altered, ALTERED_WEIGHT, 1.0)
+    found = {name: across(name, held.members, held.rows, thinned) for name in classifiers}
+    best = next(name for name in CLASSIFIERS if name in found)
+    fewer = [
+        {"gene_overlap": share}
+        | scores(across(best, part.members, part.rows, np.ones(len(part.rows))), codes[part.rows])
+        for share, part in held.fewer_genes.items()
     ]
+    of = batches[held.rows]
+    evaluation = evaluate(found, codes[held.rows], of, held.altered, list(names), best, fewer)
+    evaluation.headline["split"] += ", from the weights of the pool too"
+    plain = np.flatnonzero(~held.altered)
+    sets = held_out_sets(found[best][plain], codes[held.rows[plain]], of[plain])
+    evaluation.headline.update({f"set_{key}": value for key, value in sets.items()})
+    return evaluation
 
 
 def novelty_null(held: HeldOut) -> dict[str, Any]:
@@ -729,21 +759,7 @@ def run_train(options: TrainOptions) -> Path:
 
     held = hold_out(cells, options)
     calibration = fit_calibration(held, codes, cells.batches, names)
-    best = next(name for name in CLASSIFIERS if name in calibration)
-    evaluation = evaluate(
-        {name: pooled(held, calibration, name) for name in calibration},
-        codes[held.rows],
-        cells.batches[held.rows],
-        held.altered,
-        names,
-        best,
-        scores_by_genes(held, calibration, best, codes),
-    )
-    plain = np.flatnonzero(~held.altered)
-    sets = held_out_sets(
-        pooled(held, calibration, best)[plain], codes[held.rows[plain]], cells.batches[held.rows[plain]]
-    )
-    evaluation.headline.update({f"set_{key}": value for key, value in sets.items()})
+    evaluation = score_classifiers(held, calibration, codes, cells.batches, names, options.seed)
 
     log("training on all cells")
     every = np.ones(len(codes), dtype=bool)
