@@ -12,7 +12,7 @@ include { MERGE         } from '../modules/merge'
 include { REPORT        } from '../modules/report'
 include { SUMMARY       } from '../modules/summary'
 include { MULTIQC       } from '../modules/multiqc'
-include { keepModel } from './cache'
+include { keepModel ; keptModel } from './cache'
 include { failureTable ; sampleFailures } from './failures'
 include { inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; readJson ; readSamples ; shards ; withResolved } from './inputs'
 
@@ -59,13 +59,18 @@ workflow ANNOTATION {
     FETCH_MODEL(source.placed)
     def fetched = FETCH_MODEL.out.model
         .mix(FETCH_REGISTERED.out.model)
-        .combine(run.map { run_settings -> "${run_settings.params.model_cache_dir}" })
-        .map { which, model, keep, archives, cache ->
+        .combine(run.map { run_settings -> run_settings.params })
+        .map { which, model, keep, archives, settings_params ->
+            def cache = "${settings_params.model_cache_dir}"
             // A bucket has no folders to rename: there publishDir does it (conf/modules.config).
-            if (keep && !cache.contains('://')) {
+            def here  = settings_params.use_model_cache && !cache.contains('://')
+            if (keep && here) {
                 keepModel(model, archives, cache)
             }
-            tuple(which, model)
+            // The one that is kept, where it is: with -resume it is there from the start, and the steps would be done
+            // again for a model in another place.
+            def kept = here ? keptModel(cache, model.name, settings_params.trust_model_code) : null
+            tuple(which, kept ?: model)
         }
     def models  = fetched.toList().map { pairs -> inOrder(pairs) }
     // The urls again, as only now a registry's name is a version.

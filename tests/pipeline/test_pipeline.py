@@ -473,6 +473,49 @@ def test_a_model_in_the_cache_is_not_fetched_again(launch: Launch) -> None:
     assert other.returncode != 0 and "/none/model.zip" in other.output
 
 
+def test_a_downloaded_model_is_the_same_model_to_the_steps_after_resume(
+    launch: Launch, served: tuple[Path, str]
+) -> None:
+    folder, address = served
+    pack_model(small_model("logistic"), folder / "same.zip")
+    write_reference(simulate(120, seed=1), launch.folder / "s.h5ad")
+    known = model_sha256(small_model("logistic"))
+    arguments = f"--input s.h5ad --model {address}/same.zip --model_sha256 {known} --doublets off".split()
+    run = launch.run(*arguments)
+    assert run.returncode == 0, run.output
+    again = launch.run(*arguments, "-resume")
+    assert again.returncode == 0, again.output
+    assert again.tasks("Submitted") == ["FETCH_MODEL"], "it is verified once more where it is kept"
+
+
+class BreaksOff(http.server.BaseHTTPRequestHandler):
+    """A server that promises a thousand bytes and gives ten."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(b"x" * 10)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_sample_that_breaks_off_while_it_is_fetched_ends_the_run_and_is_named(launch: Launch) -> None:
+    """Passed over as other failures are, Nextflow would wait for it for ever."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), BreaksOff) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/x.h5ad"
+        launch.write("sheet.csv", f"sample,path\na,{DEMO}\nx,{address}\n")
+        run = launch.run("-stub-run", "--input", "sheet.csv")
+        server.shutdown()
+    assert run.returncode != 0
+    assert f"Can't stage file {address}" in run.output
+
+
 # --- parameters ---
 
 

@@ -69,7 +69,7 @@ def test_nextflow_hides_what_the_library_does() -> None:
 
 @pytest.mark.parametrize("text", WITH_SECRETS)
 def test_the_launcher_knows_them_too(text: str) -> None:
-    script = (ROOT / "setup" / "run-nextflow").read_text()
+    script = (ROOT / "setup" / "refuse-secrets").read_text()
     user, signed = (re.search(rf"^{name}='(.*)'$", script, flags=re.M) for name in ("user", "signed"))
     assert user and signed
     assert re.search(user[1], text) or re.search(signed[1], text, flags=re.I)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellscribe.training.evaluate import Evaluation
+from cellscribe.training.evaluate import SPLITS, Evaluation
 
 CARD = Path(__file__).resolve().parent / "card.html.j2"
+THINNED = "thinned to 10-100 % of counts"
 
 
 NOT_TESTED = (
@@ -79,15 +80,14 @@ def card_markdown(fields: dict[str, Any], labels: list[dict[str, Any]], evaluati
 def _how_good(evaluation: Evaluation) -> list[str]:
     head, altered = evaluation.headline, evaluation.altered
     lines = [
-        f"Measured on {head['n_cells']:,} cells of {head['n_batches']} batches, {head['split']}; nothing was tuned on "
-        "other data.",
+        measured_on(head),
         "",
         "| cells | accuracy | macro-F1 | calibration error | log loss |",
         "|---|---|---|---|---|",
         _row("as they are", head),
     ]
     if altered:
-        lines.append(_row("thinned to 10-100 % of counts", altered))
+        lines.append(_row(THINNED, altered))
     lines += [
         _row(f"with {100 * row['gene_overlap']:.0f} % of the genes", row) for row in evaluation.fewer_genes
     ]
@@ -99,6 +99,17 @@ def _how_good(evaluation: Evaluation) -> list[str]:
     return lines + [_row(name, value) for name, value in evaluation.classifiers.items()]
 
 
+def measured_on(head: dict[str, Any]) -> str:
+    """Which cells the scores are of, and what of the model had seen them."""
+    said = f"Measured on {head['n_cells']:,} cells of {head['n_batches']} batches, {head['split']}."
+    if head["split"] in SPLITS:
+        said += (
+            " The weights of the members' pool, and so the calibration, were fitted on these cells: calibration error "
+            "and log loss flatter the model here."
+        )
+    return said
+
+
 def other_types(fields: dict[str, Any]) -> str:
     """What becomes of cells of other types than the model's."""
     if fields["kind"] == "logistic":
@@ -108,7 +119,7 @@ def other_types(fields: dict[str, Any]) -> str:
         )
     return (
         "Every cell type that is not in the table above. Such cells are left `unassigned` where they lie far "
-        "from the reference, and are given the most similar label, with a high uncertainty, where they do not."
+        "from the reference, and are given the most similar label, often with a low uncertainty, where they do not."
     )
 
 
@@ -171,6 +182,8 @@ def card_html(fields: dict[str, Any], labels: list[dict[str, Any]], evaluation: 
         model=fields,
         labels=labels,
         evaluation=evaluation,
+        measured=measured_on(evaluation.headline) if evaluation else "",
+        thinned=THINNED,
         not_tested=NOT_TESTED,
         notes=fields.get("source", {}).get("notes", ()),
         other_types=other_types(fields).replace("`", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import re
 import shutil
@@ -246,7 +247,7 @@ def annotate_by_models(
         )
     from cellscribe.consensus import agreement, agreement_by_label, consensus, unite
 
-    own_names = [names.of_model(name) for name in model_keys(answers)]
+    own_names = [names.of_model(name) for name in model_keys(answers, names)]
     layouts = [lay_out(answer, seed, cpus) for answer in answers]
     parts = [
         annotate_cells(answer, barcodes, own, layout=layout, seed=seed, pipeline_version=pipeline_version)
@@ -279,19 +280,26 @@ def annotate_by_models(
     return Annotation(names, obs, obsm, joint.predictions, joint.info, uns)
 
 
-def model_keys(answers: Sequence[Answer]) -> list[str]:
-    """A name for each of several models that can stand in a key: its own, with its version where that is not enough."""
+def model_keys(answers: Sequence[Answer], names: OutputNames) -> list[str]:
+    """A name for each of several models that can stand in a key: its own, with its version where that is not enough.
+
+    names: the consensus's. It is not enough where two names would make one key: the UMAP on the reference of a model
+    `lung` is called as the UMAP of a model `lung_ref`.
+    """
     plain = [_key_part(str(answer.model["name"])) for answer in answers]
-    versioned = [_key_part(f"{answer.model['name']}_{answer.model['version']}") for answer in answers]
-    # A model called "umap" would take the place of the consensus's UMAP.
-    taken = {"umap"}
+    levels = {level for answer in answers for level in answer.levels}
+    taken = names.every(levels)
     keys = []
-    for own, longer in zip(plain, versioned, strict=True):
-        first = longer if plain.count(own) > 1 or own in taken else own
-        key, number = first, 2
-        while key in taken:
-            key, number = f"{first}_{number}", number + 1
-        taken.add(key)
+    for own, answer in zip(plain, answers, strict=True):
+        longer = _key_part(f"{answer.model['name']}_{answer.model['version']}")
+        short = [] if plain.count(own) > 1 else [own]
+        numbered = (f"{longer}_{number}" for number in itertools.count(2))
+        key = next(
+            key
+            for key in itertools.chain(short, [longer], numbered)
+            if not names.of_model(key).every(levels) & taken
+        )
+        taken |= names.of_model(key).every(levels)
         keys.append(key)
     return keys
 

@@ -5,6 +5,7 @@ The first five are those of CZ CELLxGENE Annotate. docs/outputs.md is checked ag
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cellscribe.errors import InputError
@@ -37,8 +38,23 @@ class OutputNames:
 
     @classmethod
     def of(cls, prefix: str = "cxg", kind: str = "cell_type", run_name: str = "") -> OutputNames:
-        """Join the annotation prefix, the annotation type and the run name."""
-        return cls("_".join(part for part in (prefix, kind, run_name) if part))
+        """Join the annotation prefix, the annotation type and the run name.
+
+        Raises InputError where a run would take the names of one without a run name, as a run called `final` would.
+        """
+        names = cls("_".join(part for part in (prefix, kind, run_name) if part))
+        plain = "_".join(part for part in (prefix, kind) if part)
+        if run_name and plain and (taken := sorted(names.every() & cls(plain).every())):
+            raise InputError(
+                f"the run name '{run_name}' would give '{taken[0]}', which a run without a name has already",
+                "Choose another --run_name.",
+            )
+        return names
+
+    def every(self, levels: Iterable[str] = ()) -> set[str]:
+        """All names, those of coarser levels of labels included."""
+        own = {getattr(self, name) for name, kind in vars(type(self)).items() if isinstance(kind, property)}
+        return own | {name for level in levels for name in (self.level(level), self.level_uncertainty(level))}
 
     # the five of the seed
     @property

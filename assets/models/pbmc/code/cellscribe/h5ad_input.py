@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 BLOCK = 4_000_000  # numbers looked at in one go: 32 MB of float64
-FIRST_LAYERS = ("counts", "raw_counts", "count", "raw", "umi", "UMIs", "spliced_unspliced_counts")
+FIRST_LAYERS = ("counts", "raw_counts", "count", "raw", "umi", "UMIs", "spliced_unspliced_counts", "matrix")
+# Of RNA velocity's tools: counts of some molecules of each cell, never all of them.
+PARTIAL_LAYERS = ("spliced", "unspliced", "ambiguous", "spanning", "mature", "nascent")
 TYPE_COLUMNS = ("feature_types", "feature_type")
 # An embedding, not a second matrix.
 MAX_OBSM_COLUMNS = 50
@@ -154,7 +156,13 @@ def _places(file: h5py.File) -> dict[str, Any]:
         places["X"] = file["X"]
     layers = list(file["layers"]) if isinstance(file.get("layers"), h5py.Group) else []
     for name in sorted(
-        layers, key=lambda name: (name not in FIRST_LAYERS, "count" not in name.lower(), name)
+        layers,
+        key=lambda name: (
+            name in PARTIAL_LAYERS,
+            name not in FIRST_LAYERS,
+            "count" not in name.lower(),
+            name,
+        ),
     ):
         places[f"layers/{name}"] = file["layers"][name]
     return places
@@ -197,12 +205,18 @@ def _first_with_counts(
     passed: list[Candidate] = []
     for name in places:
         candidate = look(name)
-        if candidate.seen.are_counts:
+        if candidate.seen.are_counts and name.removeprefix("layers/") not in PARTIAL_LAYERS:
             notes = [f"Raw counts were found in {name} ({candidate.seen})."]
             notes += [f"{other.name} was passed over ({other.seen}): {other.seen.fault}." for other in passed]
             return candidate, notes
         passed.append(candidate)
     listed = "\n".join(f"  {candidate}" for candidate in passed)
+    if parts := [candidate.name for candidate in passed if candidate.seen.are_counts]:
+        raise InputError(
+            f"raw counts were found of some of each cell's molecules alone ({', '.join(parts)}):\n{listed}",
+            f"{NO_COUNTS_TODO} To go on with one of these, give it as counts_layer.",
+            file=path,
+        )
     raise InputError(f"no raw counts were found:\n{listed}", NO_COUNTS_TODO, file=path)
 
 

@@ -281,8 +281,8 @@ class Model:
         return wanted
 
     def label_weights(self) -> np.ndarray:
-        """How much more a vote for a rare label counts: square root of its rarity, 1 to 10."""
-        return rarity_weights(np.array([label["n_cells"] for label in self.manifest["labels"]]))
+        """How much more a vote for a rare label counts: square root of its rarity among the neighbours that vote."""
+        return rarity_weights(np.bincount(self.reference.codes, minlength=len(self.labels)))
 
     def member_probabilities(
         self,

@@ -70,10 +70,13 @@ class _Reader:
         if self.data[self.place : self.place + 1] == b"$":
             self.take(1)
             kind = self.take(1)
+            if kind in CONSTANTS:
+                raise ValueError(
+                    f"a list of nothing but {CONSTANTS[kind]} takes no bytes, whatever its length"
+                )
         if self.data[self.place : self.place + 1] == b"#":
             self.take(1)
             n = self.length()
-            # A null takes no byte: a list of a billion of them would be short.
             if not 0 <= n <= len(self.data) - self.place:
                 raise ValueError(f"{n:,} values are said to be in {len(self.data) - self.place:,} bytes")
         elif kind:
