@@ -14,7 +14,7 @@ include { SUMMARY       } from '../modules/summary'
 include { MULTIQC       } from '../modules/multiqc'
 include { keepModel ; keptModel } from './cache'
 include { failureTable ; sampleFailures } from './failures'
-include { inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; readJson ; readSamples ; shards ; withResolved } from './inputs'
+include { inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; otherVersion ; readJson ; readSamples ; shards ; withResolved } from './inputs'
 
 // Names the cells of every sample. A sample that fails at a step is absent from the next: the joins drop it.
 workflow ANNOTATION {
@@ -45,7 +45,13 @@ workflow ANNOTATION {
     def resolved = given.registered
         .map { model -> tuple(model.place, model) }
         .join(RESOLVE_MODEL.out.resolved)
-        .map { _place, model, json -> withResolved(model, json) }
+        .map { _place, model, json ->
+            def found_model = withResolved(model, json)
+            if (otherVersion(found_model)) {
+                error(otherVersion(found_model))
+            }
+            found_model
+        }
     def found    = given.placed.mix(resolved)
 
     def source = found

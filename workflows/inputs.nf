@@ -73,7 +73,14 @@ def shards(qc, cells) {
 // The model with the version that a registry's name means, from resolved.json.
 def withResolved(model, json) {
     def found = readJson(json)
-    return model + [url: found.url, sha256: model.sha256 ?: found.sha256]
+    return model + [url: found.url, sha256: model.sha256 ?: found.sha256, tagged: found.sha256]
+}
+
+// What to say of a version that is tagged with another sha256 than the one asked for; '' where it is not.
+def otherVersion(model) {
+    return model.tagged && model.tagged != model.sha256
+        ? "${model.url} has the sha256 ${model.tagged}, and not ${model.sha256} as --model_sha256 says: name the version that has it, or correct the sha256."
+        : ''
 }
 
 // Whether a model is cellscribe's own, which MAP reads; the code of any other is run by PREDICT.

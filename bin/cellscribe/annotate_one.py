@@ -136,13 +136,27 @@ def _annotate_by_others(options: OneOptions, model: Path, names: OutputNames) ->
 
 def _stays_as_given(options: OneOptions, cells: CountsFile) -> bool:
     """Whether the answer can be added to the h5ad that was given: all its cells were read."""
-    if options.qc != "off" or find_input(options.query).kind != "h5ad":
+    if options.qc != "off" or not _can_be_added_to(options.query):
         return False
     import h5py
     from anndata.io import read_elem
 
     with h5py.File(options.query, "r") as file:
         return len(read_elem(file["obs"])) == cells.n_obs
+
+
+def _can_be_added_to(query: Path) -> bool:
+    """Whether this is an h5ad as anndata has written it from 0.7 on, which has columns of obs one by one."""
+    if find_input(query).kind != "h5ad":
+        return False
+    import h5py
+
+    try:
+        with h5py.File(query, "r") as file:
+            return not isinstance(file.get("obs"), h5py.Dataset)
+    except OSError:
+        # Whoever reads it next says what is wrong.
+        return True
 
 
 @contextmanager
@@ -152,7 +166,7 @@ def _cells(options: OneOptions, *, always_read: bool = False) -> Iterator[tuple[
     always_read: give a counts file of ours all the same.
     """
     as_given = not always_read and options.qc == "off" and options.genome is None
-    if as_given and find_input(options.query).kind == "h5ad":
+    if as_given and _can_be_added_to(options.query):
         yield options.query, True
         return
     with tempfile.TemporaryDirectory() as scratch:

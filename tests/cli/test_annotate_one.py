@@ -8,15 +8,18 @@ import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata
 import click
+import h5py
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from foreign_model import make_foreign_model
 from small_model import as_organism, barnyard, model_of, simulate, small_model
 
-from cellscribe import clusters
+from cellscribe import clusters, obtain
 from cellscribe.errors import ModelFetchError
 from cellscribe.model.archive import pack_model
 from cellscribe.model.foreign import content_sha256
@@ -90,6 +93,28 @@ def test_it_names_the_cells_of_an_h5ad_and_keeps_what_it_held(command, query):
     assert right.mean() > 0.95
     assert list(after.obs_names) == list(before.obs_names) and (after.X != before.X).nnz == 0
     assert "mapping: 1 of 1 (100 %)" in result.output
+
+
+def as_before_0_7(query: Path) -> None:
+    """Write obs and var as one structured array each, as anndata did before 0.7."""
+    cells = anndata.read_h5ad(query)
+    obs = np.array([(name.encode(),) for name in cells.obs_names], dtype=[("index", "S40")])
+    genes = zip(cells.var_names, cells.var["gene_ids"], strict=True)
+    var = np.array(
+        [(name.encode(), gene.encode()) for name, gene in genes],
+        dtype=[("index", "S40"), ("gene_ids", "S20")],
+    )
+    with h5py.File(query, "r+") as file:
+        for name, table in (("obs", obs), ("var", var)):
+            del file[name]
+            file[name] = table
+
+
+def test_a_file_from_before_anndata_0_7_gets_its_names_in_a_file_of_today(command, query):
+    as_before_0_7(query)
+    result = run(command, query, "-m", small_model("logistic"), "-o", "out.h5ad")
+    assert result.exit_code == 0, result.output
+    assert "cxg_cell_type_predicted" in anndata.read_h5ad("out.h5ad").obs
 
 
 def test_the_other_organism_and_a_mixture_are_named_only_where_asked(command, tmp_path, monkeypatch):
@@ -186,6 +211,20 @@ def test_an_address_that_is_none_is_told_as_one(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelFetchError, match="could not be downloaded"):
         sha256_of(place)
+
+
+def test_a_version_with_another_sha256_is_refused_where_the_one_asked_for_is_kept(tmp_path, monkeypatch):
+    """An alias that has moved on: what is kept would be credited to the version that it means now."""
+    monkeypatch.chdir(tmp_path)
+    archive, known = (
+        pack_model(small_model("logistic"), tmp_path / "m.zip"),
+        model_sha256(small_model("logistic")),
+    )
+    assert sha256_of(f"file://{archive}", sha256=known) == known
+    version = SimpleNamespace(url="models:/lung/4", sha256="ab" * 32)
+    monkeypatch.setattr(obtain, "resolve", lambda *_: version)
+    with pytest.raises(ModelFetchError, match="models:/lung/4 has the sha256 abab"):
+        sha256_of("models:/lung@champion", sha256=known)
 
 
 class Quiet(SimpleHTTPRequestHandler):

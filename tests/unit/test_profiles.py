@@ -109,7 +109,9 @@ def test_the_gpu_profile_gives_the_gpu_and_its_image_to_steps_that_use_one_alone
     )
     assert labelled == ["predict", "train"]
     # for a sample that has a use for one: tests/pipeline/test_clusters.py
-    assert {"accelerator", "container", "containerOptions"} <= set(under(profiles, "process.withName:ANNOTATION:MAP."))
+    assert {"accelerator", "container", "containerOptions"} <= set(
+        under(profiles, "process.withName:ANNOTATION:MAP.")
+    )
 
 
 def test_awsbatch_sets_queues_retries_transfer_and_encryption() -> None:
