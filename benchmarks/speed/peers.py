@@ -5,7 +5,7 @@ run.
     .venv/bin/python benchmarks/speed/peers.py --data ../shared/data/labelled --work WORK --cellxgene PROGRAMS
 
 PROGRAMS: the folder of the programs of an environment with `cellxgene[annotate]==1.3.0` and what
-assets/models/pbmc/requirements.txt asks for; without it that part is left out. The query is pbmc4k (4,340 cells);
+assets/models/pbmc/requirements.txt asks for; without it that part is left out. The query is pbmc4k (2,150 cells);
 scANVI's model and ours are of the same reference cells. Writes benchmarks/results/speed/peers.csv.
 """
 
