@@ -12,7 +12,7 @@ include { MERGE         } from '../modules/merge'
 include { REPORT        } from '../modules/report'
 include { SUMMARY       } from '../modules/summary'
 include { MULTIQC       } from '../modules/multiqc'
-include { keepModel ; keptModel } from './cache'
+include { holdsSame ; keepModel } from './cache'
 include { failureTable ; sampleFailures } from './failures'
 include { inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; otherVersion ; readJson ; readSamples ; shards ; withResolved } from './inputs'
 
@@ -73,10 +73,10 @@ workflow ANNOTATION {
             if (keep && here) {
                 keepModel(model, archives, cache)
             }
-            // The one that is kept, where it is: with -resume it is there from the start, and the steps would be done
-            // again for a model in another place.
-            def kept = here ? keptModel(cache, model.name, settings_params.trust_model_code) : null
-            tuple(which, kept ?: model)
+            // The same one where it is kept: with -resume it is there from the start, and the steps would be done again
+            // for a model in another place.
+            def kept = here ? file("${cache}/${model.name}") : null
+            tuple(which, kept && isOurs(model) && holdsSame(kept, model) ? kept : model)
         }
     def models  = fetched.toList().map { pairs -> inOrder(pairs) }
     // The urls again, as only now a registry's name is a version.

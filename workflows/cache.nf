@@ -13,6 +13,7 @@ def keptModel(cache, sha256, trusted) {
 // wherever this one is killed. A run does not fail for it.
 def keepModel(model, archives, cache) {
     def foreign = !model.resolve('manifest.json').exists()
+    def whole   = { kept -> foreign ? isWhole(kept, true) : holdsSame(kept, model) }
     def place   = file("${cache}/${model.name}")
     def half    = file("${cache}/.keeping-${java.util.UUID.randomUUID()}")
     try {
@@ -21,7 +22,7 @@ def keepModel(model, archives, cache) {
             note.copyTo(half.resolve(note.name))
             moveOver(half.resolve(note.name), file("${cache}/${note.name}"))
         }
-        if (!isWhole(place, foreign)) {
+        if (!whole(place)) {
             model.copyTo(half.resolve(model.name))
             if (place.exists()) {
                 java.nio.file.Files.move(place, half.resolve('broken'))
@@ -31,7 +32,7 @@ def keepModel(model, archives, cache) {
     }
     catch (Exception error) {
         // Else another run was faster.
-        if (!isWhole(place, foreign)) {
+        if (!whole(place)) {
             log.warn("--model_cache_dir: the model is not kept in ${cache}, and the run goes on without that: ${error}")
         }
     }
@@ -52,6 +53,15 @@ def isWhole(model, foreign) {
     catch (Exception _cut_or_just_replaced) {
         return false
     }
+}
+
+// Whether a kept model is a verified one to the byte: what its manifest lists, which FETCH_MODEL has held against it.
+def holdsSame(kept, model) {
+    if (!isWhole(kept, false)) {
+        return false
+    }
+    def names = new groovy.json.JsonSlurper().parseText(model.resolve('manifest.json').text).files.keySet() + 'manifest.json'
+    return names.every { name -> kept.resolve(name).exists() && kept.resolve(name).bytes == model.resolve(name).bytes }
 }
 
 def moveOver(made, target) {

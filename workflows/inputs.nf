@@ -79,7 +79,7 @@ def withResolved(model, json) {
 // What to say of a version that is tagged with another sha256 than the one asked for; '' where it is not.
 def otherVersion(model) {
     return model.tagged && model.tagged != model.sha256
-        ? "${model.url} has the sha256 ${model.tagged}, and not ${model.sha256} as --model_sha256 says: name the version that has it, or correct the sha256."
+        ? "${model.url} has the sha256 ${model.tagged}, and not ${model.sha256} as was asked for (--model_sha256, or the catalogue): name the version that has it, or correct the sha256."
         : ''
 }
 

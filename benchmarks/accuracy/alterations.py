@@ -34,8 +34,9 @@ def panel(cells: anndata.AnnData, number: int) -> anndata.AnnData:
 
     By the variance of log-normalised values beyond what genes of that mean have (Satija et al. 2015), without labels.
     """
-    import scanpy as sc
+    from cellscribe.compiled import import_scanpy
 
+    sc = import_scanpy()
     logged = cells.copy()
     sc.pp.normalize_total(logged, target_sum=1e4)
     sc.pp.log1p(logged)

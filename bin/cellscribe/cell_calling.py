@@ -294,8 +294,9 @@ def unlike_ambient(
         undecided = unlike[~found[unlike]]
         # So many would do, and a twentieth more, if none of them were drawn now.
         wanted = int(1.05 * n_tests / (fdr * (n_certain + len(unlike)))) + 1 if len(undecided) else 0
-        more = min(wanted, most) - drawn
-        if more <= 0:
+        more = wanted - drawn
+        # Beyond `most` they would be for nothing.
+        if more <= 0 or wanted > most:
             return found, len(undecided)
         seed += 1
         again = ambient_p_values(matrix[undecided], p, seed, more)

@@ -87,8 +87,8 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
             )
         if cells.n_undecided:
             warnings.append(
-                f"{cells.n_undecided:,} droplets look like no empty one, but are too few among {cells.n_droplets:,} "
-                "to be called cells by the test: they were left out. Give Cell Ranger's filtered matrix to keep them."
+                f"{cells.n_undecided:,} droplets look like no empty one, but are too few among all that were tested to "
+                "be called cells: they were left out. Give Cell Ranger's filtered matrix to keep them."
             )
     if other_species is not None and (n_other := int((keep & other_species).sum())):
         keep = keep & ~other_species

@@ -113,6 +113,7 @@ def find_contrasts(
     40,000 in all.
     """
     wanted: list[Contrast] = []
+    known_already: set[tuple[str, tuple[str, ...], tuple[str, ...], str]] = set()
     notes: list[str] = []
     final = as_text(obs[final_key])
     for one in comparisons:
@@ -137,6 +138,7 @@ def find_contrasts(
         if absent:
             continue
         made: list[Contrast] = []
+        enough = False
         for label in within:
             inside = final == label if label else np.ones(len(obs), dtype=bool)
             rows_in = np.flatnonzero(np.isin(values, one.group) & inside)
@@ -149,8 +151,10 @@ def find_contrasts(
                         f"cells; each side needs {MIN_CELLS_TO_TEST}."
                     )
                 continue
-            if _name(one, label) in {other.name for other in (*wanted, *made)}:
+            enough = True
+            if (column, one.group, one.against, label) in known_already:
                 continue
+            known_already.add((column, one.group, one.against, label))
             made.append(
                 Contrast(
                     name=_name(one, label),
@@ -164,7 +168,7 @@ def find_contrasts(
                     n_out=len(rows_out),
                 )
             )
-        if one.within == EACH and not made:
+        if one.within == EACH and not enough:
             notes.append(
                 f"{shown(_name(one, EACH))} was not compared: no label has {MIN_CELLS_TO_TEST} cells on each side."
             )

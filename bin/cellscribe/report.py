@@ -379,7 +379,12 @@ def marker_evidence(
         expression[np.searchsorted(wanted, sample)], cells.final[sample], adata.var, final_key, sizes
     )
     # What the user compares goes before the same by itself, whose cells may be others.
-    tested = [types[~types["comparison"].isin([one.name for one in contrasts])]]
+    asked = [
+        one.group
+        for one in contrasts
+        if (one.column, one.against, one.within) == (final_key, differential.REST, "")
+    ]
+    tested = [types[~types["group"].isin(asked)]]
     for one in contrasts:
         rows = np.searchsorted(wanted, np.concatenate([one.rows_in, one.rows_out]))
         tested.append(differential.contrast_genes(expression[rows], len(one.rows_in), one, adata.var))
@@ -631,7 +636,7 @@ def what_was_done(
     rows.append(
         (
             "Cell calling",
-            f"{count(called.get('n_cells'))} cells called from {count(called.get('n_droplets'))} droplets "
+            f"{count(called.get('n_cells'))} cells called from {count(called.get('n_droplets'))} droplets"
             + (
                 f" (EmptyDrops, false discovery rate {number(called['fdr'])})"
                 if called.get("fdr") is not None

@@ -456,6 +456,12 @@ def test_another_model_behind_the_same_address_is_never_taken_for_the_first(
         kept = {path.name for path in (launch.folder / ".models_cache").iterdir() if path.is_dir()}
         assert kept == set(seen)
     assert seen[0] != seen[1]
+    # A copy that was damaged without a change of its size is made good by the one that was fetched and verified.
+    kept = launch.folder / ".models_cache" / seen[1] / "genes.tsv"
+    whole = kept.read_bytes()
+    kept.write_bytes(b"x" + whole[1:])
+    launch.run("--input", "bad.h5ad", "--model", f"{address}/model.zip", "-resume")
+    assert kept.read_bytes() == whole
 
 
 def test_a_model_in_the_cache_is_not_fetched_again(launch: Launch) -> None:

@@ -82,6 +82,9 @@ def test_a_comparison_takes_the_cells_that_it_names(obs: pd.DataFrame) -> None:
 def test_what_is_asked_for_twice_is_compared_once(obs: pd.DataFrame) -> None:
     contrasts, notes = find_contrasts(parse_comparisons("B cell vs T cell | B cell vs T cell"), obs, FINAL)
     assert ([one.name for one in contrasts], notes) == (["B cell vs T cell"], [])
+    text = f"B cell vs rest | {FINAL}: B cell vs rest | condition: stim vs ctrl within each"
+    contrasts, notes = find_contrasts(parse_comparisons(f"{text} | {text}"), obs, FINAL)
+    assert (len(contrasts), notes) == (3, [])
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,10 @@ def test_the_paths_nextflow_is_used_from_any_folder_with_the_venv_first(machine:
     where, arguments = started.stdout.split("\n", 1)
     assert where.startswith(f"{machine.root}/.venv/bin:")
     assert arguments == "run|a b|*|"
+    for secret in ("https://me:hunter2@host/x.h5ad", "https://host/x.h5ad?X-Amz-Signature=hunter2"):
+        refused = machine.run(str(launcher), "run", ".", "--input", secret, cwd=machine.home, PATH=path)
+        assert (refused.returncode, refused.stdout) == (1, ""), "Nextflow's log would keep it"
+        assert "--input holds an address" in refused.stderr and "hunter2" not in refused.stderr
 
 
 def test_an_old_nextflow_is_said_and_not_used(machine: Machine) -> None:

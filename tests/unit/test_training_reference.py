@@ -1,5 +1,7 @@
 """Reading labelled references."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import scipy.sparse as sp
 from small_model import TYPES, simulate
 
 from cellscribe.errors import InputError
-from cellscribe.training.reference import read_reference
+from cellscribe.training.reference import names_of, read_reference
 
 
 @pytest.fixture
@@ -46,6 +48,8 @@ def test_files_of_one_name_are_batches_of_their_own(write, cells, tmp_path):
     paths = [write(cells, "one/donor.h5ad"), write(simulate(40, seed=2), "two/donor.h5ad")]
     read = read_reference(paths, "cell_type")
     assert pd.Series(read.batches).value_counts().to_dict() == {"donor_1": 60, "donor_2": 40}
+    paths = [Path("a/donor.h5ad"), Path("b/donor.h5ad"), Path("c/donor_1.h5ad")]
+    assert names_of(paths) == ["donor_2", "donor_3", "donor_1"]
 
 
 def test_cells_without_a_label_are_left_out(write, cells):

@@ -1,12 +1,18 @@
 """scanpy's normalisation alone, in memory: what comes before many a classifier. `run_scanpy.py COUNTS`."""
 
 import sys
+from pathlib import Path
 
 from timed import finish, timed
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bin"))
+
 with timed("import"):
     import anndata
-    import scanpy
+
+    from cellscribe.compiled import import_scanpy
+
+    scanpy = import_scanpy()
 with timed("read"):
     adata = anndata.read_h5ad(sys.argv[1])
 # What scanpy's first call in a process compiles is counted apart.

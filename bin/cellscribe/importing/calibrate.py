@@ -13,13 +13,13 @@ import pandas as pd
 from cellscribe.cli import log
 from cellscribe.errors import InputError
 from cellscribe.mapping import map_cells
-from cellscribe.model.calibration import fit_pool, pool
+from cellscribe.model.calibration import fit_pool
 from cellscribe.model.manifest import MANIFEST, write_manifest
 from cellscribe.model.model import CLASSIFIERS, MEMBERS, Model
 from cellscribe.one_file import CountsInMemory
 from cellscribe.training.evaluate import Evaluation, evaluate
 from cellscribe.training.reference import LabelledCells, read_reference
-from cellscribe.training.train import folds_of
+from cellscribe.training.train import folds_of, pooled_across
 
 METHOD = "log-linear pool"
 
@@ -66,11 +66,9 @@ def fit(
             "method": METHOD,
             "weights": {m: round(float(w), 6) for m, w in zip(members, weights, strict=True)},
         }
-        pooled[name] = np.empty((len(codes), len(names)))
-        for fold in range(folds.max() + 1):
-            held, others = folds == fold, folds != fold
-            fitted = fit_pool([p[others] for p in own], codes[others])
-            pooled[name][held] = pool([p[held] for p in own], fitted)
+        pooled[name] = pooled_across(
+            probabilities, members, codes, np.ones(len(codes)), folds, np.zeros(len(names))
+        )
     default = next(iter(calibration))
     evaluation = evaluate(pooled, codes, batches, np.zeros(len(codes), dtype=bool), names, default, [])
     evaluation.headline["split"] = split

@@ -456,8 +456,15 @@ def test_members(
 ) -> tuple[dict[str, Any], Evaluation]:
     """The calibration by held-out batches, marked as seen by the encoder, and what it scores."""
     calibration = fit_calibration(held, codes, placed.cells.batches, names)
-    evaluation = score_classifiers(held, calibration, codes, placed.cells.batches, names, seed)
-    evaluation.headline["split"] += ", from trees and neighbours though not from the encoder"
+    evaluation = score_classifiers(
+        held,
+        calibration,
+        codes,
+        placed.cells.batches,
+        names,
+        seed,
+        held_from="from trees, neighbours and the weights of the pool, though not from the encoder",
+    )
     return {name: fitted | {"seen_by": "encoder"} for name, fitted in calibration.items()}, evaluation
 
 

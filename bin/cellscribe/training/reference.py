@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -250,10 +251,12 @@ def _open_one(
 def names_of(paths: Sequence[Path]) -> list[str]:
     """A name for each file: its own without the ending, numbered where several files have it."""
     stems = [path.stem for path in paths]
-    return [
-        f"{stem}_{stems[: place + 1].count(stem)}" if stems.count(stem) > 1 else stem
-        for place, stem in enumerate(stems)
-    ]
+    names: list[str] = []
+    for stem in stems:
+        numbered = (f"{stem}_{number}" for number in itertools.count(1))
+        free = (name for name in numbered if name not in stems and name not in names)
+        names.append(next(free) if stems.count(stem) > 1 else stem)
+    return names
 
 
 def _one_parent(labels: np.ndarray, parents: np.ndarray, level: str, path: Path) -> Mapping[str, str]:

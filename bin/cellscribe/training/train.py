@@ -558,7 +558,7 @@ def fit_classifier(
 
 
 def pooled_across(
-    probabilities: dict[str, np.ndarray],
+    probabilities: Mapping[str, np.ndarray],
     members: Sequence[str],
     truth: np.ndarray,
     cell_weights: np.ndarray,
@@ -585,10 +585,12 @@ def score_classifiers(
     batches: np.ndarray,
     names: Sequence[str],
     seed: int,
+    *,
+    held_from: str = "from the weights of the pool too",
 ) -> Evaluation:
     """Score each of the classifiers on held-out cells, by weights that were fitted without the cell's own batch.
 
-    codes, batches: (n_cells,), of all cells.
+    codes, batches: (n_cells,), of all cells. held_from: what had not seen them, as the card says.
     """
     folds = folds_of(batches, codes, seed=seed)
     weights = batch_weights(batches)
@@ -611,7 +613,7 @@ def score_classifiers(
     ]
     of = batches[held.rows]
     evaluation = evaluate(found, codes[held.rows], of, held.altered, list(names), best, fewer)
-    evaluation.headline["split"] += ", from the weights of the pool too"
+    evaluation.headline["split"] += f", {held_from}"
     plain = np.flatnonzero(~held.altered)
     sets = held_out_sets(found[best][plain], codes[held.rows[plain]], of[plain])
     evaluation.headline.update({f"set_{key}": value for key, value in sets.items()})

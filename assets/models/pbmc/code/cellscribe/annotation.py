@@ -354,6 +354,12 @@ def write_annotated(counts: Path, annotation: Annotation, output: Path, *, ours:
         shutil.copyfile(counts, temporary)
         with h5py.File(temporary, "r+") as file:
             earlier = _earlier(file, annotation.names, read_elem)
+            if isinstance(file["obs"], h5py.Dataset):
+                raise InputError(
+                    "this .h5ad is of an anndata before 0.7, and no columns can be added to it",
+                    "Read it with a recent anndata and write it again.",
+                    file=counts,
+                )
             obs = read_elem(file["obs"])
             gone = {*annotation.obs.columns, *earlier.get("obs_keys", ())}
             obs = obs.drop(columns=[c for c in obs.columns if c in gone])
