@@ -14,7 +14,7 @@ include { SUMMARY       } from '../modules/summary'
 include { MULTIQC       } from '../modules/multiqc'
 include { holdsSame ; keepModel } from './cache'
 include { failureTable ; sampleFailures } from './failures'
-include { inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; otherVersion ; readJson ; readSamples ; shards ; withResolved } from './inputs'
+include { contentsOf ; inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; otherVersion ; readJson ; readSamples ; shards ; withResolved } from './inputs'
 
 // Names the cells of every sample. A sample that fails at a step is absent from the next: the joins drop it.
 workflow ANNOTATION {
@@ -76,7 +76,7 @@ workflow ANNOTATION {
             // The same one where it is kept: with -resume it is there from the start, and the steps would be done again
             // for a model in another place.
             def kept = here ? file("${cache}/${model.name}") : null
-            tuple(which, kept && isOurs(model) && holdsSame(kept, model) ? kept : model)
+            tuple(which, kept && holdsSame(kept, model) ? kept : model)
         }
     def models  = fetched.toList().map { pairs -> inOrder(pairs) }
     // The urls again, as only now a registry's name is a version.
@@ -84,7 +84,7 @@ workflow ANNOTATION {
     def options = run.map { run_settings -> run_settings.annotate }.combine(urls).map { step, resolved_urls -> step + resolved_urls }
 
     // Each step gets its own options and no others, so that -resume repeats only what a changed option touches.
-    CONVERT(samples.map { sample -> tuple(sample.meta, sample.data, sample.convert) })
+    CONVERT(samples.map { sample -> tuple(sample.meta, sample.data, sample.convert, contentsOf(sample.data)) })
     QC(CONVERT.out.counts.join(samples.map { sample -> tuple(sample.meta, sample.qc) }))
 
     def ours   = fetched.filter { _which, model -> isOurs(model) }

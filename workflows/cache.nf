@@ -12,8 +12,6 @@ def keptModel(cache, sha256, trusted) {
 // Puts a fetched model there, and which archive it came from: whole or not at all, whatever other runs do meanwhile and
 // wherever this one is killed. A run does not fail for it.
 def keepModel(model, archives, cache) {
-    def foreign = !model.resolve('manifest.json').exists()
-    def whole   = { kept -> foreign ? isWhole(kept, true) : holdsSame(kept, model) }
     def place   = file("${cache}/${model.name}")
     def half    = file("${cache}/.keeping-${java.util.UUID.randomUUID()}")
     try {
@@ -22,7 +20,7 @@ def keepModel(model, archives, cache) {
             note.copyTo(half.resolve(note.name))
             moveOver(half.resolve(note.name), file("${cache}/${note.name}"))
         }
-        if (!whole(place)) {
+        if (!holdsSame(place, model)) {
             model.copyTo(half.resolve(model.name))
             if (place.exists()) {
                 java.nio.file.Files.move(place, half.resolve('broken'))
@@ -32,7 +30,7 @@ def keepModel(model, archives, cache) {
     }
     catch (Exception error) {
         // Else another run was faster.
-        if (!whole(place)) {
+        if (!holdsSame(place, model)) {
             log.warn("--model_cache_dir: the model is not kept in ${cache}, and the run goes on without that: ${error}")
         }
     }
@@ -55,13 +53,21 @@ def isWhole(model, foreign) {
     }
 }
 
-// Whether a kept model is a verified one to the byte: what its manifest lists, which FETCH_MODEL has held against it.
+// Whether a kept model is a verified one to the byte: the same files, none less and none more.
 def holdsSame(kept, model) {
-    if (!isWhole(kept, false)) {
+    def names = { folder ->
+        def found = [] as Set
+        folder.eachFileRecurse(groovy.io.FileType.FILES) { inside -> found << "${folder.relativize(inside)}".toString() }
+        found
+    }
+    try {
+        return kept.isDirectory() && names(kept) == names(model) && names(model).every { name ->
+            java.nio.file.Files.mismatch(kept.resolve(name), model.resolve(name)) == -1
+        }
+    }
+    catch (Exception _just_replaced_or_an_older_java) {
         return false
     }
-    def names = new groovy.json.JsonSlurper().parseText(model.resolve('manifest.json').text).files.keySet() + 'manifest.json'
-    return names.every { name -> kept.resolve(name).exists() && kept.resolve(name).bytes == model.resolve(name).bytes }
 }
 
 def moveOver(made, target) {

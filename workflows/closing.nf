@@ -6,11 +6,11 @@ def closeRun(outdir, mode, on_error) {
     def trace    = traceFile(outdir)
     def failures = allFailures(trace)
     def list     = writeList(file("${outdir}/summary/failures.tsv"), failures)
+    def whole    = workflow.success && !failures && !workflow.stats.ignoredCount
+    println(whole ? doneText(outdir, mode) : failedText(failures, list, on_error))
     if (outdir.contains('://') && trace.exists()) {
         trace.copyTo(file("${outdir}/pipeline_info/trace.txt"))
     }
-    def whole = workflow.success && !failures
-    println(whole ? doneText(outdir, mode) : failedText(failures, list, on_error))
 }
 
 // Where the list is, in words; the disk may be full.
@@ -21,7 +21,12 @@ def writeList(table, failures) {
         return "The list: ${table}"
     }
     catch (Exception error) {
-        table.delete()
+        try {
+            table.delete()
+        }
+        catch (Exception _gone) {
+            // A bucket that cannot be written to.
+        }
         return "The list could not be written: ${error.message}"
     }
 }
@@ -55,7 +60,8 @@ The run did not end well: ${workflow.errorMessage ?: 'the reason stands above'}
         "  ${who}${failure.step} ended with ${failure.exit} (${failure.meaning})\n${lines}\n    Files: ${failure.workdir}"
     }
     def others = failures.every { failure -> failure.sample } ? " ${whatBecame(on_error)}" : ''
-    def passed = workflow.success ? '\n  The exit code is 0 all the same, as --on_error ignore asks.' : ''
+    // Nextflow calls a run a success whose failures were passed over, whatever it ends with.
+    def passed = on_error == 'ignore' && workflow.success ? '\n  The exit code is 0 all the same, as --on_error ignore asks.' : ''
     return """
 ${failures.size()} failed.${others}
 ${blocks.join('\n')}
@@ -66,7 +72,10 @@ ${blocks.join('\n')}
 }
 
 def whatBecame(on_error) {
-    return on_error == 'stop'
-        ? 'The run was stopped at once, as --on_error stop asks: samples that are not listed may not be finished.'
+    if (on_error == 'stop') {
+        return 'The run was stopped at once, as --on_error stop asks: samples that are not listed may not be finished.'
+    }
+    return workflow.errorReport
+        ? 'The run was ended early (the reason stands above): samples that are not listed may not be finished.'
         : 'Samples that are not listed went on.'
 }

@@ -103,7 +103,8 @@ def errorText(workdir) {
     if (!log.exists()) {
         return ''
     }
-    def lines = log.readLines().findAll { line -> line.trim() }
+    // Whatever stands in it, the code of others may have written: no byte ends the run here.
+    def lines = new String(log.bytes, 'UTF-8').readLines().findAll { line -> line.trim() }
     def found = lines.findLastIndexOf { line -> line.startsWith('error:') }
     def start = found > 0 && lines[found].startsWith('error: this is a bug') ? found - 1 : found
     return (found < 0 ? lines.takeRight(3) : lines.drop(start)).join('\n').replaceFirst('^error: ', '')

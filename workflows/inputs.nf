@@ -44,6 +44,26 @@ def missingPaths(samples) {
     return missing ? "${counted}\n${lines.join('\n')}" : ''
 }
 
+// What lies in a folder, by names, sizes and times, as one word; '' for a file. With -resume a task of a folder is else done
+// again only where the folder itself has changed, and not where a file in it has.
+def contentsOf(place) {
+    if (!place.isDirectory()) {
+        return ''
+    }
+    def seen = []
+    try {
+        place.eachFileRecurse { inside ->
+            if (inside.name ==~ /(?i).*\.(h5|h5ad|mtx|tsv|csv|json|safetensors|ubj)(\.gz)?/) {
+                seen << "${place.relativize(inside)} ${inside.size()} ${inside.lastModified()}"
+            }
+        }
+    }
+    catch (Exception _unreadable) {
+        seen << 'unreadable'
+    }
+    return seen.sort().join('\n').md5()
+}
+
 // What FETCH_MODEL takes: which model it is, where it lies or is registered, its sha256, whether to keep it, and whether to
 // trust its code. A model in the cache is not fetched again.
 def modelSource(model, params) {
@@ -58,7 +78,7 @@ def modelSource(model, params) {
         return tuple(which, [], [url: model.url, tracking_uri: model.tracking_uri], model.sha256, cache, trusted)
     }
     def source = file(model.source, glob: false, checkIfExists: true)
-    return tuple(which, source, [:], model.sha256, cache && model.remote, trusted)
+    return tuple(which + [contents: contentsOf(source)], source, [:], model.sha256, cache && model.remote, trusted)
 }
 
 // Which rows each of a sample's MAPs takes: [[:]] for one MAP of all; else parts of `cells` rows, half-open, and how many.

@@ -6,7 +6,8 @@ process CONVERT {
     label 'per_sample'
 
     input:
-    tuple val(meta), path(data), val(options)
+    // contents: what lies in a folder, of which Nextflow itself looks at the name alone; '' for a file
+    tuple val(meta), path(data), val(options), val(contents)
 
     output:
     tuple val(meta), path("${meta.id}.counts.h5ad") , emit: counts

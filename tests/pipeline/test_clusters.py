@@ -45,6 +45,18 @@ def wrappers(folder: Path) -> dict[str, str]:
     return {name[1]: text for name, text in zip(names, texts, strict=True) if name}
 
 
+def test_a_job_that_the_scheduler_does_not_take_ends_the_run(launch: Launch, programs: Any) -> None:
+    """Passed over as a sample's failure is, Nextflow would wait for it for ever."""
+    programs("qsub", "#!/bin/bash\necho 'job rejected: no such queue' >&2\nexit 1\n")
+    programs("qstat", "#!/bin/bash\n")
+    launch.write(
+        "sge.config", "process { withName: CONVERT { executor = 'sge' } }\nexecutor.pollInterval = '1 sec'"
+    )
+    run = launch.run("-c", "sge.config", "-stub-run", "-profile", "test")
+    assert run.returncode != 0
+    assert "Failed to submit process to grid scheduler" in run.output
+
+
 def test_slurm_is_told_account_partition_memory_and_the_gpu_of_the_step_that_uses_one(
     launch: Launch, programs: Any
 ) -> None:

@@ -205,6 +205,7 @@ def test_one_bad_sample_leaves_the_others_alone_and_is_told(trained: Any) -> Non
     assert (failure["sample"], failure["step"], failure["exit_code"]) == ("bad", "CONVERT", "3")
     assert "bad.h5ad" in failure["message"] and "HDF5" in failure["message"]
     assert "bad: CONVERT ended with 3 (bad input)" in run.output
+    assert "Samples that are not listed went on." in run.output and "exit code is 0" not in run.output
     good, bad = run.table("summary/summary.tsv")
     assert (good["status"], good["message"]) == ("done", "")
     assert (bad["status"], bad["failed_step"], bad["exit_code"]) == ("failed", "CONVERT", "3")
@@ -395,6 +396,27 @@ def test_a_changed_option_repeats_only_the_steps_that_it_touches(
     steps = {name.split(" ")[0] for name in run.tasks("Submitted")}
     # SUMMARY and MULTIQC follow only where a file that they read has changed.
     assert steps - {"CHECK_INPUT", "SUMMARY", "MULTIQC"} == again - {"SUMMARY", "MULTIQC"}
+
+
+def test_a_file_that_changed_in_a_folder_is_read_again(launch: Launch) -> None:
+    """Of a folder Nextflow itself looks at no more than its own name, size and time."""
+    matrix = launch.folder / "lung" / "outs" / "filtered_feature_bc_matrix"
+    matrix.mkdir(parents=True)
+    (launch.folder / "model").mkdir()
+    for name in ("matrix.mtx", "barcodes.tsv", "features.tsv"):
+        (matrix / name).write_text("as it was")
+    arguments = ("-stub-run", "--input", "lung/outs", "--model", "./model")
+    first = launch.run(*arguments)
+    assert first.returncode == 0, first.output
+    (matrix / "matrix.mtx").write_text("another matrix")
+    again = launch.run(*arguments, "-resume")
+    assert "CONVERT (lung)" in again.tasks("Submitted"), again.output
+    (launch.folder / "model" / "genes.tsv").write_text("another model")
+    other = launch.run(*arguments, "-resume")
+    submitted = other.tasks("Submitted")
+    assert any(name.startswith("MAP") for name in submitted) and "CONVERT (lung)" not in submitted, (
+        other.output
+    )
 
 
 def test_what_a_bigger_machine_can_mend_is_tried_again_with_more(launch: Launch) -> None:

@@ -65,6 +65,17 @@ def test_whole_results_pass_with_a_line_for_each_sample(root: Path, results: Pat
     assert lines[-1] == f"All as published: {results}"
 
 
+def test_files_of_an_earlier_run_are_not_taken_for_those_of_a_sample_that_failed(
+    root: Path, results: Path
+) -> None:
+    with (results / "summary" / "failures.tsv").open("a") as table:
+        table.write("a\tCONVERT\t3\tbad input\tx\nb.1\tCURATE\t3\tbad input\tx\n")
+    done = command(root, "verify_output.py", results)
+    assert done.exit_code == 3
+    assert "it failed in this run: what lies here is, in part or whole, of an earlier one" in done.output
+    assert "b.1: 2 files as listed; failed at CURATE" in done.output
+
+
 def test_the_lists_are_those_of_sha256sum(results: Path) -> None:
     if not shutil.which("sha256sum"):
         pytest.skip("there is no sha256sum here")
