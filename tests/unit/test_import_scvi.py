@@ -126,7 +126,7 @@ def test_other_cells_are_named_with_a_warning_of_what_the_encoder_had_seen(scanv
     assert (np.array(answer.labels)[answer.predicted] == truth).mean() > 0.6
     assert any("encoder may have been trained on" in warning for warning in answer.warnings)
     card = (scanvi_model / "card.md").read_text()
-    assert "from trees and neighbours though not from the encoder" in card
+    assert "from trees, neighbours and the weights of the pool, though not from the encoder" in card
     assert "on new donors expect lower scores" in card
 
 
