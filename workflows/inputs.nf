@@ -67,7 +67,8 @@ def contentsOf(place) {
 // What FETCH_MODEL takes: which model it is, where it lies or is registered, its sha256, whether to keep it, and whether to
 // trust its code. A model in the cache is not fetched again.
 def modelSource(model, params) {
-    def which   = [place: model.place, label: model.label]
+    // The same keys whichever way it comes: with -resume a model that was fetched comes from the cache.
+    def which   = [place: model.place, label: model.label, contents: '']
     def cache   = params.use_model_cache
     def trusted = params.trust_model_code
     def kept    = cache && model.sha256 ? keptModel("${params.model_cache_dir}", model.sha256, trusted) : null
