@@ -116,21 +116,20 @@ def select_genes(
     import anndata
     import pandas as pd
 
-    every = np.arange(counts.shape[0]) if rows is None else rows
-    rows = every
+    rows = np.arange(counts.shape[0]) if rows is None else rows
     n_cells = np.zeros(counts.shape[1], dtype=np.int64)
-    for _, block in blocks_of(counts, every):
+    for _, block in blocks_of(counts, rows):
         n_cells += block.getnnz(axis=0)
     seen = np.flatnonzero(n_cells >= min_cells)
     _, of = np.unique(batches[rows].astype(str), return_inverse=True)
     large = np.flatnonzero(np.bincount(of)[of] >= FEWEST_IN_A_BATCH)
     if len(large):
-        rows, of = rows[large], np.unique(of[large], return_inverse=True)[1]
+        looked_at, of = rows[large], np.unique(of[large], return_inverse=True)[1]
     else:
-        of = np.zeros(len(rows), dtype=int)
+        looked_at, of = rows, np.zeros(len(rows), dtype=int)
     some = draw_cells(of, VARIABLE_FROM)
     adata = anndata.AnnData(
-        log_normalise(counts[rows[some]])[:, seen].tocsr(),
+        log_normalise(counts[looked_at[some]])[:, seen].tocsr(),
         obs=pd.DataFrame({"batch": pd.Categorical(of[some])}, index=np.arange(len(some)).astype(str)),
     )
     import_scanpy().pp.highly_variable_genes(
@@ -139,7 +138,7 @@ def select_genes(
         batch_key="batch" if of.max() else None,
     )
     chosen = set(seen[adata.var["highly_variable"].to_numpy()].tolist())
-    for scores in marker_scores(counts, codes, batches, n_labels, rows=every)[:, seen]:
+    for scores in marker_scores(counts, codes, batches, n_labels, rows=rows)[:, seen]:
         top = np.argsort(-scores, kind="stable")[:n_markers]
         chosen |= set(seen[top[scores[top] > 0]].tolist())
     return np.array(sorted(chosen), dtype=int)
