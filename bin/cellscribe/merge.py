@@ -17,11 +17,11 @@ import pandas as pd
 from cellscribe.cli import log, warn
 from cellscribe.clusters import clusters_and_map, majority
 from cellscribe.contract import MERGED_BY, OutputNames
-from cellscribe.counts_file import COMPRESSION, open_counts
+from cellscribe.counts_file import open_counts
 from cellscribe.errors import InputError
 from cellscribe.explorer import explorer_warnings
 from cellscribe.genes import as_text, unique_names
-from cellscribe.io import read_json, write_h5ad, write_table
+from cellscribe.io import COMPRESSION, read_json, write_h5ad, write_table
 from cellscribe.verify import verified_path
 
 if TYPE_CHECKING:
@@ -446,7 +446,7 @@ def write_matrix(
             indices[start:end] = block.indices
             indptr[row + 1 : row + 1 + block.shape[0]] = start + block.indptr[1:].astype(whole)
             row += block.shape[0]
-    group.create_dataset("indptr", data=indptr, compression="lzf")
+    group.create_dataset("indptr", data=indptr, **COMPRESSION)
 
 
 def composition_table(sample: pd.Series, labels: pd.Series) -> pd.DataFrame:

@@ -127,6 +127,7 @@ def _prepare(part: h5py.File, joined: h5py.File, n_cells: int) -> None:
                 (n_cells, *rows.shape[1:]),
                 rows.dtype,
                 compression=rows.compression,
+                compression_opts=rows.compression_opts,
                 shuffle=rows.shuffle,
             )
             made.attrs.update(rows.attrs)

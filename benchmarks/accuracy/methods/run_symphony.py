@@ -27,8 +27,8 @@ with exchange.timed("train"):
 with exchange.timed("predict"):
     query.X = log_normalised(query, 1e5)
     symphonypy.tl.map_embedding(query, reference, key="batch")
-    symphonypy.tl.per_cell_confidence(query, reference)
     basis = "X_pca_harmony" if several else "X_pca"
+    symphonypy.tl.per_cell_confidence(query, reference, ref_basis_adjusted=basis)
     neighbours = KNeighborsClassifier(15).fit(reference.obsm[basis], reference.obs["label"].astype(str))
     probabilities = neighbours.predict_proba(query.obsm["X_pca_harmony"])
     labels = neighbours.classes_
