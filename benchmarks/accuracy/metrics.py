@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ RARE = 0.02
 FEWEST_UNKNOWN = 5
 LEAST_PROBABILITY = 1e-4
 PARTIAL_HIT = 0.5
+SUM_TOLERANCE = 1e-3
 ROOTS = frozenset(("CL:0000000", "CL:0000003"))
 
 
@@ -46,21 +48,29 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Kinship:
-    """Which names are ancestors of which. cl_ids: name -> Cell Ontology id, "" where unknown."""
+    """Which names are ancestors of which. cl_ids: name -> Cell Ontology id, "" where unknown. labels: the names that
+    cells are labelled by, each of which means that a cell is of no other.
+    """
 
     cl_ids: dict[str, str]
     ontology: Ontology
+    labels: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, names: set[str], given: dict[str, str]) -> Kinship:
+    def of(cls, names: set[str], given: dict[str, str], labels: Iterable[str] = ()) -> Kinship:
         """Around these names; `given` ids go before those that the Cell Ontology's own names give."""
         cl_ids = find_cl_ids(sorted(names - {UNASSIGNED}), given)
-        return cls(cl_ids, build_ontology(list(cl_ids.values())))
+        return cls(cl_ids, build_ontology(list(cl_ids.values())), frozenset(labels))
 
     def credit(self, said: str, truth: str) -> float:
-        """1 for the true type, a half for an ancestor of it that says something, 0 for all else."""
+        """1 for the true type, a half for an ancestor of it that says something, 0 for all else.
+
+        Another label is no ancestor, though its id may be that of one: `Other T cell` says that a cell is not CD4.
+        """
         if said == truth:
             return 1.0
+        if said in self.labels:
+            return 0.0
         cl_id = self.cl_ids.get(said, "")
         ancestors = self.ontology.lineage(self.cl_ids.get(truth, ""))[1:]
         return PARTIAL_HIT if cl_id and cl_id not in ROOTS and cl_id in ancestors else 0.0
@@ -150,11 +160,16 @@ def score(
     return result
 
 
-def proper_scores(probabilities: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+def proper_scores(
+    probabilities: np.ndarray, labels: np.ndarray, truth: np.ndarray
+) -> tuple[float | None, float | None]:
     """Brier score summed over labels, and log loss with probabilities floored at 1e-4.
 
-    probabilities: (n, k) as given, rows need not sum to one. A true label that is no column has probability 0.
+    probabilities: (n, k). A true label that is no column has probability 0. None where a row sums to more than one: who
+    calls every label certain would have no loss at all.
     """
+    if (probabilities.sum(axis=1) > 1 + SUM_TOLERANCE).any():
+        return None, None
     column = _column_of(labels, truth)
     rows = np.flatnonzero(column >= 0)
     own = np.zeros(len(truth))

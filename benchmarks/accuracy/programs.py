@@ -12,18 +12,55 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 OURS = "ours"
 DEFAULT_METHOD = "cellscribe_consensus"
-# What a model of ours is made by, and what names cells with it; not what writes, fetches or describes a model.
-TRAINING_CODE = ("training", "model", "genes.py", "gene_sets", "h5ad_input.py", "counts.py")
-NAMING_CODE = (*TRAINING_CODE, "align.py", "mapping.py", "answer.py")
+# What neither makes a model of ours nor names cells with it.
 NO_MATTER = frozenset(
     (
-        "archive.py",
-        "card.py",
-        "card.html.j2",
-        "foreign.py",
-        "mlflow_folder.py",
-        "schema_model.json",
-        "store.py",
+        *(
+            "archive.py",
+            "card.py",
+            "card.html.j2",
+            "foreign.py",
+            "mlflow_folder.py",
+            "schema_model.json",
+            "store.py",
+        ),
+        *(
+            "annotate_one.py",
+            "annotation.py",
+            "catalogue.py",
+            "cell_calling.py",
+            "census.py",
+            "check_input.py",
+        ),
+        *(
+            "checksums.py",
+            "consensus.py",
+            "convert.py",
+            "curation.py",
+            "differential.py",
+            "doublets.py",
+            "explorer.py",
+        ),
+        *(
+            "figures.py",
+            "importing",
+            "merge.py",
+            "merge_page.py",
+            "mlflow_run.py",
+            "obtain.py",
+            "orthologs.py",
+        ),
+        *(
+            "published.py",
+            "qc.py",
+            "qc_figures.py",
+            "registry.py",
+            "report.py",
+            "report_models.py",
+            "schema.py",
+        ),
+        *("shards.py", "summary.py", "templates", "truth.py", "verdicts.py", "verify.py", "versions.py"),
+        "zarr_output.py",
     )
 )
 
@@ -56,7 +93,9 @@ class Program:
             files.append(HERE / "environments" / f"{self.environment}.txt")
         if self.name in ("scvi", "scanvi"):
             files.append(HERE / "methods" / "scvi_reference.py")
-        code = library_hash(NAMING_CODE) if self.name == OURS else ""
+        if not self.environment:
+            files.append(ROOT / "uv.lock")
+        code = library_hash() if self.name == OURS else ""
         return hash_of([*(path.read_bytes() for path in files), " ".join(self.options), code])
 
 
@@ -95,14 +134,13 @@ def chosen(wanted: str) -> list[Program]:
     return result if wanted else list(PROGRAMS)
 
 
-def library_hash(parts: tuple[str, ...]) -> str:
-    """Of files and folders of bin/cellscribe, those that change no label left out."""
+def library_hash() -> str:
+    """Of the files of bin/cellscribe, those that change no label left out."""
     library = ROOT / "bin" / "cellscribe"
     files = sorted(
         file
-        for part in parts
-        for file in ([library / part] if (library / part).is_file() else (library / part).rglob("*"))
-        if file.is_file() and "__pycache__" not in file.parts and file.name not in NO_MATTER
+        for file in library.rglob("*")
+        if file.is_file() and not {"__pycache__", *NO_MATTER} & {*file.relative_to(library).parts}
     )
     return hash_of([file.read_bytes() for file in files])
 

@@ -11,14 +11,14 @@ from accuracy import table
 from accuracy.figures import draw_all
 from accuracy.pairs import all_pairs
 from accuracy.programs import PROGRAMS
-from accuracy.runner import Inputs, read_inputs
+from accuracy.runner import Inputs, read_inputs, run_key
 from cellscribe.io import atomic_path, read_json
 
 
 def collect(out: Path) -> list[tuple[dict[str, Any], Inputs]]:
     """Every result with its pair's truth, in the order of pairs and programs.
 
-    One of code that has changed since has the status `stale`, so that no table mixes two versions of a method.
+    One of code or cells that have changed since has the status `stale`, so that no table mixes two versions.
     """
     pairs = {name: place for place, name in enumerate(all_pairs())}
     programs = {program.name: place for place, program in enumerate(PROGRAMS)}
@@ -28,9 +28,10 @@ def collect(out: Path) -> list[tuple[dict[str, Any], Inputs]]:
         result = read_json(path)
         if result["pair"] not in pairs or result["program"] not in programs:
             continue
-        if result.get("code") != code[result["program"]]:
-            result |= {"status": "stale", "message": "its code has changed since: run it again"}
-        found.append((result, read_inputs(result["pair"], result["seed"], out)))
+        inputs = read_inputs(result["pair"], result["seed"], out)
+        if result["key"] != run_key(code[result["program"]], inputs, result["seed"]):
+            result |= {"status": "stale", "message": "its code or its cells have changed since: run it again"}
+        found.append((result, inputs))
     return sorted(
         found, key=lambda item: (pairs[item[0]["pair"]], programs[item[0]["program"]], item[0]["seed"])
     )

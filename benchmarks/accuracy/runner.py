@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 
 from accuracy.measure import run_measured
 from accuracy.pairs import CL_IDS, Pair, Sets
-from accuracy.programs import HERE, OURS, TRAINING_CODE, Program, hash_of, library_hash, thread_limits
+from accuracy.programs import HERE, OURS, Program, hash_of, library_hash, thread_limits
 from cellscribe.io import atomic_path, read_json, write_h5ad, write_json
 
 
@@ -34,7 +36,7 @@ def prepare(pair: Pair, seed: int, sets: Sets, out: Path) -> Inputs:
     """Write the pair's reference and query, unless they are there; equal ones of several pairs are one file."""
     folder = out / "inputs"
     index = folder / f"{pair.name}-seed_{seed}.json"
-    data = [f"{path.name} {path.stat().st_size}" for path in sorted(sets.folder.glob("*.h5ad"))]
+    data = [f"{path.name} {file_hash(path)}" for path in sorted(sets.folder.glob("*.h5ad"))]
     made_by = hash_of([(HERE / "pairs.py").read_bytes(), (HERE / "alterations.py").read_bytes(), *data])
     if not index.is_file() or read_json(index)["made_by"] != made_by:
         reference, query = pair.build(sets, np.random.default_rng(seed))
@@ -56,6 +58,13 @@ def prepare(pair: Pair, seed: int, sets: Sets, out: Path) -> Inputs:
             index,
         )
     return read_inputs(pair.name, seed, out)
+
+
+@functools.cache
+def file_hash(path: Path) -> str:
+    """The sha256 of a file that no run changes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_inputs(pair: str, seed: int, out: Path) -> Inputs:
@@ -96,6 +105,11 @@ class Settings:
     retry: bool = False
 
 
+def run_key(code: str, inputs: Inputs, seed: int) -> str:
+    """Of everything that a run depends on."""
+    return hash_of([code, inputs.key, str(seed)])
+
+
 def result_folder(out: Path, program: str, pair: str, seed: int) -> Path:
     """Where one run's result, predictions and log are."""
     return out / "runs" / program / pair / f"seed_{seed}"
@@ -108,7 +122,7 @@ def run_one(program: Program, pair: Pair, seed: int, inputs: Inputs, settings: S
     """
     folder = result_folder(settings.out, program.name, pair.name, seed)
     code = program.code_hash()
-    path, key = folder / "result.json", hash_of([code, inputs.key, str(seed)])
+    path, key = folder / "result.json", run_key(code, inputs, seed)
     if path.is_file():
         before: dict[str, Any] = read_json(path)
         if before["key"] == key and (before["status"] == "ok" or not settings.retry):
@@ -121,7 +135,7 @@ def run_one(program: Program, pair: Pair, seed: int, inputs: Inputs, settings: S
     command += ["--output", folder, "--seed", str(seed), "--cpus", str(settings.cpus), *program.options]
     if program.name == OURS:
         # The model depends on the reference, the code that trains and the seed, not on the query.
-        model = hash_of([inputs.reference.name, inputs.labels.name, library_hash(TRAINING_CODE), str(seed)])
+        model = hash_of([inputs.reference.name, inputs.labels.name, library_hash(), str(seed)])
         cache = settings.out / "models"
         cache.mkdir(parents=True, exist_ok=True)
         command += ["--cache", cache, "--model", model]

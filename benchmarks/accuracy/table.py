@@ -55,7 +55,8 @@ def score_runs(runs: Iterable[tuple[dict[str, Any], Inputs]], out: Path) -> tupl
             names = {*inputs.truth, *prediction.predicted} | set(
                 prediction.predicted if prediction.final is None else prediction.final
             )
-            kinship = Kinship.of({str(name) for name in names}, CL_IDS)
+            labels = {*inputs.truth.tolist(), *inputs.reference_labels}
+            kinship = Kinship.of({str(name) for name in names}, CL_IDS, labels)
             scores = score(prediction, inputs.truth, set(inputs.reference_labels), kinship)
             cost = {
                 "seconds": result["seconds"] + result.get("seconds_before", 0.0),

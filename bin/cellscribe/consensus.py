@@ -216,6 +216,10 @@ def consensus(answers: Sequence[Answer]) -> Answer:
     union = unite(answers)
     n_models = len(answers)
     votes = np.stack([~np.isin(answer.decision.reason, NOT_VOTING) for answer in answers], axis=1)
+    # A model made by others may have a label of that name.
+    votes &= np.stack(
+        [np.array(answer.labels, dtype=object)[answer.predicted] != UNASSIGNED for answer in answers], axis=1
+    )
     nobody = ~votes.any(axis=1)
     # Labelled all the same, by all of them, but not finally.
     votes[nobody] = True
@@ -241,7 +245,9 @@ def consensus(answers: Sequence[Answer]) -> Answer:
     decision = decide(union, probabilities, support, chosen, agree.sum(axis=1), speak.sum(axis=1), rejection)
     rejected = np.stack([answer.decision.reason for answer in answers], axis=1)[nobody]
     decision.final[nobody], decision.final_cl_id[nobody] = UNASSIGNED, ""
-    decision.reason[nobody] = np.where((rejected == "novel").any(axis=1), "novel", "low_information")
+    decision.reason[nobody] = np.select(
+        [(rejected == reason).any(axis=1) for reason in NOT_VOTING], NOT_VOTING, "ambiguous"
+    )
 
     first = answers[0]
     # Which genes a model made by others looks at, nobody knows.

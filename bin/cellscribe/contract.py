@@ -5,7 +5,8 @@ The first five are those of CZ CELLxGENE Annotate. docs/outputs.md is checked ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from cellscribe.errors import InputError
@@ -21,6 +22,12 @@ REASONS = {
     "novel": "far from every reference cell, or expressing genes that none of them does",
     "low_information": "too few counts on the model's genes",
 }
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """`name`, or the first of `name_2`, `name_3`, ... that is not taken: for a column of a stranger's table."""
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    return next(free for free in names if free not in taken)
 
 
 @dataclass(frozen=True)

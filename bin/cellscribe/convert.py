@@ -14,6 +14,7 @@ import pandas as pd
 from cellscribe import genes
 from cellscribe.cell_calling import call_cells, droplet_shape, is_unfiltered
 from cellscribe.cli import log, warn
+from cellscribe.contract import free_name
 from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.counts_file import new_counts_file, new_dense
 from cellscribe.errors import InputError
@@ -71,6 +72,12 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
     if by_genome is None:
         by_genome = group_totals(counts.matrix, is_gene[:, None])
     totals = by_genome[:, 0]
+    if options.genome and not totals.any():
+        raise InputError(
+            f"no cell has counts on the genes of '{options.genome}'",
+            "Choose another genome.",
+            file=options.input,
+        )
     keep = np.ones(matrix.shape[0], dtype=bool)
     called = None
     # By all genomes' counts: a cell of another species holds few on this one, and is no empty droplet.
@@ -272,8 +279,9 @@ def _obs(obs: pd.DataFrame, options: ConvertOptions, notes: list[str], warnings:
         obs.index = make_index_unique(obs.index)
     for name in KEPT_AS_INPUT:
         if name in obs:
-            obs = obs.rename(columns={name: f"input_{name}"})
-            notes.append(f"The input's column '{name}' was kept as 'input_{name}'.")
+            kept = free_name(f"input_{name}", obs)
+            obs = obs.rename(columns={name: kept})
+            notes.append(f"The input's column '{name}' was kept as '{kept}'.")
     obs = writable(obs, warnings)
     obs["sample"] = options.sample
     obs["batch"] = options.batch or options.sample

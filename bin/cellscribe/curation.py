@@ -6,7 +6,6 @@ program `cellxgene-schema`. It has a Python environment of its own (containers/s
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import scipy.sparse as sp
 
 from cellscribe.align import without_version
 from cellscribe.cli import log, warn
-from cellscribe.contract import OutputNames
+from cellscribe.contract import OutputNames, free_name
 from cellscribe.counts_file import CountsFile, CsrWriter, open_counts
 from cellscribe.errors import InputError
 from cellscribe.io import plain_columns, read_json, write_json, write_table
@@ -194,17 +193,13 @@ def fill_obs(
             )
     own = obs.drop(columns=[name for name in (*filled, *FIELDS) if name in obs])
     own = own.loc[:, [not str(name).startswith("__") for name in own.columns]]
-    own = own.rename(columns={name: _authors(name, own) for name in own.columns if name in RESERVED_OBS})
+    own = own.rename(
+        columns={name: free_name(f"author_{name}", own) for name in own.columns if name in RESERVED_OBS}
+    )
     for name in own.columns:
         if isinstance(own[name].dtype, pd.CategoricalDtype):
             own[name] = own[name].cat.remove_unused_categories()
     return pd.concat([pd.DataFrame(filled, index=obs.index), own], axis=1), todo
-
-
-def _authors(name: str, obs: pd.DataFrame) -> str:
-    """What a column whose name the schema keeps for itself is called: `author_NAME`, or the next that is free."""
-    names = itertools.chain([f"author_{name}"], (f"author_{name}_{number}" for number in itertools.count(2)))
-    return next(free for free in names if free not in obs)
 
 
 def _only(obs: pd.DataFrame, name: str) -> str | None:

@@ -69,8 +69,12 @@ def predict_by_mlflow(model: Path, request: str, folder: Path, *, env_manager: s
     ModelMismatchError where the code fails.
     """
     program = _program()
+    compiled = folder / "numba"
+    compiled.mkdir()
     own = {
         "TMPDIR": str(folder),
+        # What our steps keep of scanpy's compiled code can be read only where its types are named (compiled.py).
+        "NUMBA_CACHE_DIR": str(compiled),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",

@@ -52,6 +52,13 @@ def test_an_ancestor_is_half_a_hit_and_nothing_else_is(kinship: Kinship) -> None
     assert kinship.credit("T cell", "A549") == 0, "a type outside the ontology has no ancestors"
 
 
+def test_a_label_beside_the_true_one_is_no_ancestor_of_it() -> None:
+    labels = {"CD4 T cell", "Other T cell"}
+    kinship = Kinship.of(labels | {"T cell"}, CL_IDS, labels)
+    assert kinship.credit("Other T cell", "CD4 T cell") == 0
+    assert kinship.credit("T cell", "CD4 T cell") == 0.5
+
+
 def test_ontology_aware_f1_counts_half_hits() -> None:
     truth, said = text("CD4", "CD4", "Mono", "Mono"), text("T", "CD4", "Mono", "CD4")
     credit = np.array([0.5, 1, 1, 0])
@@ -63,7 +70,7 @@ def test_area_under_the_curve_counts_ties_as_a_half() -> None:
     assert area_under_curve(np.array([1, 2, 2, 3]), np.array([False, False, True, True])) == 3.5 / 4
 
 
-def test_brier_and_log_loss_take_probabilities_as_given() -> None:
+def test_brier_and_log_loss_are_of_probabilities() -> None:
     labels = text("A", "B", "C")
     brier, log_loss = proper_scores(np.array([[0.7, 0.2, 0.1]]), labels, text("A"))
     assert brier == pytest.approx(0.3**2 + 0.2**2 + 0.1**2)
@@ -71,6 +78,7 @@ def test_brier_and_log_loss_take_probabilities_as_given() -> None:
     brier, log_loss = proper_scores(np.array([[0.7, 0.2, 0.1]]), labels, text("D"))
     assert brier == pytest.approx(0.49 + 0.04 + 0.01 + 1), "a label that the method lacks has probability 0"
     assert log_loss == pytest.approx(-math.log(1e-4))
+    assert proper_scores(np.array([[1.0, 1.0, 1.0]]), labels, text("A")) == (None, None)
 
 
 def test_rare_types_are_those_below_two_percent() -> None:

@@ -111,6 +111,14 @@ def test_a_crash_and_a_timeout_are_recorded_and_stop_nothing(
     lost = pd.read_csv(settings.out / "not_run.csv").set_index("program")
     assert lost.loc["fake", "status"] == "stale"
 
+    program(tmp_path)
+    report.write_report(settings.out)
+    assert len(pd.read_csv(settings.out / "scores.csv"))
+    index = settings.out / "inputs" / f"{pair.name}-seed_0.json"
+    index.write_text(index.read_text().replace("query-", "query-of-other-cells-"))
+    report.write_report(settings.out)
+    assert pd.read_csv(settings.out / "scores.csv").empty, "a result of other cells is not scored"
+
 
 def test_a_failure_is_kept_until_it_is_asked_for_again(
     tmp_path: Path, settings: Settings, sets: Sets, monkeypatch: pytest.MonkeyPatch
@@ -159,12 +167,13 @@ def test_our_models_are_made_anew_when_what_trains_them_changes(
     shutil.copytree(ROOT / "bin", tmp_path / "bin")
     monkeypatch.setattr(programs, "ROOT", tmp_path)
     library, seen = tmp_path / "bin" / "cellscribe", []
-    for file in ("training/members.py", "model/store.py", "answer.py"):
-        before = [programs.library_hash(code) for code in (programs.TRAINING_CODE, programs.NAMING_CODE)]
+    for file in ("training/members.py", "model/store.py", "clusters.py", "report.py", "surgery.py"):
+        before = programs.library_hash()
         (library / file).write_text((library / file).read_text() + "# changed\n")
-        after = [programs.library_hash(code) for code in (programs.TRAINING_CODE, programs.NAMING_CODE)]
-        seen.append([old != new for old, new in zip(before, after, strict=True)])
-    assert seen == [[True, True], [False, False], [False, True]]
+        seen.append(programs.library_hash() != before)
+    assert seen == [True, False, True, False, True]
+    there = {file.name for file in library.rglob("*")}
+    assert there >= programs.NO_MATTER, "a file of another name now"
 
 
 @pytest.mark.train

@@ -262,6 +262,16 @@ def test_where_all_rejected_the_cell_it_has_a_prediction_and_no_name():
     assert joint.agreeing.tolist() == [0, 0, 0]
 
 
+def test_a_label_called_unassigned_is_no_vote():
+    labels = ["CD4", "CD8", "B cell", "monocyte"]
+    whole = answer(labels, [[0.85, 0.05, 0.05, 0.05]])
+    unsure = answer([UNASSIGNED, "B cell"], [[0.95, 0.0]], alone=True, reasons={0: "ambiguous"})
+    joint = consensus([whole, unsure])
+    assert first(joint) == ("CD4", 0.85, "CD4", "") and joint.agreeing.tolist() == [1]
+    joint = consensus([unsure, unsure])
+    assert (joint.decision.final.tolist(), joint.decision.reason.tolist()) == ([UNASSIGNED], ["ambiguous"])
+
+
 def test_the_strictest_thresholds_of_the_models_count():
     strict = answer(
         ["B cell", "NK", "CD4", "CD8"],

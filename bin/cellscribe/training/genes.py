@@ -47,12 +47,13 @@ def marker_scores(
     """How well each gene marks each label: its standardised difference to all other cells, mean over batches.
 
     counts: raw CSR (n_cells, n_genes), compared log-normalised. codes, batches: (n_cells,). rows: the cells to look at,
-    by default all. A batch counts for a label where it has at least three of its cells and as many others. Returns
-    (n_labels, n_genes).
+    by default all. A batch counts for a label where it has at least three of its cells and as many others; for a label
+    for which none does, all cells count as one batch. Returns (n_labels, n_genes).
     """
     rows = np.arange(counts.shape[0]) if rows is None else rows
     scores = np.zeros((n_labels, counts.shape[1]))
     counted = np.zeros(n_labels)
+    all_sums, all_square = np.zeros_like(scores), np.zeros(counts.shape[1])
     for batch in np.unique(batches[rows]):
         of_batch = rows[batches[rows] == batch]
         sums, square = np.zeros_like(scores), np.zeros(counts.shape[1])
@@ -60,16 +61,28 @@ def marker_scores(
             logged = log_normalise(block)
             sums += label_sums(logged, codes[own], n_labels)
             square += np.asarray(logged.power(2).sum(axis=0, dtype=np.float64)).ravel()
-        n_cells, n_inside = len(of_batch), np.bincount(codes[of_batch], minlength=n_labels)
-        total = sums.sum(axis=0)
-        spread = np.sqrt(np.maximum(square / n_cells - (total / n_cells) ** 2, 0) + PSEUDO_VARIANCE)
-        for label in np.flatnonzero((n_inside >= 3) & (n_cells - n_inside >= 3)):
-            inside = sums[label] / n_inside[label]
-            outside = (total - sums[label]) / (n_cells - n_inside[label])
+        n_inside = np.bincount(codes[of_batch], minlength=n_labels)
+        for label in np.flatnonzero((n_inside >= 3) & (len(of_batch) - n_inside >= 3)).tolist():
             weight = np.sqrt(n_inside[label])
-            scores[label] += weight * (inside - outside) / spread
+            scores[label] += weight * _difference(label, sums, square, n_inside)
             counted[label] += weight
+        all_sums += sums
+        all_square += square
+    n_inside = np.bincount(codes[rows], minlength=n_labels)
+    for label in np.flatnonzero((counted == 0) & (n_inside >= 3) & (len(rows) - n_inside >= 3)).tolist():
+        scores[label] = _difference(label, all_sums, all_square, n_inside)
     return scores / np.maximum(counted, 1)[:, None]
+
+
+def _difference(label: int, sums: np.ndarray, square: np.ndarray, n_inside: np.ndarray) -> np.ndarray:
+    """Mean of a label's cells less that of the others, over the spread of all: (n_genes,). sums: (n_labels, n_genes),
+    square: (n_genes,), of log-normalised counts; n_inside: (n_labels,) cells.
+    """
+    n_cells, total = n_inside.sum(), sums.sum(axis=0)
+    spread = np.sqrt(np.maximum(square / n_cells - (total / n_cells) ** 2, 0) + PSEUDO_VARIANCE)
+    inside = sums[label] / n_inside[label]
+    outside = (total - sums[label]) / (n_cells - n_inside[label])
+    return np.asarray((inside - outside) / spread)
 
 
 def silent_genes(
@@ -109,7 +122,8 @@ def select_genes(
     counts: raw CSR (n_cells, n_genes). codes, batches: (n_cells,). rows: the cells to look at, by default all.
     Variable genes by normalised dispersion within each batch, ranked by the number of batches that agree (scanpy's
     `seurat` flavour; Satija et al. 2015, Nature Biotechnology 33:495), of at most VARIABLE_FROM cells. Batches of fewer
-    than FEWEST_IN_A_BATCH cells have no variance to speak of and no say; where all are so small, they are one.
+    than FEWEST_IN_A_BATCH cells have no variance to speak of: together they are one batch, which has no say where it is
+    as small itself.
     Markers, of all cells, keep the genes of types too rare to move the variance. Genes in fewer than `min_cells` cells
     are left out.
     """
@@ -122,11 +136,10 @@ def select_genes(
         n_cells += block.getnnz(axis=0)
     seen = np.flatnonzero(n_cells >= min_cells)
     _, of = np.unique(batches[rows].astype(str), return_inverse=True)
+    of = np.where(np.bincount(of)[of] < FEWEST_IN_A_BATCH, of.max() + 1, of)
     large = np.flatnonzero(np.bincount(of)[of] >= FEWEST_IN_A_BATCH)
-    if len(large):
-        looked_at, of = rows[large], np.unique(of[large], return_inverse=True)[1]
-    else:
-        looked_at, of = rows, np.zeros(len(rows), dtype=int)
+    large = large if len(large) else np.arange(len(of))
+    looked_at, of = rows[large], np.unique(of[large], return_inverse=True)[1]
     some = draw_cells(of, VARIABLE_FROM)
     adata = anndata.AnnData(
         log_normalise(counts[looked_at[some]])[:, seen].tocsr(),

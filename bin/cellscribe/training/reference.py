@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellscribe import genes as gene_names
-from cellscribe.cli import log
+from cellscribe.cli import log, warn
 from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import cell_names, open_h5ad
@@ -124,6 +124,11 @@ def read_reference(
             replace(file, batches=np.full(len(file.labels), name, dtype=object))
             for file, name in zip(files, names_of(paths), strict=True)
         ]
+    elif shared := shared_batches([file.batches for file in files]):
+        warn(
+            f"the files share batches of '{batch_key}' ({', '.join(shared[:5])}): cells of one name are taken for one "
+            "donor's. Where they are not, name the donors apart, or no test is on donors left out."
+        )
     organisms = {file.organism for file in files} - {"unknown"}
     if len(organisms) > 1:
         raise InputError(f"the references are of several organisms: {', '.join(sorted(organisms))}")
@@ -156,6 +161,14 @@ def read_reference(
         n_unlabelled=sum(file.n_unlabelled for file in files),
         covariates=pd.concat([file.covariates for file in files])[keep],
     )
+
+
+def shared_batches(files: Sequence[np.ndarray]) -> list[str]:
+    """Names of batches that stand in more than one file, sorted. files: each file's, (n_obs,)."""
+    names, numbers = np.unique(
+        np.concatenate([np.unique(batches.astype(str)) for batches in files]), return_counts=True
+    )
+    return [str(name) for name in names[numbers > 1]]
 
 
 def common_labels(labels: np.ndarray, label_key: str, file: Path) -> tuple[np.ndarray, dict[str, int]]:

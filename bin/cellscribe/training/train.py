@@ -278,6 +278,7 @@ class HeldOut:
     One row a held-out cell and copy: `rows` is the cell, `altered` says whether it was thinned first.
     fewer_genes: the same cells without some of the genes, by the share that is left.
     unexpected: for each unaltered cell, the share of its counts on genes that the training cells do not express.
+    taught: bool, one for each cell of the reference: whether its label was among those that its fold trained on.
     neighbourhoods: one a held-out batch that is large enough, of a model with an embedding.
     """
 
@@ -287,6 +288,7 @@ class HeldOut:
     unexpected: np.ndarray
     neighbourhoods: list[Neighbourhood]
     fewer_genes: dict[float, FewerGenes]
+    taught: np.ndarray
 
     @classmethod
     def of(
@@ -295,6 +297,7 @@ class HeldOut:
         unexpected: Sequence[np.ndarray],
         neighbourhoods: list[Neighbourhood],
         fewer_genes: Mapping[float, Sequence[tuple[dict[str, np.ndarray], np.ndarray]]],
+        taught: np.ndarray,
     ) -> HeldOut:
         """From the folds' parts: the members' probabilities, the cells, and whether these were altered.
 
@@ -313,6 +316,7 @@ class HeldOut:
                 )
                 for share, folds in fewer_genes.items()
             },
+            taught,
         )
 
 
@@ -347,7 +351,7 @@ def neighbourhoods_of(
 
     if members.encoder is None or members.latent is None:
         return []
-    space = TypeSpace.of(members.latent[: members.n_cells], members.codes[: members.n_cells])
+    space = TypeSpace.of(members.latent, members.codes)
     latent = members.encoder.encode(counts)
     distances, of = space.distances(latent), batches.astype(str)
     result = []
@@ -385,8 +389,7 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
     first = 0
     for fold in range(folds.max() + 1):
         inside = folds != fold
-        held = np.flatnonzero(~inside)
-        held = held[draw_cells(codes[held], MOST_TESTED, seed=options.seed)]
+        held = tested_cells(np.flatnonzero(~inside), options.seed)
         check_fold(codes, cells.batches, inside, cells.names)
         log(
             f"held-out test {fold + 1} of {folds.max() + 1}: "
@@ -416,7 +419,23 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
             kept = rng.random(cells.counts.shape[1]) < share
             fewer[share].append((without_genes(members, known, cells, held, chosen, kept), held))
         first += 2 * len(held)
-    return HeldOut.of(parts, unexpected, neighbourhoods, fewer)
+    return HeldOut.of(parts, unexpected, neighbourhoods, fewer, seen_elsewhere(codes, folds))
+
+
+def tested_cells(held: np.ndarray, seed: int) -> np.ndarray:
+    """Rows of at most MOST_TESTED of a fold's cells, ascending, every cell with the same chance: scores and calibration
+    are of labels as frequent as they are. held: int (n_held,), ascending.
+    """
+    if len(held) <= MOST_TESTED:
+        return held
+    return np.sort(np.random.default_rng(seed).choice(held, MOST_TESTED, replace=False))
+
+
+def seen_elsewhere(codes: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Whether each cell's label is that of a cell in another group too: bool (n_cells,). codes, groups: (n_cells,)."""
+    _, of = np.unique(groups, return_inverse=True)
+    labels, _ = np.unique(np.stack([codes, of]), axis=1)
+    return np.asarray(np.bincount(labels)[codes] > 1)
 
 
 def unexpected_shares(
@@ -497,7 +516,8 @@ def fit_calibration(
     weighing a quarter; and the same for cells that lack genes. codes, batches: (n_cells,), of all cells, whose numbers
     say which labels have few (`label_offsets`).
 
-    Cells of a label that a fold's training part lacked are scored too: being wrong there is what uncertainty is for.
+    Cells of a label that a fold's training part lacked have a part in the weights: being wrong there is what
+    uncertainty is for. They have none in the limits, which are for labels that a model knows.
     """
     result: dict[str, Any] = {}
     weights = batch_weights(batches)
@@ -511,12 +531,19 @@ def fit_calibration(
                 weights[held.rows],
                 names,
                 offsets=offsets,
+                for_limits=~held.altered & held.taught[held.rows],
                 altered=held.altered,
             )
             fewer = [
                 {"gene_overlap": share}
                 | fit_classifier(
-                    part.members, members, codes[part.rows], weights[part.rows], names, offsets=offsets
+                    part.members,
+                    members,
+                    codes[part.rows],
+                    weights[part.rows],
+                    names,
+                    offsets=offsets,
+                    for_limits=held.taught[part.rows],
                 )
                 for share, part in held.fewer_genes.items()
             ]
@@ -537,20 +564,21 @@ def fit_classifier(
     names: Sequence[str],
     *,
     offsets: np.ndarray,
+    for_limits: np.ndarray,
     altered: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Weights of the members, and the limits of the sets of labels, by held-out cells.
 
     probabilities: of each member, (n_cells, n_labels). truth, cell_weights: (n_cells,). offsets: (n_labels,), of
     `pool`, for the limits; weights are fitted without, so that held-out cells of other labels do not undo them.
-    altered: bool (n_cells,), copies that weigh a quarter and have no part in the limits.
+    for_limits: bool (n_cells,), the cells that the limits are fitted on. altered: bool (n_cells,), copies that weigh a
+    quarter.
     """
-    altered = np.zeros(len(truth), dtype=bool) if altered is None else altered
     own = [probabilities[m] for m in members]
-    weights = fit_pool(own, truth, np.where(altered, ALTERED_WEIGHT, 1.0) * cell_weights)
-    limits = fit_limits(
-        pool([p[~altered] for p in own], weights, offsets), truth[~altered], cell_weights[~altered]
-    )
+    shares = np.ones(len(truth)) if altered is None else np.where(altered, ALTERED_WEIGHT, 1.0)
+    weights = fit_pool(own, truth, shares * cell_weights)
+    some = for_limits if for_limits.any() else np.ones(len(truth), dtype=bool)
+    limits = fit_limits(pool([p[some] for p in own], weights, offsets), truth[some], cell_weights[some])
     return {
         "weights": {m: round(float(w), 6) for m, w in zip(members, weights, strict=True)},
         "set_limits": {n: round(float(limit), 6) for n, limit in zip(names, limits, strict=True)},
@@ -588,7 +616,7 @@ def score_classifiers(
     *,
     held_from: str = "from the weights of the pool too",
 ) -> Evaluation:
-    """Score each of the classifiers on held-out cells, by weights that were fitted without the cell's own batch.
+    """Score each of the classifiers on held-out cells, by weights that were fitted without the cell's own fold.
 
     codes, batches: (n_cells,), of all cells. held_from: what had not seen them, as the card says.
     """
@@ -615,35 +643,48 @@ def score_classifiers(
     evaluation = evaluate(found, codes[held.rows], of, held.altered, list(names), best, fewer)
     evaluation.headline["split"] += f", {held_from}"
     plain = np.flatnonzero(~held.altered)
-    sets = held_out_sets(found[best][plain], codes[held.rows[plain]], of[plain])
+    rows = held.rows[plain]
+    sets = held_out_sets(found[best][plain], codes[rows], folds[rows], weights[rows], held.taught[rows])
     evaluation.headline.update({f"set_{key}": value for key, value in sets.items()})
     return evaluation
+
+
+def unexpected_limit(held: HeldOut) -> float:
+    """The share of counts on unexpected genes that nearly all held-out cells of known labels stay below."""
+    known = held.taught[held.rows[~held.altered]]
+    return float(np.quantile(held.unexpected[known] if known.any() else held.unexpected, KNOWN_ACCEPTED))
 
 
 def novelty_null(held: HeldOut) -> dict[str, Any]:
     """How strange held-out cells look: `novelty` of a manifest."""
     doubt = held.members.get(LOGISTIC)
-    return fit_null(
-        [
-            strangeness(
-                part.distances, None if doubt is None else entropy_of(doubt[part.positions]), part.near
-            )
-            for part in held.neighbourhoods
-        ]
-    )
+    parts = []
+    for one in held.neighbourhoods:
+        signs = strangeness(
+            one.distances, None if doubt is None else entropy_of(doubt[one.positions]), one.near
+        )
+        known = held.taught[held.rows[one.positions]]
+        parts.append(signs[known] if known.sum() >= FEWEST_CELLS else signs)
+    return fit_null(parts)
 
 
-def held_out_sets(probabilities: np.ndarray, codes: np.ndarray, batches: np.ndarray) -> dict[str, float]:
-    """Coverage and size of the sets of labels, each batch with limits fitted on the others.
+def held_out_sets(
+    probabilities: np.ndarray,
+    codes: np.ndarray,
+    folds: np.ndarray,
+    cell_weights: np.ndarray,
+    taught: np.ndarray,
+) -> dict[str, float]:
+    """Coverage and size of the sets of labels, each fold with limits fitted on the others.
 
-    probabilities: (n_cells, n_labels), calibrated; codes, batches: (n_cells,).
+    probabilities: (n_cells, n_labels), calibrated; codes, folds, cell_weights: (n_cells,). taught: bool (n_cells,),
+    cells that limits may be fitted on.
     """
-    of = batches.astype(str)
     inside = np.zeros(probabilities.shape, dtype=bool)
-    for name in np.unique(of):
-        own = of == name
-        others = ~own if (~own).any() else own
-        limits = fit_limits(probabilities[others], codes[others], batch_weights(batches[others]))
+    for fold in np.unique(folds):
+        own = folds == fold
+        others = ~own & taught if (~own & taught).any() else ~own
+        limits = fit_limits(probabilities[others], codes[others], cell_weights[others])
         inside[own] = label_sets(probabilities[own], limits)
     return coverage_of(inside, codes)
 
@@ -652,7 +693,8 @@ def reference_of(members: Members, batches: np.ndarray, seed: int) -> Reference:
     """The reference cells' latent, UMAP and null of distances; an altered copy lies where its cell does.
 
     batches: of the cells trained on. The null: each cell's mean distance to its nearest cells in other batches, as a
-    query's cells would have (with one batch: to the other cells of that batch).
+    query's cells would have (with one batch: to the other cells of that batch). Cells whose label is in no other batch
+    have no part in it, as a query's cells of that label do have their like in the reference.
     """
     from cellscribe.clusters import lay_out, sample_graph
 
@@ -670,7 +712,10 @@ def reference_of(members: Members, batches: np.ndarray, seed: int) -> Reference:
             mean[own == name] = distances.mean(axis=1)
     layout = lay_out(cells, sample_graph(cells, members.codes[:n_cells], seed=seed), seed=seed)
     place = np.searchsorted(members.source[:n_cells], members.source)
-    quantiles = np.quantile(mean, np.linspace(0, 1, N_QUANTILES)).astype(np.float32)
+    known = seen_elsewhere(members.codes[:n_cells], own)
+    quantiles = np.quantile(mean[known] if known.any() else mean, np.linspace(0, 1, N_QUANTILES)).astype(
+        np.float32
+    )
     return Reference(latent, members.codes, layout[place], quantiles)
 
 
@@ -721,7 +766,7 @@ def check_options(options: TrainOptions) -> None:
     """Raises InputError for names and an output that would only fail once everything is trained."""
     check_names(options.name, options.version, options.output, options.levels)
     keys = OutputNames("key")
-    taken = [getattr(keys, name) for name, value in vars(OutputNames).items() if isinstance(value, property)]
+    taken = keys.every()
     for level in options.levels:
         for key in (keys.level(level), keys.level_uncertainty(level)):
             if key in taken:
@@ -729,7 +774,7 @@ def check_options(options: TrainOptions) -> None:
                     f"a level cannot be called '{level}': annotation has another column of that name",
                     "Rename the obs column and name it with --levels.",
                 )
-            taken.append(key)
+            taken.add(key)
 
 
 def run_train(options: TrainOptions) -> Path:
@@ -790,7 +835,7 @@ def run_train(options: TrainOptions) -> Path:
             if options.keep_counts:
                 reference_counts(cells, every, options)[0].save(folder)
         write_json(markers_of(counts, genes, codes, cells.batches, names), folder / "markers.json")
-        rejection = REJECTION | {"unexpected_share": float(np.quantile(held.unexpected, KNOWN_ACCEPTED))}
+        rejection = REJECTION | {"unexpected_share": unexpected_limit(held)}
         fields = manifest_fields(
             options, cells, genes, cl_ids, ontology, levels, n_batches, calibration, rejection, evaluation
         )
