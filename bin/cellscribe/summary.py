@@ -125,6 +125,15 @@ def _orthologs(sample: Sample) -> str | None:
     return f"{used['from']} to {used['to']}" if used else None
 
 
+def _novel(sample: Sample) -> float | None:
+    # Only code of others knows the genes of a model made by others, and nothing then tells which cells are novel.
+    if sample.get("annotation", "gene_overlap") is None:
+        return None
+    by_reason = sample.get("annotation", "unassigned_by")
+    novel = None if by_reason is None else 100 * by_reason.get("novel", 0)
+    return _share(novel, sample.get("annotation", "n_cells"))
+
+
 def _top(sample: Sample) -> tuple[str | None, int | None]:
     # The name breaks ties, so that the same cells always give the same row.
     return min(sample.labels.items(), key=lambda item: (-item[1], item[0]), default=(None, None))
@@ -154,6 +163,7 @@ COLUMNS: dict[str, Callable[[Sample], Any]] = {
     "median_uncertainty": lambda s: s.get("annotation", "median_uncertainty"),
     "share_far_from_reference": lambda s: s.get("annotation", "reference_distance", "share_beyond_99"),
     "n_clusters": lambda s: s.get("verdicts", "n_clusters"),
+    "n_clusters_named": lambda s: s.get("verdicts", "n_clusters_named"),
     "n_clusters_supported": lambda s: s.get("verdicts", "n_clusters_supported"),
     "n_clusters_weak": lambda s: s.get("verdicts", "n_clusters_weak"),
     "n_clusters_contradicted": lambda s: s.get("verdicts", "n_clusters_contradicted"),
@@ -471,18 +481,16 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
         "n_model_genes": lambda s: s.get("annotation", "n_model_genes"),
         "genes_matched_by": lambda s: s.get("annotation", "genes_matched_by"),
         "far": _times_100("share_far_from_reference"),
+        "novel": _novel,
         "unassigned_share": _times_100("unassigned_share"),
         "median_uncertainty": COLUMNS["median_uncertainty"],
-        **{
-            name: COLUMNS[name]
-            for name in ("n_clusters_supported", "n_clusters_weak", "n_clusters_contradicted")
-        },
+        **{name: column for name, column in COLUMNS.items() if name.startswith("n_clusters")},
     }
     return {
         "id": "cellscribe_fit",
         "section_name": "How well model and sample fit",
-        "description": "Few shared genes, or many cells far from every reference cell, mean that the sample "
-        "holds what the model was not trained on: read its labels with care.",
+        "description": "Few shared genes leave the model less to go by. Many novel or far cells mean types or states "
+        "that it was not trained on. In either case read the labels with care.",
         "plot_type": "table",
         "pconfig": {"id": "cellscribe_fit_table", "title": "Model and sample", "namespace": "cellscribe"},
         "headers": {
@@ -502,11 +510,16 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
             "far": _percent(
                 "Far cells", "Cells farther from the reference than 99 % of its own cells are", "OrRd"
             ),
+            "novel": _percent("Novel", f"Cells left unassigned as novel: {REASONS['novel']}", "OrRd"),
             "unassigned_share": _percent(
                 "Unassigned", "Share of the cells that the model should not name", "OrRd"
             ),
             "median_uncertainty": _number(
                 "Uncertainty", "Median: 0 sure, 1 not at all", "OrRd", "{:,.2f}", max=1, ceiling=0.5
+            ),
+            "n_clusters": _number("Clusters", "Clusters, those that got no name among them"),
+            "n_clusters_named": _number(
+                "Named", "Clusters that got a name: the next three are of these", "Greens", hidden=True
             ),
             "n_clusters_supported": _number(
                 "Supported", "Clusters in which the markers of their name go up", "Greens"

@@ -121,6 +121,7 @@ def test_a_whole_sample_has_every_column_filled(tmp_path: Path) -> None:
             "median_uncertainty": "0.05",
             "share_far_from_reference": "0.125",
             "n_clusters": "",
+            "n_clusters_named": "",
             "n_clusters_supported": "",
             "n_clusters_weak": "",
             "n_clusters_contradicted": "",
@@ -155,12 +156,17 @@ def test_agreement_with_known_labels_stands_in_the_row_and_on_the_page(tmp_path:
 def test_the_verdicts_of_clusters_stand_in_the_row_and_on_the_page(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": {**PARTS, "verdicts": VERDICTS}, "b": PARTS})
     rows, sections = summarise(run)
-    names = ("n_clusters", "n_clusters_supported", "n_clusters_weak", "n_clusters_contradicted")
-    assert [rows[0][name] for name in names] == ["9", "5", "2", "1"]
-    assert [rows[1][name] for name in names] == [""] * 4 and rows[1]["status"] == "done"
+    names = [name for name in COLUMNS if name.startswith("n_clusters")]
+    found = {"n_clusters": 9, "n_clusters_named": 8}
+    found |= {
+        f"n_clusters_{verdict}": n for verdict, n in (("supported", 5), ("weak", 2), ("contradicted", 1))
+    }
+    assert {name: rows[0][name] for name in names} == {name: str(n) for name, n in found.items()}
+    assert [rows[1][name] for name in names] == [""] * 5 and rows[1]["status"] == "done"
     assert rows[0]["n_warnings"] == "4"
-    assert sections["fit"]["data"]["a"]["n_clusters_contradicted"] == 1
-    assert "n_clusters_contradicted" not in sections["fit"]["data"]["b"]
+    fit = sections["fit"]
+    assert {name: fit["data"]["a"][name] for name in names} == found
+    assert set(names) <= set(fit["headers"]) and set(names).isdisjoint(fit["data"]["b"])
     assert "contradict the name of cluster 3" in sections["warnings"]["data"]
 
 
@@ -306,6 +312,21 @@ def test_flagged_cells_are_not_drawn_as_removed(tmp_path: Path) -> None:
         "s": {"passed": 800, "marked": 200, "removed": 0},
         "t": {"passed": 800, "marked": 0, "removed": 200},
     }
+
+
+def test_a_sample_that_shares_all_genes_and_lies_near_is_still_seen_not_to_fit(tmp_path: Path) -> None:
+    near = {"gene_overlap": 1.0, "reference_distance": {"share_beyond_99": 0.018}, "unassigned": 400}
+    unfit = {**ANNOTATION, **near, "unassigned_by": {"novel": 340, "ambiguous": 60}}
+    fits = {**unfit, "unassigned": 0, "unassigned_by": {}}
+    # A model made by others says nothing of genes, and calls no cell novel.
+    others = {**fits, "gene_overlap": None}
+    samples = {
+        name: {**PARTS, "annotation": one} for name, one in zip("abc", (unfit, fits, others), strict=True)
+    }
+    _, sections = summarise(write_run(tmp_path / "run", samples))
+    fit = sections["fit"]
+    assert [fit["data"][name].get("novel") for name in "abc"] == [42.5, 0, None]
+    assert "novel" in fit["headers"]
 
 
 def test_a_model_without_distances_leaves_their_column_empty(tmp_path: Path) -> None:
