@@ -279,6 +279,8 @@ def sections(samples: list[Sample]) -> list[dict[str, Any]]:
     return [section for section in made if section["data"]]
 
 
+# `max` is where a bar is full and its colour deepest, the same in every run: MultiQC would take it from the run's own
+# worst sample, and its `ceiling` only lowers that. Columns that are neither good nor bad have none.
 def _percent(title: str, description: str, scale: str, **more: Any) -> dict[str, Any]:
     return {
         "title": title,
@@ -341,7 +343,7 @@ def _general(samples: list[Sample]) -> dict[str, Any]:
             "median_counts": _number("Counts", "Median counts of a cell", "Greens", hidden=True),
             "median_genes": _number("Genes", "Median number of genes of a cell", "Greens"),
             "median_pct_mt": _percent(
-                "Mito", "Median share of mitochondrial counts in a cell", "Oranges", max=None, ceiling=20
+                "Mito", "Median share of mitochondrial counts in a cell", "Oranges", max=20
             ),
             "top_label": {
                 "title": "Most cells are",
@@ -359,10 +361,9 @@ def _general(samples: list[Sample]) -> dict[str, Any]:
                 "Median uncertainty of the predicted label: 0 sure, 1 not at all",
                 "OrRd",
                 "{:,.2f}",
-                max=1,
-                ceiling=0.5,
+                max=0.5,
             ),
-            "n_warnings": _number("Warnings", "How many warnings the steps gave", "OrRd", ceiling=5),
+            "n_warnings": _number("Warnings", "How many warnings the steps gave", "OrRd", max=20),
         },
         "data": _rows(samples, columns),
     }
@@ -486,6 +487,8 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
         "median_uncertainty": COLUMNS["median_uncertainty"],
         **{name: column for name, column in COLUMNS.items() if name.startswith("n_clusters")},
     }
+    # One scale for all, so that a bar shows how many of the clusters these are.
+    clusters = {"shared_key": "cellscribe_clusters"}
     return {
         "id": "cellscribe_fit",
         "section_name": "How well model and sample fit",
@@ -515,18 +518,24 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
                 "Unassigned", "Share of the cells that the model should not name", "OrRd"
             ),
             "median_uncertainty": _number(
-                "Uncertainty", "Median: 0 sure, 1 not at all", "OrRd", "{:,.2f}", max=1, ceiling=0.5
+                "Uncertainty", "Median: 0 sure, 1 not at all", "OrRd", "{:,.2f}", max=0.5
             ),
-            "n_clusters": _number("Clusters", "Clusters, those that got no name among them"),
+            "n_clusters": _number("Clusters", "Clusters, those that got no name among them", **clusters),
             "n_clusters_named": _number(
-                "Named", "Clusters that got a name: the next three are of these", "Greens", hidden=True
+                "Named",
+                "Clusters that got a name: the next three are of these",
+                "Greens",
+                hidden=True,
+                **clusters,
             ),
             "n_clusters_supported": _number(
-                "Supported", "Clusters in which the markers of their name go up", "Greens"
+                "Supported", "Clusters in which the markers of their name go up", "Greens", **clusters
             ),
-            "n_clusters_weak": _number("Weak", "Clusters whose genes are too few or too faint to tell"),
+            "n_clusters_weak": _number(
+                "Weak", "Clusters whose genes are too few or too faint to tell", **clusters
+            ),
             "n_clusters_contradicted": _number(
-                "Contradicted", "Clusters whose genes contradict their name", "OrRd", ceiling=3
+                "Contradicted", "Clusters whose genes contradict their name", "OrRd", max=5
             ),
         },
         "data": _rows([s for s in samples if s.annotation is not None], columns),
@@ -558,7 +567,7 @@ def _truth(samples: list[Sample]) -> dict[str, Any]:
                 "RdYlGn",
             ),
             "truth_calibration_error": _number(
-                "Calibration error", "Expected calibration error", "OrRd", "{:,.3f}", max=1, ceiling=0.3
+                "Calibration error", "Expected calibration error", "OrRd", "{:,.3f}", max=0.3
             ),
             "truth_share_same": _percent("Same", "Final label is the known one", "RdYlGn"),
             "truth_share_compatible": _percent(

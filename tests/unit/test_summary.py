@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -329,6 +330,23 @@ def test_a_sample_that_shares_all_genes_and_lies_near_is_still_seen_not_to_fit(t
     assert "novel" in fit["headers"]
 
 
+def test_what_is_bad_is_drawn_on_a_scale_that_is_not_the_runs_own(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": {**PARTS, "verdicts": VERDICTS, "truth": TRUTH}})
+    _, sections = summarise(run)
+    scales = {}
+    for name in ("general", "fit", "truth"):
+        for column, header in sections[name]["headers"].items():
+            assert "ceiling" not in header
+            if header["scale"] in ("OrRd", "Oranges", "RdYlGn"):
+                scales[column] = header.get("max")
+    assert scales["n_clusters_contradicted"] == 5 and scales["n_warnings"] == 20
+    assert scales["median_uncertainty"] == 0.5 and scales["truth_calibration_error"] == 0.3
+    assert None not in scales.values()
+    headers = sections["fit"]["headers"]
+    counted = ("n_clusters", "n_clusters_named", "n_clusters_supported", "n_clusters_weak")
+    assert len({headers[name].get("shared_key", name) for name in counted}) == 1
+
+
 def test_a_model_without_distances_leaves_their_column_empty(tmp_path: Path) -> None:
     annotation = {**ANNOTATION, "reference_distance": None}
     rows, sections = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "annotation": annotation}}))
@@ -367,9 +385,8 @@ def test_multiqc_draws_every_section_and_writes_one_page(tmp_path: Path, root: P
     multiqc = shutil.which("multiqc", path=str(Path(sys.executable).parent)) or shutil.which("multiqc")
     if multiqc is None:
         pytest.skip("multiqc is not installed")
-    folder = write_run(
-        tmp_path / "run", {"lung.counts": PARTS, "b_1": PARTS, "c_1": {"convert": CONVERT, "qc": QC}}
-    )
+    samples = {"b_1": PARTS, "c_1": {"convert": CONVERT, "qc": QC}}
+    folder = write_run(tmp_path / "run", {"lung.counts": {**PARTS, "verdicts": VERDICTS}, **samples})
     _, sections = summarise(folder)
     config = shutil.copy(root / "assets" / "multiqc_config.yml", tmp_path)
     command = [multiqc, "--no-ansi", "--strict", "--config", config, "--outdir", "page", str(folder / "out")]
@@ -379,6 +396,9 @@ def test_multiqc_draws_every_section_and_writes_one_page(tmp_path: Path, root: P
     page = (tmp_path / "page" / "multiqc_report.html").read_text()
     for section in sections.values():
         assert section.get("section_name", "General Statistics") in page
+    # One contradicted cluster of five that fill the bar, though no sample of the run has more.
+    contradicted = re.findall(r"<td[^>]*n_clusters_contradicted[^>]*>(.*?)</td>", page, re.DOTALL)
+    assert re.findall(r"width: *([\d.]+)%", "".join(contradicted)) == ["20.0"]
     # MultiQC would cut "lung.counts" to "lung" by itself.
     assert "lung.counts" in page
     assert "Many cells lie far from the reference." in page
