@@ -346,12 +346,12 @@ def _general(samples: list[Sample]) -> dict[str, Any]:
                 "Mito", "Median share of mitochondrial counts in a cell", "Oranges", max=20
             ),
             "top_label": {
-                "title": "Most cells are",
-                "description": "The label with the most cells",
+                "title": "Commonest label",
+                "description": "The label with the most cells, which may be few of all",
                 "scale": False,
             },
             "top_label_share": _percent(
-                "Share", "Share of the cells with that label", "Purples", hidden=True
+                "Its share", "Share of the cells with the commonest label", "Purples"
             ),
             "unassigned_share": _percent(
                 "Unassigned", "Share of the cells that the model should not name", "OrRd"

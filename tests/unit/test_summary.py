@@ -360,6 +360,14 @@ def test_cells_named_by_orthologues_say_between_which_organisms(tmp_path: Path) 
     assert [row["orthologs"] for row in rows] == ["mouse to human", ""]
 
 
+def test_the_commonest_label_is_not_said_to_be_that_of_most_cells(tmp_path: Path) -> None:
+    _, sections = summarise(write_run(tmp_path / "run", {"s": PARTS}))
+    headers = sections["general"]["headers"]
+    assert headers["top_label"]["title"] == "Commonest label"
+    shown = [name for name, header in headers.items() if not header.get("hidden")]
+    assert shown[shown.index("top_label") + 1] == "top_label_share"
+
+
 def test_a_section_without_data_is_not_written(tmp_path: Path) -> None:
     quiet = {part: {**content, "warnings": []} for part, content in PARTS.items()}
     quiet["qc"]["removed_by"] = {}
