@@ -624,6 +624,8 @@ def _bars(title: str, unit: str, **more: Any) -> dict[str, Any]:
         "title": f"cellscribe: {title}",
         "ylab": unit,
         "hide_zero_cats": True,
+        # Of one category alone MultiQC draws none, and nothing else names it.
+        "use_legend": True,
         "sort_samples": False,
         **more,
     }

@@ -306,6 +306,14 @@ def test_rare_labels_are_drawn_as_one(tmp_path: Path) -> None:
     assert set(drawn) == set(sections["composition"]["categories"])
 
 
+def test_bars_of_one_reason_alone_still_name_it(tmp_path: Path) -> None:
+    qc = {**QC, "removed_by": {"low_counts": 150}}
+    _, sections = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "qc": qc}}))
+    assert list(sections["removed"]["categories"]) == ["low_counts"]
+    bars = [section for section in sections.values() if section["plot_type"] == "bargraph"]
+    assert len(bars) == 4 and all(section["pconfig"]["use_legend"] for section in bars)
+
+
 def test_flagged_cells_are_not_drawn_as_removed(tmp_path: Path) -> None:
     qc = {**QC, "n_cells_after": 1000, "n_cells_pass": 800}
     _, sections = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "qc": qc}, "t": PARTS}))
