@@ -120,6 +120,12 @@ def _model(sample: Sample) -> str | None:
     return f"{model.get('name', '')} {model.get('version', '')}".strip() if model else None
 
 
+def _doublets(sample: Sample) -> int | None:
+    # Where they were not searched, their number is not 0 but unknown.
+    found = sample.get("qc", "doublets") or {}
+    return found.get("n") if found.get("status") in ("called", "fallback") else None
+
+
 def _orthologs(sample: Sample) -> str | None:
     used = sample.get("annotation", "orthologs")
     return f"{used['from']} to {used['to']}" if used else None
@@ -149,7 +155,7 @@ COLUMNS: dict[str, Callable[[Sample], Any]] = {
     "source": lambda s: s.get("convert", "source"),
     "n_cells_read": lambda s: s.get("convert", "n_cells"),
     "n_cells_kept": lambda s: s.get("qc", "n_cells_after"),
-    "n_doublets": lambda s: s.get("qc", "doublets", "n"),
+    "n_doublets": _doublets,
     "median_counts": lambda s: s.get("qc", "after", "total_counts", "median"),
     "median_genes": lambda s: s.get("qc", "after", "n_genes_by_counts", "median"),
     "median_pct_mt": lambda s: s.get("qc", "after", "pct_counts_mt", "median"),

@@ -362,6 +362,15 @@ def test_a_model_without_distances_leaves_their_column_empty(tmp_path: Path) -> 
     assert "far" not in sections["fit"]["data"]["s"]
 
 
+@pytest.mark.parametrize(("status", "shown"), [("called", "0"), ("fallback", "0"), ("skipped", "")])
+def test_no_doublets_are_told_from_doublets_that_were_not_searched(
+    tmp_path: Path, status: str, shown: str
+) -> None:
+    qc = {**QC, "doublets": {"status": status, "n": 0}}
+    rows, _ = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "qc": qc}}))
+    assert rows[0]["n_doublets"] == shown
+
+
 def test_cells_named_by_orthologues_say_between_which_organisms(tmp_path: Path) -> None:
     annotation = {**ANNOTATION, "orthologs": {"from": "mouse", "to": "human", "n_genes": 900}}
     rows, _ = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "annotation": annotation}, "t": PARTS}))
