@@ -344,7 +344,11 @@ def _general(samples: list[Sample]) -> dict[str, Any]:
         "plot_type": "generalstats",
         "namespace": "cellscribe",
         "headers": {
-            "n_cells_read": _number("Cells read", "Cells in the input", hidden=True),
+            "n_cells_read": _number(
+                "Cells found",
+                "Cells in the input: of a matrix of all droplets, those called cells",
+                hidden=True,
+            ),
             "n_cells_kept": _number("Cells", "Cells left after quality control"),
             "median_counts": _number("Counts", "Median counts of a cell", "Greens", hidden=True),
             "median_genes": _number("Genes", "Median number of genes of a cell", "Greens"),

@@ -385,6 +385,14 @@ def test_the_commonest_label_is_not_said_to_be_that_of_most_cells(tmp_path: Path
     assert shown[shown.index("top_label") + 1] == "top_label_share"
 
 
+def test_the_cells_counted_are_not_said_to_be_all_that_the_input_holds(tmp_path: Path) -> None:
+    _, sections = summarise(write_run(tmp_path / "run", {"s": PARTS}))
+    found = sections["general"]["headers"]["n_cells_read"]
+    assert found["title"] == "Cells found"
+    # Empty droplets are gone before they are counted.
+    assert "called cells" in found["description"]
+
+
 def test_a_section_without_data_is_not_written(tmp_path: Path) -> None:
     quiet = {part: {**content, "warnings": []} for part, content in PARTS.items()}
     quiet["qc"]["removed_by"] = {}
