@@ -285,8 +285,9 @@ def sections(samples: list[Sample]) -> list[dict[str, Any]]:
     return [section for section in made if section["data"]]
 
 
-# `max` is where a bar is full and its colour deepest, the same in every run: MultiQC would take it from the run's own
-# worst sample, and its `ceiling` only lowers that. Columns that are neither good nor bad have none.
+# Where a bar is full and its colour deepest, MultiQC takes from the run's own highest sample. What is good or bad has
+# a `max` that no value exceeds, or a `minrange`: a scale that is no shorter, and longer only for a sample beyond it.
+# `ceiling`, and a `max` that is exceeded, would leave that sample out of the violins, which stand for long tables.
 def _percent(title: str, description: str, scale: str, **more: Any) -> dict[str, Any]:
     return {
         "title": title,
@@ -353,7 +354,7 @@ def _general(samples: list[Sample]) -> dict[str, Any]:
             "median_counts": _number("Counts", "Median counts of a cell", "Greens", hidden=True),
             "median_genes": _number("Genes", "Median number of genes of a cell", "Greens"),
             "median_pct_mt": _percent(
-                "Mito", "Median share of mitochondrial counts in a cell", "Oranges", max=20
+                "Mito", "Median share of mitochondrial counts in a cell", "Oranges", max=None, minrange=20
             ),
             "top_label": {
                 "title": "Commonest label",
@@ -364,16 +365,20 @@ def _general(samples: list[Sample]) -> dict[str, Any]:
                 "Its share", "Share of the cells with the commonest label", "Purples"
             ),
             "unassigned_share": _percent(
-                "Unassigned", "Share of the cells that the model should not name", "OrRd"
+                "Unassigned",
+                "Share of the cells that the model should not name",
+                "OrRd",
+                max=None,
+                minrange=50,
             ),
             "median_uncertainty": _number(
                 "Uncertainty",
                 "Median uncertainty of the predicted label: 0 sure, 1 not at all",
                 "OrRd",
                 "{:,.2f}",
-                max=0.5,
+                minrange=0.5,
             ),
-            "n_warnings": _number("Warnings", "How many warnings the steps gave", "OrRd", max=20),
+            "n_warnings": _number("Warnings", "How many warnings the steps gave", "OrRd", minrange=20),
         },
         "data": _rows(samples, columns),
     }
@@ -521,14 +526,24 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
                 "scale": False,
             },
             "far": _percent(
-                "Far cells", "Cells farther from the reference than 99 % of its own cells are", "OrRd"
+                "Far cells",
+                "Cells farther from the reference than 99 % of its own cells are",
+                "OrRd",
+                max=None,
+                minrange=50,
             ),
-            "novel": _percent("Novel", f"Cells left unassigned as novel: {REASONS['novel']}", "OrRd"),
+            "novel": _percent(
+                "Novel", f"Cells left unassigned as novel: {REASONS['novel']}", "OrRd", max=None, minrange=50
+            ),
             "unassigned_share": _percent(
-                "Unassigned", "Share of the cells that the model should not name", "OrRd"
+                "Unassigned",
+                "Share of the cells that the model should not name",
+                "OrRd",
+                max=None,
+                minrange=50,
             ),
             "median_uncertainty": _number(
-                "Uncertainty", "Median: 0 sure, 1 not at all", "OrRd", "{:,.2f}", max=0.5
+                "Uncertainty", "Median: 0 sure, 1 not at all", "OrRd", "{:,.2f}", minrange=0.5
             ),
             "n_clusters": _number("Clusters", "Clusters, those that got no name among them", **clusters),
             "n_clusters_named": _number(
@@ -545,7 +560,7 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
                 "Weak", "Clusters whose genes are too few or too faint to tell", **clusters
             ),
             "n_clusters_contradicted": _number(
-                "Contradicted", "Clusters whose genes contradict their name", "OrRd", max=5
+                "Contradicted", "Clusters whose genes contradict their name", "OrRd", minrange=5
             ),
         },
         "data": _rows([s for s in samples if s.annotation is not None], columns),
@@ -577,7 +592,7 @@ def _truth(samples: list[Sample]) -> dict[str, Any]:
                 "RdYlGn",
             ),
             "truth_calibration_error": _number(
-                "Calibration error", "Expected calibration error", "OrRd", "{:,.3f}", max=0.3
+                "Calibration error", "Expected calibration error", "OrRd", "{:,.3f}", minrange=0.3
             ),
             "truth_share_same": _percent("Same", "Final label is the known one", "RdYlGn"),
             "truth_share_compatible": _percent(
