@@ -120,9 +120,24 @@ def _model(sample: Sample) -> str | None:
     return f"{model.get('name', '')} {model.get('version', '')}".strip() if model else None
 
 
+def _doublets(sample: Sample) -> int | None:
+    # Where they were not searched, their number is not 0 but unknown.
+    found = sample.get("qc", "doublets") or {}
+    return found.get("n") if found.get("status") in ("called", "fallback") else None
+
+
 def _orthologs(sample: Sample) -> str | None:
     used = sample.get("annotation", "orthologs")
     return f"{used['from']} to {used['to']}" if used else None
+
+
+def _novel(sample: Sample) -> float | None:
+    # Only code of others knows the genes of a model made by others, and nothing then tells which cells are novel.
+    if sample.get("annotation", "gene_overlap") is None:
+        return None
+    by_reason = sample.get("annotation", "unassigned_by")
+    novel = None if by_reason is None else 100 * by_reason.get("novel", 0)
+    return _share(novel, sample.get("annotation", "n_cells"))
 
 
 def _top(sample: Sample) -> tuple[str | None, int | None]:
@@ -140,7 +155,7 @@ COLUMNS: dict[str, Callable[[Sample], Any]] = {
     "source": lambda s: s.get("convert", "source"),
     "n_cells_read": lambda s: s.get("convert", "n_cells"),
     "n_cells_kept": lambda s: s.get("qc", "n_cells_after"),
-    "n_doublets": lambda s: s.get("qc", "doublets", "n"),
+    "n_doublets": _doublets,
     "median_counts": lambda s: s.get("qc", "after", "total_counts", "median"),
     "median_genes": lambda s: s.get("qc", "after", "n_genes_by_counts", "median"),
     "median_pct_mt": lambda s: s.get("qc", "after", "pct_counts_mt", "median"),
@@ -154,6 +169,7 @@ COLUMNS: dict[str, Callable[[Sample], Any]] = {
     "median_uncertainty": lambda s: s.get("annotation", "median_uncertainty"),
     "share_far_from_reference": lambda s: s.get("annotation", "reference_distance", "share_beyond_99"),
     "n_clusters": lambda s: s.get("verdicts", "n_clusters"),
+    "n_clusters_named": lambda s: s.get("verdicts", "n_clusters_named"),
     "n_clusters_supported": lambda s: s.get("verdicts", "n_clusters_supported"),
     "n_clusters_weak": lambda s: s.get("verdicts", "n_clusters_weak"),
     "n_clusters_contradicted": lambda s: s.get("verdicts", "n_clusters_contradicted"),
@@ -269,6 +285,9 @@ def sections(samples: list[Sample]) -> list[dict[str, Any]]:
     return [section for section in made if section["data"]]
 
 
+# Where a bar is full and its colour deepest, MultiQC takes from the run's own highest sample. What is good or bad has
+# a `max` that no value exceeds, or a `minrange`: a scale that is no shorter, and longer only for a sample beyond it.
+# `ceiling`, and a `max` that is exceeded, would leave that sample out of the violins, which stand for long tables.
 def _percent(title: str, description: str, scale: str, **more: Any) -> dict[str, Any]:
     return {
         "title": title,
@@ -326,33 +345,40 @@ def _general(samples: list[Sample]) -> dict[str, Any]:
         "plot_type": "generalstats",
         "namespace": "cellscribe",
         "headers": {
-            "n_cells_read": _number("Cells read", "Cells in the input", hidden=True),
+            "n_cells_read": _number(
+                "Cells found",
+                "Cells in the input: of a matrix of all droplets, those called cells",
+                hidden=True,
+            ),
             "n_cells_kept": _number("Cells", "Cells left after quality control"),
             "median_counts": _number("Counts", "Median counts of a cell", "Greens", hidden=True),
             "median_genes": _number("Genes", "Median number of genes of a cell", "Greens"),
             "median_pct_mt": _percent(
-                "Mito", "Median share of mitochondrial counts in a cell", "Oranges", max=None, ceiling=20
+                "Mito", "Median share of mitochondrial counts in a cell", "Oranges", max=None, minrange=20
             ),
             "top_label": {
-                "title": "Most cells are",
-                "description": "The label with the most cells",
+                "title": "Commonest label",
+                "description": "The label with the most cells, which may be few of all",
                 "scale": False,
             },
             "top_label_share": _percent(
-                "Share", "Share of the cells with that label", "Purples", hidden=True
+                "Its share", "Share of the cells with the commonest label", "Purples"
             ),
             "unassigned_share": _percent(
-                "Unassigned", "Share of the cells that the model should not name", "OrRd"
+                "Unassigned",
+                "Share of the cells that the model should not name",
+                "OrRd",
+                max=None,
+                minrange=50,
             ),
             "median_uncertainty": _number(
                 "Uncertainty",
                 "Median uncertainty of the predicted label: 0 sure, 1 not at all",
                 "OrRd",
                 "{:,.2f}",
-                max=1,
-                ceiling=0.5,
+                minrange=0.5,
             ),
-            "n_warnings": _number("Warnings", "How many warnings the steps gave", "OrRd", ceiling=5),
+            "n_warnings": _number("Warnings", "How many warnings the steps gave", "OrRd", minrange=20),
         },
         "data": _rows(samples, columns),
     }
@@ -471,18 +497,18 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
         "n_model_genes": lambda s: s.get("annotation", "n_model_genes"),
         "genes_matched_by": lambda s: s.get("annotation", "genes_matched_by"),
         "far": _times_100("share_far_from_reference"),
+        "novel": _novel,
         "unassigned_share": _times_100("unassigned_share"),
         "median_uncertainty": COLUMNS["median_uncertainty"],
-        **{
-            name: COLUMNS[name]
-            for name in ("n_clusters_supported", "n_clusters_weak", "n_clusters_contradicted")
-        },
+        **{name: column for name, column in COLUMNS.items() if name.startswith("n_clusters")},
     }
+    # One scale for all, so that a bar shows how many of the clusters these are.
+    clusters = {"shared_key": "cellscribe_clusters"}
     return {
         "id": "cellscribe_fit",
         "section_name": "How well model and sample fit",
-        "description": "Few shared genes, or many cells far from every reference cell, mean that the sample "
-        "holds what the model was not trained on: read its labels with care.",
+        "description": "Few shared genes leave the model less to go by. Many novel or far cells mean types or states "
+        "that it was not trained on. In either case read the labels with care.",
         "plot_type": "table",
         "pconfig": {"id": "cellscribe_fit_table", "title": "Model and sample", "namespace": "cellscribe"},
         "headers": {
@@ -500,20 +526,41 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
                 "scale": False,
             },
             "far": _percent(
-                "Far cells", "Cells farther from the reference than 99 % of its own cells are", "OrRd"
+                "Far cells",
+                "Cells farther from the reference than 99 % of its own cells are",
+                "OrRd",
+                max=None,
+                minrange=50,
+            ),
+            "novel": _percent(
+                "Novel", f"Cells left unassigned as novel: {REASONS['novel']}", "OrRd", max=None, minrange=50
             ),
             "unassigned_share": _percent(
-                "Unassigned", "Share of the cells that the model should not name", "OrRd"
+                "Unassigned",
+                "Share of the cells that the model should not name",
+                "OrRd",
+                max=None,
+                minrange=50,
             ),
             "median_uncertainty": _number(
-                "Uncertainty", "Median: 0 sure, 1 not at all", "OrRd", "{:,.2f}", max=1, ceiling=0.5
+                "Uncertainty", "Median: 0 sure, 1 not at all", "OrRd", "{:,.2f}", minrange=0.5
+            ),
+            "n_clusters": _number("Clusters", "Clusters, those that got no name among them", **clusters),
+            "n_clusters_named": _number(
+                "Named",
+                "Clusters that got a name: the next three are of these",
+                "Greens",
+                hidden=True,
+                **clusters,
             ),
             "n_clusters_supported": _number(
-                "Supported", "Clusters in which the markers of their name go up", "Greens"
+                "Supported", "Clusters in which the markers of their name go up", "Greens", **clusters
             ),
-            "n_clusters_weak": _number("Weak", "Clusters whose genes are too few or too faint to tell"),
+            "n_clusters_weak": _number(
+                "Weak", "Clusters whose genes are too few or too faint to tell", **clusters
+            ),
             "n_clusters_contradicted": _number(
-                "Contradicted", "Clusters whose genes contradict their name", "OrRd", ceiling=3
+                "Contradicted", "Clusters whose genes contradict their name", "OrRd", minrange=5
             ),
         },
         "data": _rows([s for s in samples if s.annotation is not None], columns),
@@ -545,7 +592,7 @@ def _truth(samples: list[Sample]) -> dict[str, Any]:
                 "RdYlGn",
             ),
             "truth_calibration_error": _number(
-                "Calibration error", "Expected calibration error", "OrRd", "{:,.3f}", max=1, ceiling=0.3
+                "Calibration error", "Expected calibration error", "OrRd", "{:,.3f}", minrange=0.3
             ),
             "truth_share_same": _percent("Same", "Final label is the known one", "RdYlGn"),
             "truth_share_compatible": _percent(
@@ -602,6 +649,8 @@ def _bars(title: str, unit: str, **more: Any) -> dict[str, Any]:
         "title": f"cellscribe: {title}",
         "ylab": unit,
         "hide_zero_cats": True,
+        # Of one category alone MultiQC draws none, and nothing else names it.
+        "use_legend": True,
         "sort_samples": False,
         **more,
     }

@@ -115,6 +115,7 @@ def test_the_demos_table_page_and_summary_agree_with_its_cells(demo: Any) -> Non
     verdicts = pd.read_csv(folder / "demo.verdicts.tsv", sep="\t")
     assert verdicts["n_cells"].sum() == adata.n_obs and len(verdicts) == int(row["n_clusters"])
     given = verdicts.loc[verdicts["label"] != "unassigned", "verdict"].value_counts()
+    assert given.sum() == int(row["n_clusters_named"])
     for verdict in ("supported", "weak", "contradicted"):
         assert given.get(verdict, 0) == int(row[f"n_clusters_{verdict}"])
     assert given["supported"] >= 4 and "contradicted" not in given

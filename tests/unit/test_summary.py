@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -121,6 +122,7 @@ def test_a_whole_sample_has_every_column_filled(tmp_path: Path) -> None:
             "median_uncertainty": "0.05",
             "share_far_from_reference": "0.125",
             "n_clusters": "",
+            "n_clusters_named": "",
             "n_clusters_supported": "",
             "n_clusters_weak": "",
             "n_clusters_contradicted": "",
@@ -155,12 +157,17 @@ def test_agreement_with_known_labels_stands_in_the_row_and_on_the_page(tmp_path:
 def test_the_verdicts_of_clusters_stand_in_the_row_and_on_the_page(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": {**PARTS, "verdicts": VERDICTS}, "b": PARTS})
     rows, sections = summarise(run)
-    names = ("n_clusters", "n_clusters_supported", "n_clusters_weak", "n_clusters_contradicted")
-    assert [rows[0][name] for name in names] == ["9", "5", "2", "1"]
-    assert [rows[1][name] for name in names] == [""] * 4 and rows[1]["status"] == "done"
+    names = [name for name in COLUMNS if name.startswith("n_clusters")]
+    found = {"n_clusters": 9, "n_clusters_named": 8}
+    found |= {
+        f"n_clusters_{verdict}": n for verdict, n in (("supported", 5), ("weak", 2), ("contradicted", 1))
+    }
+    assert {name: rows[0][name] for name in names} == {name: str(n) for name, n in found.items()}
+    assert [rows[1][name] for name in names] == [""] * 5 and rows[1]["status"] == "done"
     assert rows[0]["n_warnings"] == "4"
-    assert sections["fit"]["data"]["a"]["n_clusters_contradicted"] == 1
-    assert "n_clusters_contradicted" not in sections["fit"]["data"]["b"]
+    fit = sections["fit"]
+    assert {name: fit["data"]["a"][name] for name in names} == found
+    assert set(names) <= set(fit["headers"]) and set(names).isdisjoint(fit["data"]["b"])
     assert "contradict the name of cluster 3" in sections["warnings"]["data"]
 
 
@@ -299,6 +306,14 @@ def test_rare_labels_are_drawn_as_one(tmp_path: Path) -> None:
     assert set(drawn) == set(sections["composition"]["categories"])
 
 
+def test_bars_of_one_reason_alone_still_name_it(tmp_path: Path) -> None:
+    qc = {**QC, "removed_by": {"low_counts": 150}}
+    _, sections = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "qc": qc}}))
+    assert list(sections["removed"]["categories"]) == ["low_counts"]
+    bars = [section for section in sections.values() if section["plot_type"] == "bargraph"]
+    assert len(bars) == 4 and all(section["pconfig"]["use_legend"] for section in bars)
+
+
 def test_flagged_cells_are_not_drawn_as_removed(tmp_path: Path) -> None:
     qc = {**QC, "n_cells_after": 1000, "n_cells_pass": 800}
     _, sections = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "qc": qc}, "t": PARTS}))
@@ -308,6 +323,47 @@ def test_flagged_cells_are_not_drawn_as_removed(tmp_path: Path) -> None:
     }
 
 
+def test_a_sample_that_shares_all_genes_and_lies_near_is_still_seen_not_to_fit(tmp_path: Path) -> None:
+    near = {"gene_overlap": 1.0, "reference_distance": {"share_beyond_99": 0.018}, "unassigned": 400}
+    unfit = {**ANNOTATION, **near, "unassigned_by": {"novel": 340, "ambiguous": 60}}
+    fits = {**unfit, "unassigned": 0, "unassigned_by": {}}
+    # A model made by others says nothing of genes, and calls no cell novel.
+    others = {**fits, "gene_overlap": None}
+    samples = {
+        name: {**PARTS, "annotation": one} for name, one in zip("abc", (unfit, fits, others), strict=True)
+    }
+    _, sections = summarise(write_run(tmp_path / "run", samples))
+    fit = sections["fit"]
+    assert [fit["data"][name].get("novel") for name in "abc"] == [42.5, 0, None]
+    assert "novel" in fit["headers"]
+
+
+def test_what_is_bad_is_drawn_on_a_scale_that_is_not_the_runs_own(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": {**PARTS, "verdicts": VERDICTS, "truth": TRUTH}})
+    _, sections = summarise(run)
+    scales = {}
+    for name in ("general", "fit", "truth"):
+        for column, header in sections[name]["headers"].items():
+            if header["scale"] in ("OrRd", "Oranges", "RdYlGn"):
+                scales[column] = header.get("minrange")
+                # Whatever lies beyond one of these, MultiQC's violins do not show.
+                assert "ceiling" not in header
+                assert header.get("max") == (None if scales[column] else 100 if "suffix" in header else 1)
+    assert {column: scale for column, scale in scales.items() if scale} == {
+        "median_pct_mt": 20,
+        "unassigned_share": 50,
+        "far": 50,
+        "novel": 50,
+        "median_uncertainty": 0.5,
+        "n_warnings": 20,
+        "n_clusters_contradicted": 5,
+        "truth_calibration_error": 0.3,
+    }
+    headers = sections["fit"]["headers"]
+    counted = ("n_clusters", "n_clusters_named", "n_clusters_supported", "n_clusters_weak")
+    assert len({headers[name].get("shared_key", name) for name in counted}) == 1
+
+
 def test_a_model_without_distances_leaves_their_column_empty(tmp_path: Path) -> None:
     annotation = {**ANNOTATION, "reference_distance": None}
     rows, sections = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "annotation": annotation}}))
@@ -315,10 +371,35 @@ def test_a_model_without_distances_leaves_their_column_empty(tmp_path: Path) -> 
     assert "far" not in sections["fit"]["data"]["s"]
 
 
+@pytest.mark.parametrize(("status", "shown"), [("called", "0"), ("fallback", "0"), ("skipped", "")])
+def test_no_doublets_are_told_from_doublets_that_were_not_searched(
+    tmp_path: Path, status: str, shown: str
+) -> None:
+    qc = {**QC, "doublets": {"status": status, "n": 0}}
+    rows, _ = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "qc": qc}}))
+    assert rows[0]["n_doublets"] == shown
+
+
 def test_cells_named_by_orthologues_say_between_which_organisms(tmp_path: Path) -> None:
     annotation = {**ANNOTATION, "orthologs": {"from": "mouse", "to": "human", "n_genes": 900}}
     rows, _ = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "annotation": annotation}, "t": PARTS}))
     assert [row["orthologs"] for row in rows] == ["mouse to human", ""]
+
+
+def test_the_commonest_label_is_not_said_to_be_that_of_most_cells(tmp_path: Path) -> None:
+    _, sections = summarise(write_run(tmp_path / "run", {"s": PARTS}))
+    headers = sections["general"]["headers"]
+    assert headers["top_label"]["title"] == "Commonest label"
+    shown = [name for name, header in headers.items() if not header.get("hidden")]
+    assert shown[shown.index("top_label") + 1] == "top_label_share"
+
+
+def test_the_cells_counted_are_not_said_to_be_all_that_the_input_holds(tmp_path: Path) -> None:
+    _, sections = summarise(write_run(tmp_path / "run", {"s": PARTS}))
+    found = sections["general"]["headers"]["n_cells_read"]
+    assert found["title"] == "Cells found"
+    # Empty droplets are gone before they are counted.
+    assert "called cells" in found["description"]
 
 
 def test_a_section_without_data_is_not_written(tmp_path: Path) -> None:
@@ -346,9 +427,8 @@ def test_multiqc_draws_every_section_and_writes_one_page(tmp_path: Path, root: P
     multiqc = shutil.which("multiqc", path=str(Path(sys.executable).parent)) or shutil.which("multiqc")
     if multiqc is None:
         pytest.skip("multiqc is not installed")
-    folder = write_run(
-        tmp_path / "run", {"lung.counts": PARTS, "b_1": PARTS, "c_1": {"convert": CONVERT, "qc": QC}}
-    )
+    samples = {"b_1": PARTS, "c_1": {"convert": CONVERT, "qc": QC}}
+    folder = write_run(tmp_path / "run", {"lung.counts": {**PARTS, "verdicts": VERDICTS}, **samples})
     _, sections = summarise(folder)
     config = shutil.copy(root / "assets" / "multiqc_config.yml", tmp_path)
     command = [multiqc, "--no-ansi", "--strict", "--config", config, "--outdir", "page", str(folder / "out")]
@@ -358,6 +438,9 @@ def test_multiqc_draws_every_section_and_writes_one_page(tmp_path: Path, root: P
     page = (tmp_path / "page" / "multiqc_report.html").read_text()
     for section in sections.values():
         assert section.get("section_name", "General Statistics") in page
+    # One contradicted cluster of five that fill the bar, though no sample of the run has more.
+    contradicted = re.findall(r"<td[^>]*n_clusters_contradicted[^>]*>(.*?)</td>", page, re.DOTALL)
+    assert re.findall(r"width: *([\d.]+)%", "".join(contradicted)) == ["20.0"]
     # MultiQC would cut "lung.counts" to "lung" by itself.
     assert "lung.counts" in page
     assert "Many cells lie far from the reference." in page
