@@ -453,10 +453,10 @@ def _found_plots(
     named: list[verdicts.Support],
     colours: dict[str, str],
 ) -> list[bytes]:
-    """Dot plots of the genes that mark each type in this sample: rows of the marker table."""
+    """Dot plots of the genes that mark each type in this sample, and the unassigned cells: rows of the marker table."""
     found = table.assign(column=var.index.get_indexer(table["gene"]))
     own = {str(label): part for label, part in found.groupby("label", sort=False)}
-    types = [one.label for one in named if one.label in own]
+    types = [name for name in (*(one.label for one in named), UNASSIGNED) if name in own]
     rows = [(name, name, final == name) for name in types]
     genes = {name: list(zip(own[name]["gene"], own[name]["column"], strict=True)) for name in types}
     return _dot_plots(statistics, rows, genes, colours)
