@@ -169,7 +169,7 @@ def write_report(inputs: ReportInputs) -> None:
     manifest = joint_manifest(manifests)
     adata = anndata.read_h5ad(inputs.annotated, backed="r")
     try:
-        cells = read_cells(adata, annotation, inputs)
+        cells, provenance = read_cells(adata, annotation, inputs), _plain_uns(adata, annotation)
         expected = joint_markers(inputs.models, manifests, {*cells.predicted, *cells.final})
         log(f"{inputs.sample}: looking at the markers of {len(cells.final):,} cells")
         final_key = str(annotation["names"]["final"])
@@ -184,6 +184,7 @@ def write_report(inputs: ReportInputs) -> None:
             contrasts,
             final_key,
             relatives(inputs.models, manifests, cells.cl_ids),
+            figures.labels_said(provenance),
         )
         write_table(evidence.table, inputs.markers)
         write_table(printed(evidence.differential), inputs.differential)
@@ -209,7 +210,7 @@ def write_report(inputs: ReportInputs) -> None:
                 evidence,
                 agreement,
                 [("comparisons", notes), ("known labels", truth_notes)],
-                _plain_uns(adata, annotation),
+                provenance,
                 {"obs": list(adata.obs.keys()), "obsm": list(adata.obsm), "uns": list(adata.uns)},
                 model_parts(annotation, adata.obs, cells.umap, evidence.colours, manifests),
             )
@@ -324,11 +325,12 @@ def marker_evidence(
     contrasts: Sequence[differential.Contrast] = (),
     final_key: str = "",
     kin: Mapping[str, frozenset[str]] | None = None,
+    labels: Sequence[str] = (),
 ) -> MarkerEvidence:
     """Look at every label's expected markers, and test for the genes that mark it here, in one pass of X.
 
     orthologs: between which organisms the mapping used them. The same pass keeps the cells of the contrasts, and
-    tests them.
+    tests them. labels: the model's, in whose order they have their colours, on the page of all samples too.
     """
     import scipy.sparse as sp
 
@@ -391,7 +393,9 @@ def marker_evidence(
     table = markers.rank_markers(
         types, adata.var, {label: {column for _, column in hits} for label, hits in located.items()}
     )
-    colours = figures.label_colours(sorted(sizes, key=lambda name: -sizes[name]), list(expected))
+    colours = figures.label_colours(
+        sorted(sizes, key=lambda name: -sizes[name]), list(dict.fromkeys([*labels, *expected]))
+    )
     return MarkerEvidence(
         named,
         left,
@@ -1118,7 +1122,7 @@ def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray |
         drawn["uncertainty"] = figures.umap_by_number(cells.umap, cells.uncertainty)
         if cells.cluster is not None:
             sizes = dict(zip(*np.unique(cells.cluster.astype(str), return_counts=True), strict=True))
-            cluster_colours = figures.label_colours(sorted(sizes, key=lambda name: -sizes[name]), [])
+            cluster_colours = figures.other_colours(sorted(sizes, key=lambda name: -sizes[name]), colours)
             drawn["clusters"] = figures.umap_by_category(cells.umap, cells.cluster, cluster_colours, **SMALL)
         if len(set(cells.final)) > 2:
             drawn["multiples"] = figures.small_multiples(cells.umap, cells.final, colours)
