@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
     import scipy.sparse as sp
+    from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
 # What Seqera Platform shows in the browser is at most 10 MB.
@@ -1295,6 +1296,22 @@ def build_page(
     }
 
 
+def as_code(text: str) -> Markup:
+    """Text as HTML, escaped, what stands between backticks as code."""
+    from markupsafe import Markup, escape
+
+    parts = str(text).split("`")
+    # Without a partner a backtick is one.
+    last = len(parts) - 1 if len(parts) % 2 == 0 else len(parts)
+    said = [
+        Markup("<code>{}</code>").format(part)
+        if i % 2 and i < last
+        else escape(f"`{part}" if i == last else part)
+        for i, part in enumerate(parts)
+    ]
+    return Markup("").join(said)
+
+
 def render(page: dict[str, Any], template: str = "report.html.j2") -> str:
     """Fill a template. Every value is escaped; the only unescaped text is our own style sheet."""
     import jinja2
@@ -1308,5 +1325,6 @@ def render(page: dict[str, Any], template: str = "report.html.j2") -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
+    environment.filters["as_code"] = as_code
     style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(**page, style=style)
