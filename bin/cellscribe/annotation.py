@@ -175,6 +175,8 @@ def annotate_cells(
         "unassigned": int((decision.final == UNASSIGNED).sum()),
         "reasons": {key: number for key, number in _counts(decision.reason).items() if key},
         "unassigned_by": _counts(decision.reason[decision.final == UNASSIGNED]),
+        # Several models differ in what makes a cell novel, and one made by others gives no reasons.
+        **({} if decision.novel_by is None else {"novel_by": decision.novel_by}),
         "median_uncertainty": float(np.median(table[names.uncertainty])),
         **{
             key: answer.mapping[key]

@@ -19,9 +19,12 @@ REASONS = {
     "": "assigned",
     "ambiguous": "no label is probable enough: it gets the name of a common ancestor that is, or none",
     "disagreement": "several models contradict each other: it gets the name of a common ancestor, or none",
-    "novel": "far from every reference cell, or expressing genes that none of them does",
+    "novel": "far from every reference cell, expressing genes that none of them does, or stranger to the model than "
+    "nearly all known cells",
     "low_information": "too few counts on the model's genes",
 }
+# What makes a cell `novel`, in the order in which the reason's words name it.
+FAR, UNEXPECTED_GENES, STRANGE = "far", "unexpected_genes", "strange"
 
 
 def free_name(name: str, taken: Container[str]) -> str:

@@ -1,4 +1,4 @@
-"""Differential expression: each label against all other cells, and groups that the user chose against each other.
+"""Differential expression: each label, `unassigned` too, against all other cells, and groups that the user chose.
 
 Wilcoxon rank-sum tests of log-normalised counts, cell by cell: cells of one donor are no replicates of each other,
 so that p values rank genes and prove nothing about other donors (Squair et al. 2021, Nature Communications 12:5692).
@@ -211,17 +211,13 @@ def each_against_rest(
     """Test each label's cells against all other cells. Returns `COLUMNS`, each label's highest score first.
 
     expression: log-normalised CSR, (n_obs, n_genes). labels: (n_obs,) text. var: index and `gene_ids` of the genes.
-    totals: how many cells each label has, where these are some of them; n_in and n_out count all. Labels with fewer
-    than 10 cells, and `unassigned`, are not tested; genes are when at least 10 % of the cells of some label express
-    them.
+    totals: how many cells each label has, where these are some of them; n_in and n_out count all. `unassigned` is
+    tested as a label: what its cells express is what is known of them. Labels with fewer than 10 cells are not tested;
+    genes are when at least 10 % of the cells of some label express them.
     """
     names, codes = np.unique(labels.astype(str), return_inverse=True)
     sizes = np.bincount(codes)
-    tested = [
-        i
-        for i, name in enumerate(names)
-        if name != UNASSIGNED and min(sizes[i], len(labels) - sizes[i]) >= MIN_CELLS_TO_TEST
-    ]
+    tested = [i for i in range(len(names)) if min(sizes[i], len(labels) - sizes[i]) >= MIN_CELLS_TO_TEST]
     of_label = totals or dict(zip(names.tolist(), sizes.tolist(), strict=True))
     n_cells = sum(of_label.values())
     return together(

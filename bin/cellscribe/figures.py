@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,24 @@ def label_colours(labels: Sequence[str], known: Sequence[str]) -> dict[str, str]
         names = list(dict.fromkeys([*known, *names]))
     colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
     return {**colours, UNASSIGNED: UNASSIGNED_COLOUR}
+
+
+def labels_said(said: Mapping[str, Any]) -> list[str]:
+    """The labels that a model can give, in its order, as uns tells them of an annotation; [] where it does not."""
+    labels = said.get("labels", ())
+    return [str(label) for label in ([] if isinstance(labels, str) else labels)]
+
+
+def other_colours(names: Sequence[str], taken: Mapping[str, str]) -> dict[str, str]:
+    """Colours for what lies beside labels on a map of its own, as clusters, from behind those of the labels on.
+
+    So that a cluster does not look as if it were a label. names: the largest first. taken: the labels' colours.
+    """
+    used = set(taken.values())
+    free = [colour for colour in PALETTE if colour not in used]
+    # Where labels take all or nearly all, the order is another one at least.
+    order = free + [colour for colour in reversed(PALETTE) if colour in used]
+    return {name: order[i % len(order)] for i, name in enumerate(names)}
 
 
 def printable(text: str, longest: int = 30) -> str:

@@ -188,7 +188,7 @@ def stratified_sample(groups: np.ndarray, n: int, seed: int = 0, at_least: int =
 def rank_markers(
     tested: pd.DataFrame, var: pd.DataFrame, expected_columns: dict[str, set[int]], n_top: int = 50
 ) -> pd.DataFrame:
-    """Genes that mark each label in this sample: the first `n_top` with a positive score.
+    """Genes that mark each label, and the unassigned cells, in this sample: the first `n_top` with a positive score.
 
     tested: each label against all other cells, as `differential.each_against_rest` gives it. var: the sample's genes.
     expected_columns: label to the columns of its expected markers.

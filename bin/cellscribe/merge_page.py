@@ -36,7 +36,9 @@ def write_page(
     samples = merged.obs["sample"].astype(str).to_numpy(dtype=object)
     labels = merged.obs[merged.label_key].astype(str).to_numpy(dtype=object)
     names = list(dict.fromkeys(composition["label"]))
-    colours = figures.label_colours(names, [])
+    said = merged.uns.get(OutputNames(merged.label_key.removesuffix("_final")).predictions, {})
+    # In the model's order, as on each sample's page.
+    colours = figures.label_colours(names, figures.labels_said(said))
     sample_colours = figures.label_colours(sorted(set(samples)), [])
     model = info.get("model") or {}
     page = {
@@ -89,7 +91,10 @@ def _figures(
     cluster = merged.obs[merged.cluster_key].astype(str).to_numpy(dtype=object)
     sizes = dict(zip(*np.unique(cluster.astype(str), return_counts=True), strict=True))
     drawn["clusters"] = figures.umap_by_category(
-        layout, cluster, figures.label_colours(sorted(sizes, key=lambda name: -sizes[name]), []), **SMALL
+        layout,
+        cluster,
+        figures.other_colours(sorted(sizes, key=lambda name: -sizes[name]), colours),
+        **SMALL,
     )
     return {"uncertainty": "", **{name: figures.data_uri(png) for name, png in drawn.items()}}
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from cellscribe import differential, figures, markers, truth, verdicts
 from cellscribe.cli import log, warn
-from cellscribe.contract import UNASSIGNED, OutputNames
+from cellscribe.contract import FAR, REASONS, STRANGE, UNASSIGNED, UNEXPECTED_GENES, OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import atomic_path, read_json, write_json, write_table
 from cellscribe.report_models import joint_manifest, joint_markers, model_parts, read_optional, relatives
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import anndata
     import pandas as pd
     import scipy.sparse as sp
+    from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
 # What Seqera Platform shows in the browser is at most 10 MB.
@@ -34,6 +35,7 @@ COMPARISONS_SHOWN = 12
 GENES_COMPARED = 12
 TYPES_BY_CLUSTER = 18
 KNOWN_LABELS_SHOWN = 40
+LABELS_IN_SENTENCE = 3
 # Rows of a dot plot.
 MOST_ROWS = 60
 FIGURES = (
@@ -84,14 +86,22 @@ SOURCES = {
 THEIRS = "mlflow"
 # How it is said of several cells, of one, and the reason itself.
 WHY_UNASSIGNED = {
-    "novel": (
-        "they are ",
-        "it is ",
-        "far from every reference cell, or expressing genes that none of them does",
-    ),
+    "novel": ("they are ", "it is ", REASONS["novel"]),
     "ambiguous": ("", "", "no label, and no common ancestor of labels, is probable enough"),
     "disagreement": ("", "", "the models contradict each other, and no common ancestor is probable enough"),
     "low_information": ("they have ", "it has ", "too few counts on the model's genes"),
+}
+# The causes of `novel`: how each is said of several cells, and of one.
+NOVEL_BY = {
+    FAR: ("are far from every reference cell", "is far from every reference cell"),
+    UNEXPECTED_GENES: (
+        "express genes that no reference type does",
+        "expresses genes that no reference type does",
+    ),
+    STRANGE: (
+        "look stranger to the model than nearly all known cells",
+        "looks stranger to the model than nearly all known cells",
+    ),
 }
 METHODS = [
     ("Scanpy", "Wolf, Angerer & Theis, Genome Biology 19:15 (2018)", ""),
@@ -143,6 +153,7 @@ class Cells:
     uncertainty: np.ndarray
     distance: np.ndarray | None
     unexpected: np.ndarray | None
+    novelty: np.ndarray | None
     cluster: np.ndarray | None
     umap: np.ndarray | None
     reference_umap: np.ndarray | None
@@ -169,7 +180,7 @@ def write_report(inputs: ReportInputs) -> None:
     manifest = joint_manifest(manifests)
     adata = anndata.read_h5ad(inputs.annotated, backed="r")
     try:
-        cells = read_cells(adata, annotation, inputs)
+        cells, provenance = read_cells(adata, annotation, inputs), _plain_uns(adata, annotation)
         expected = joint_markers(inputs.models, manifests, {*cells.predicted, *cells.final})
         log(f"{inputs.sample}: looking at the markers of {len(cells.final):,} cells")
         final_key = str(annotation["names"]["final"])
@@ -184,6 +195,7 @@ def write_report(inputs: ReportInputs) -> None:
             contrasts,
             final_key,
             relatives(inputs.models, manifests, cells.cl_ids),
+            figures.labels_said(provenance),
         )
         write_table(evidence.table, inputs.markers)
         write_table(printed(evidence.differential), inputs.differential)
@@ -209,7 +221,7 @@ def write_report(inputs: ReportInputs) -> None:
                 evidence,
                 agreement,
                 [("comparisons", notes), ("known labels", truth_notes)],
-                _plain_uns(adata, annotation),
+                provenance,
                 {"obs": list(adata.obs.keys()), "obsm": list(adata.obsm), "uns": list(adata.uns)},
                 model_parts(annotation, adata.obs, cells.umap, evidence.colours, manifests),
             )
@@ -261,7 +273,7 @@ def read_cells(adata: anndata.AnnData, annotation: dict[str, Any], inputs: Repor
         raise InputError("there are no cells to report on", sample=inputs.sample, file=inputs.annotated)
     predicted, final = differential.as_text(column("predicted")), differential.as_text(column("final"))
     distance, cluster = optional("reference_distance"), optional("cluster")
-    unexpected = optional("unexpected")
+    unexpected, novelty = optional("unexpected"), optional("novelty")
     cl_ids: dict[str, str] = {}
     output = OutputNames(str(names["predicted"]).removesuffix("_predicted"))
     for labels, key in ((predicted, names.get("cl_id")), (final, output.final_cl_id)):
@@ -275,6 +287,7 @@ def read_cells(adata: anndata.AnnData, annotation: dict[str, Any], inputs: Repor
         uncertainty=np.nan_to_num(column("uncertainty").to_numpy(dtype=np.float64), nan=1.0),
         distance=None if distance is None else np.nan_to_num(distance.to_numpy(dtype=np.float64), nan=1.0),
         unexpected=None if unexpected is None else np.nan_to_num(unexpected.to_numpy(dtype=np.float64)),
+        novelty=None if novelty is None else np.nan_to_num(novelty.to_numpy(dtype=np.float64)),
         cluster=None if cluster is None else differential.as_text(cluster),
         umap=coordinates("umap"),
         reference_umap=coordinates("reference_umap"),
@@ -324,11 +337,12 @@ def marker_evidence(
     contrasts: Sequence[differential.Contrast] = (),
     final_key: str = "",
     kin: Mapping[str, frozenset[str]] | None = None,
+    labels: Sequence[str] = (),
 ) -> MarkerEvidence:
     """Look at every label's expected markers, and test for the genes that mark it here, in one pass of X.
 
     orthologs: between which organisms the mapping used them. The same pass keeps the cells of the contrasts, and
-    tests them.
+    tests them. labels: the model's, in whose order they have their colours, on the page of all samples too.
     """
     import scipy.sparse as sp
 
@@ -391,7 +405,9 @@ def marker_evidence(
     table = markers.rank_markers(
         types, adata.var, {label: {column for _, column in hits} for label, hits in located.items()}
     )
-    colours = figures.label_colours(sorted(sizes, key=lambda name: -sizes[name]), list(expected))
+    colours = figures.label_colours(
+        sorted(sizes, key=lambda name: -sizes[name]), list(dict.fromkeys([*labels, *expected]))
+    )
     return MarkerEvidence(
         named,
         left,
@@ -453,10 +469,10 @@ def _found_plots(
     named: list[verdicts.Support],
     colours: dict[str, str],
 ) -> list[bytes]:
-    """Dot plots of the genes that mark each type in this sample: rows of the marker table."""
+    """Dot plots of the genes that mark each type in this sample, and the unassigned cells: rows of the marker table."""
     found = table.assign(column=var.index.get_indexer(table["gene"]))
     own = {str(label): part for label, part in found.groupby("label", sort=False)}
-    types = [one.label for one in named if one.label in own]
+    types = [name for name in (*(one.label for one in named), UNASSIGNED) if name in own]
     rows = [(name, name, final == name) for name in types]
     genes = {name: list(zip(own[name]["gene"], own[name]["column"], strict=True)) for name in types}
     return _dot_plots(statistics, rows, genes, colours)
@@ -547,14 +563,47 @@ def merge_warnings(*sources: tuple[str, Sequence[str]]) -> list[dict[str, Any]]:
     return list(merged.values())
 
 
-def verdict(final: np.ndarray, predicted: np.ndarray, reason: np.ndarray) -> str:
-    """Say in one or two sentences how many cells were named, and why the others were not."""
+def most_frequent(final: np.ndarray) -> str:
+    """The labels with most cells and their shares of all cells, as they follow `were named`; "" for none."""
+    names, numbers = np.unique(final[final != UNASSIGNED].astype(str), return_counts=True)
+    first = np.argsort(-numbers, kind="stable")[:LABELS_IN_SENTENCE]
+    if not len(first):
+        return ""
+    of = " of all" if len(final) > numbers.sum() else ""
+    said = [f"{names[i]} ({percent(numbers[i] / len(final))}{of if i == first[0] else ''})" for i in first]
+    listed = said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+    return f", most often {listed}" if len(names) > len(said) else f": {listed}"
+
+
+def why_novel(novel_by: Mapping[str, int], *, one: bool) -> str:
+    """The causes that made cells `novel`, the largest first, as they follow `because`. one: whether it is one cell."""
+    found = sorted(((n, cause) for cause, n in novel_by.items() if n and cause in NOVEL_BY), reverse=True)
+    if len(found) == 1:
+        return f"{'it' if one else 'they'} {NOVEL_BY[found[0][1]][one]}"
+    said = [NOVEL_BY[cause][one] + ("" if one else f" ({n:,})") for n, cause in found]
+    return f"{'it' if one else 'they'} {', '.join(said[:-1])} {'and' if one else 'or'} {said[-1]}"
+
+
+def verdict(
+    final: np.ndarray,
+    predicted: np.ndarray,
+    reason: np.ndarray,
+    novel_by: Mapping[str, int] | None = None,
+) -> str:
+    """Say in one or two sentences how many cells were named and how most of them, and why the others were not.
+
+    novel_by: by cause, how many of the `novel` cells it made so, where that is known.
+    """
     n, left = len(final), final == UNASSIGNED
     n_left = int(left.sum())
+    most_named = most_frequent(final)
     if not n_left:
-        first = f"All {n:,} cells were named." if n > 1 else "The one cell was named."
+        first = f"All {n:,} cells were named" if n > 1 else "The one cell was named"
+        first += f"{most_named}."
     else:
-        named = f"{n - n_left:,} of {plural(n, 'cell')} {'was' if n - n_left == 1 else 'were'} named"
+        named = (
+            f"{n - n_left:,} of {plural(n, 'cell')} {'was' if n - n_left == 1 else 'were'} named{most_named}"
+        )
         if n_left == n:
             named = f"None of {plural(n, 'cell')} was named"
         first = (
@@ -566,7 +615,10 @@ def verdict(final: np.ndarray, predicted: np.ndarray, reason: np.ndarray) -> str
             every = numbers.max() == n_left
             most = "" if every else "most " if 2 * numbers.max() > n_left else "many "
             several, one, why = WHY_UNASSIGNED[top]
-            first += f", {most}because {one if n_left == 1 else several}{why}"
+            because = f"{one if n_left == 1 else several}{why}"
+            if top == "novel" and novel_by and any(novel_by.get(cause) for cause in NOVEL_BY):
+                because = why_novel(novel_by, one=n_left == 1)
+            first += f", {most}because {because}"
         first += "."
     broader = (final != predicted) & ~left
     n_against = int((broader & (reason == "disagreement")).sum())
@@ -790,7 +842,7 @@ def composition(cells: Cells, evidence: MarkerEvidence, manifest: dict[str, Any]
     labels, counts = np.unique(cells.final.astype(str), return_counts=True)
     order = sorted(range(len(labels)), key=lambda i: (labels[i] == UNASSIGNED, -counts[i], labels[i]))
     support = {one.label: one for one in evidence.named}
-    known = {str(entry.get("label")): entry for entry in manifest.get("labels") or []}
+    known = labels_of(manifest)
     largest = max(counts)
     rows = []
     for i in order:
@@ -802,7 +854,7 @@ def composition(cells: Cells, evidence: MarkerEvidence, manifest: dict[str, Any]
             {
                 "label": name,
                 "colour": evidence.colours[name],
-                "broader": bool(known) and name not in known and name != UNASSIGNED,
+                "broader": is_broader(name, cl_id, known),
                 "cl_id": cl_id,
                 "cl_url": _cell_ontology_url(cl_id),
                 "cl_name": known.get(name, {}).get("cl_name", ""),
@@ -814,10 +866,36 @@ def composition(cells: Cells, evidence: MarkerEvidence, manifest: dict[str, Any]
                 "unexpected": "–"
                 if cells.unexpected is None
                 else f"{100 * np.median(cells.unexpected[members]):.2f} %",
+                "novelty": "" if cells.novelty is None else f"{np.median(cells.novelty[members]):.2f}",
                 "support": support.get(name),
             }
         )
     return rows
+
+
+def signs_of_unassigned(cells: Cells) -> dict[str, Any]:
+    """What makes unassigned cells strange, by the label that they came closest to: `names`, and `of` each label.
+
+    What the model cannot say is left out.
+    """
+    known = [
+        (name, values, text)
+        for name, values, text in (
+            ("Unexpected genes", cells.unexpected, lambda share: f"{100 * share:.2f} %"),
+            ("Median novelty", cells.novelty, lambda share: f"{share:.2f}"),
+        )
+        if values is not None
+    ]
+    return {
+        "names": [name for name, _, _ in known],
+        "of": {
+            label: [
+                text(np.median(values[cells.unassigned & (cells.predicted == label)]))
+                for _, values, text in known
+            ]
+            for label in dict.fromkeys(cells.predicted[cells.unassigned].tolist())
+        },
+    }
 
 
 def _cell_ontology_url(cl_id: str) -> str:
@@ -858,9 +936,48 @@ def cluster_rows(
 
 
 def verdict_counts(judged: Sequence[verdicts.ClusterVerdict]) -> list[tuple[str, int]]:
-    """How many clusters that got a name have each verdict, those that none has left out."""
+    """How many clusters that got a name have each verdict, those that none has left out; then how many got no name."""
     given = [one.support.verdict for one in judged if one.named]
-    return [(verdict_, given.count(verdict_)) for verdict_ in verdicts.VERDICTS if verdict_ in given]
+    counts = [(verdict_, given.count(verdict_)) for verdict_ in verdicts.VERDICTS if verdict_ in given]
+    return [*counts, ("left unassigned", len(judged) - len(given))] if len(given) < len(judged) else counts
+
+
+def supported_clusters(judged: Sequence[verdicts.ClusterVerdict]) -> str:
+    """How many of the clusters that got a name are supported by their genes; "" where none could be judged."""
+    given = [one.support.verdict for one in judged if one.named]
+    if not set(given) - {verdicts.NOT_JUDGED}:
+        return ""
+    n = given.count(verdicts.SUPPORTED)
+    return f"{n} of {plural(len(given), 'named cluster')} {'is' if n == 1 else 'are'} supported by the genes."
+
+
+def is_broader(label: str, cl_id: str, known: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a final label is no type of the model's but a broader name. known: the model's labels, {} unknown.
+
+    The Cell Ontology's name of a type that the model calls otherwise is none.
+    """
+    ids = {str(entry.get("cl_id") or "") for entry in known.values()} - {""}
+    return bool(known) and label not in known and label != UNASSIGNED and cl_id not in ids
+
+
+def labels_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The labels that a manifest tells of, by name."""
+    return {str(entry.get("label")): entry for entry in manifest.get("labels") or []}
+
+
+def names_given(cells: Cells, manifest: dict[str, Any]) -> tuple[str, str]:
+    """How many types were named, and the words for it, with the number of broader names.
+
+    A type that some cells have by the model's name and others by the Cell Ontology's counts once.
+    """
+    known = labels_of(manifest)
+    given = sorted(set(cells.final) - {UNASSIGNED})
+    broader = [name for name in given if is_broader(name, cells.cl_ids.get(name, ""), known)]
+    own = [name for name in given if name not in broader]
+    ids = {str(known[name].get("cl_id") or "") for name in own if name in known}
+    n = sum(not known or name in known or cells.cl_ids.get(name, "") not in ids for name in own)
+    also = f" and {plural(len(broader), 'broader name')}" if broader else ""
+    return count(n), f"{'type' if n == 1 else 'types'} named{also}"
 
 
 def types_by_cluster(cells: Cells) -> pd.DataFrame:
@@ -1118,7 +1235,7 @@ def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray |
         drawn["uncertainty"] = figures.umap_by_number(cells.umap, cells.uncertainty)
         if cells.cluster is not None:
             sizes = dict(zip(*np.unique(cells.cluster.astype(str), return_counts=True), strict=True))
-            cluster_colours = figures.label_colours(sorted(sizes, key=lambda name: -sizes[name]), [])
+            cluster_colours = figures.other_colours(sorted(sizes, key=lambda name: -sizes[name]), colours)
             drawn["clusters"] = figures.umap_by_category(cells.umap, cells.cluster, cluster_colours, **SMALL)
         if len(set(cells.final)) > 2:
             drawn["multiples"] = figures.small_multiples(cells.umap, cells.final, colours)
@@ -1168,6 +1285,8 @@ def build_page(
 ) -> dict[str, Any]:
     """Everything that the template prints."""
     n, n_left = len(cells.final), int(cells.unassigned.sum())
+    # Of cells without a name the model says itself that their label does not hold.
+    named = cells.uncertainty[~cells.unassigned]
     model = annotation.get("model") or {}
     by_cluster = verdicts.verdict_warnings(evidence.clusters)
     told = {one.label for one in evidence.clusters if one.support.verdict == verdicts.CONTRADICTED}
@@ -1195,7 +1314,14 @@ def build_page(
         "model": {key: str(model.get(key) or "") for key in ("name", "version", "sha256", "url")},
         "manifest": {key: str(manifest.get(key) or "") for key in ("description", "licence", "citation")},
         "date": date,
-        "verdict": verdict(cells.final, cells.predicted, cells.reason),
+        "verdict": " ".join(
+            part
+            for part in (
+                verdict(cells.final, cells.predicted, cells.reason, annotation.get("novel_by")),
+                supported_clusters(evidence.clusters),
+            )
+            if part
+        ),
         "warnings": merge_warnings(
             ("clusters", by_cluster),
             ("markers", by_label),
@@ -1208,9 +1334,12 @@ def build_page(
         "key_figures": [
             (count(convert.get("n_cells")), "cells read"),
             (count(qc.get("n_cells_pass", qc.get("n_cells_after"))), "passed quality control"),
-            (count(len(set(cells.final) - {UNASSIGNED})), "labels given"),
+            names_given(cells, manifest),
             (percent(n_left / n), "unassigned"),
-            (f"{np.median(cells.uncertainty):.2f}", "median uncertainty"),
+            (
+                f"{np.median(named):.2f}" if len(named) else "–",
+                "median uncertainty of the named cells",
+            ),
             *([(percent(overlap), "of the model's genes found")] if overlap is not None else []),
         ],
         "done": what_was_done(convert, qc, annotation, manifest),
@@ -1240,7 +1369,7 @@ def build_page(
             )
             for name, number_ in sorted(zip(reasons, numbers, strict=True), key=lambda item: -item[1])
         ],
-        "expected_right": percent(float((1 - cells.uncertainty).mean()), 0),
+        "expected_right": percent(float((1 - named).mean()), 0) if len(named) else "",
         "dot_plots": [figures.data_uri(png) for png in evidence.dot_plots],
         "top_plots": [figures.data_uri(png) for png in evidence.top_plots],
         "cluster_grid": cluster_grid(cells),
@@ -1255,9 +1384,12 @@ def build_page(
         "has_markers": evidence.has_markers,
         "rule": verdicts.RULE,
         "named": evidence.named,
+        "signs": signs_of_unassigned(cells),
+        "has_novelty": cells.novelty is not None,
         "left": [one for one in evidence.left if one.n_cells >= verdicts.MIN_CELLS_TO_JUDGE],
         "colours": evidence.colours,
-        "top_genes": top_genes(evidence.table, [one.label for one in evidence.named]),
+        "top_genes": top_genes(evidence.table, [*(one.label for one in evidence.named), UNASSIGNED]),
+        "unassigned": UNASSIGNED,
         "n_tested": count(evidence.n_tested),
         "all_tested": evidence.n_tested == n,
         "markers_file": inputs.markers.name,
@@ -1291,6 +1423,22 @@ def build_page(
     }
 
 
+def as_code(text: str) -> Markup:
+    """Text as HTML, escaped, what stands between backticks as code."""
+    from markupsafe import Markup, escape
+
+    parts = str(text).split("`")
+    # Without a partner a backtick is one.
+    last = len(parts) - 1 if len(parts) % 2 == 0 else len(parts)
+    said = [
+        Markup("<code>{}</code>").format(part)
+        if i % 2 and i < last
+        else escape(f"`{part}" if i == last else part)
+        for i, part in enumerate(parts)
+    ]
+    return Markup("").join(said)
+
+
 def render(page: dict[str, Any], template: str = "report.html.j2") -> str:
     """Fill a template. Every value is escaped; the only unescaped text is our own style sheet."""
     import jinja2
@@ -1304,5 +1452,6 @@ def render(page: dict[str, Any], template: str = "report.html.j2") -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
+    environment.filters["as_code"] = as_code
     style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(**page, style=style)

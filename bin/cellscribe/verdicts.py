@@ -38,6 +38,8 @@ SOMEWHAT_MORE, CLEARLY_MORE = 0.1, 0.25
 # A marker of another type is absent where this part of its share in the reference is not reached.
 ABSENT = 0.25
 GENES_NAMED = 4
+# A cluster whose commonest name has less of its cells holds several types.
+SHARE_OF_ONE_TYPE = 0.5
 OTHER_CELLS, REFERENCE = "other cells", "reference"
 
 RULE = (
@@ -328,7 +330,7 @@ def _reason(
     if verdict == SUPPORTED:
         parts = [f"{_listed(up)} up ({of})", f"no {', no '.join(absent)}" if absent else ""]
     elif verdict == CONTRADICTED:
-        mine = f"{_listed(not_up)} not up" if not_up else f"{_listed(up)} up, but less"
+        mine = f"{_listed(up)} up, but less" if len(up) > len(not_up) else f"{_listed(not_up)} not up"
         parts = [other or "no other type's markers clearly go up", f"{mine} ({of})"]
     else:
         enough = len(up) >= SHARE_UP * len(calls)
@@ -368,22 +370,43 @@ class ClusterVerdict:
     cluster: str
     n_cells: int
     label: str
-    """The final label that most of its cells have; `unassigned` where most were left without one."""
+    """The commonest final label; `unassigned` where that is commonest."""
     share: float
     predicted: str
-    """The predicted label that most of its cells have."""
+    """The commonest predicted label."""
     support: Support
 
     @property
     def named(self) -> bool:
-        """Whether most of its cells got a name, which the verdict is then about."""
+        """Whether its commonest final label is a name, which the verdict is then about."""
         return self.label != UNASSIGNED
+
+    @property
+    def mixed(self) -> bool:
+        """Whether its commonest name is that of fewer than half of its cells."""
+        return self.named and self.share < SHARE_OF_ONE_TYPE
+
+    @property
+    def why(self) -> str:
+        """The verdict in words; of a mixed cluster first that it is one, and how far each type's markers rise."""
+        one = self.support
+        if not self.mixed:
+            return one.why
+        rises = [(one.rival, one.rival_rise)] if one.rival else []
+        rises += [(one.judged_as, one.rise)] if one.calls else []
+        said = ", ".join(
+            f"those of {label} to {100 * rise:.0f} %"
+            if i
+            else f"the markers of {label} rise to {100 * rise:.0f} % of what the reference has"
+            for i, (label, rise) in enumerate(rises)
+        )
+        return f"holds several types{': ' if said else ''}{said}; {one.why}"
 
 
 def judge_clusters(
     judge: Judge, cluster: np.ndarray, predicted: np.ndarray, final: np.ndarray
 ) -> list[ClusterVerdict]:
-    """Judge every cluster by the name that most of its cells got, the largest cluster first.
+    """Judge every cluster by the commonest name of its cells, the largest cluster first.
 
     cluster, predicted, final: (n_obs,), of each cell.
     A name without markers, as a broad one, is judged by those of the label that most of its cells resemble; a cluster
@@ -439,7 +462,7 @@ def verdict_table(verdicts: Sequence[ClusterVerdict]) -> pd.DataFrame:
             one.support.compared_with,
             ",".join(call.symbol for call in one.support.calls if call.up),
             ",".join(call.symbol for call in one.support.calls if call.not_up),
-            one.support.why,
+            one.why,
         )
         for one in verdicts
     ]
@@ -457,14 +480,26 @@ def count_verdicts(verdicts: Sequence[ClusterVerdict]) -> dict[str, Any]:
 
 
 def verdict_warnings(verdicts: Sequence[ClusterVerdict], at_most: int = 6) -> list[str]:
-    """A sentence for each cluster whose name its genes contradict; beyond `at_most`, one for all the others."""
+    """A sentence for each cluster whose commonest name its genes contradict; beyond `at_most`, one for all the others.
+
+    Where fewer than half of the cells have this name, it is the mixture that is told of.
+    """
     against = [one for one in verdicts if one.named and one.support.verdict == CONTRADICTED]
     sentences = [
-        f"The genes contradict the name of cluster {one.cluster} ({one.n_cells:,} cells, {one.label})"
+        f"Cluster {one.cluster} ({_cells_of(one)}) {one.why}."
+        if one.mixed
+        else f"The genes contradict the name of cluster {one.cluster} ({_cells_of(one)})"
         + (f" and point to {one.support.rival}" if one.support.rival else "")
-        + f": {one.support.why}."
+        + f": {one.why}."
         for one in against[:at_most]
     ]
     if more := [one.cluster for one in against[at_most:]]:
-        sentences.append(f"So do they for {len(more)} more clusters: {', '.join(more)}.")
+        clusters = "1 more cluster" if len(more) == 1 else f"{len(more)} more clusters"
+        sentences.append(f"The genes contradict the commonest name of {clusters}: {', '.join(more)}.")
     return sentences
+
+
+def _cells_of(one: ClusterVerdict) -> str:
+    """How many cells a cluster has, and what share of them has its name."""
+    called = "all" if one.share == 1 else f"{100 * one.share:.0f} %"
+    return f"{one.n_cells:,} cells, {called} of them called {one.label}"

@@ -115,6 +115,20 @@ def test_counts_on_genes_that_no_reference_type_expresses_make_a_cell_novel(rule
     assert decided(rules, sure, quantile=None, silent=21)[2] == "novel"
 
 
+def test_the_novel_cells_are_counted_by_each_cause_that_made_them_so(rules):
+    """Far, too many unexpected counts, strange, all of these, none, and all of these with too few counts."""
+    model = SimpleNamespace(
+        **vars(rules) | {"manifest": rules.manifest | {"novelty": {"false_alarms": 0.02}}}
+    )
+    sure = np.tile([0.96, 0.01, 0.01, 0.01, 0.01], (6, 1))
+    quantile, strange = np.array([1.0, 0, 0, 1, 0, 1]), np.array([0, 0, 0.99, 1, 0.97, 1])
+    mapping = mapped(np.array([1000] * 5 + [1]), np.array([0, 30, 0, 30, 0, 30]))
+    result = decide(model, sure, quantile, mapping, strange)
+    assert result.reason.tolist() == ["novel"] * 4 + ["", "low_information"]
+    assert result.novel_by == {"far": 2, "unexpected_genes": 2, "strange": 2}
+    assert decide(model, sure, None, mapping).novel_by == {"unexpected_genes": 2}
+
+
 def test_few_counts_on_such_genes_are_no_evidence(rules):
     limits = rules.manifest["rejection"] | {"unexpected_share": 0.001}
     strict = SimpleNamespace(**vars(rules) | {"manifest": rules.manifest | {"rejection": limits}})
@@ -296,6 +310,12 @@ def test_the_summary_counts_what_the_file_holds(annotated):
     assert sum(cluster["n_cells"] for cluster in info["clusters"]) == 90
     assert info["median_uncertainty"] == pytest.approx(adata.obs[names.uncertainty].median(), abs=1e-6)
     assert info["levels"] == ["lineage"]
+    assert set(info["novel_by"]) >= {"far", "unexpected_genes"}
+    assert (
+        max(info["novel_by"].values())
+        <= info["unassigned_by"].get("novel", 0)
+        <= sum(info["novel_by"].values())
+    )
     assert info["model"]["sha256"] == Model(small_model("consensus")).sha256
     for key in ("gene_overlap", "n_model_genes", "n_genes_found", "genes_matched_by", "missing_genes"):
         assert info[key] == read_mapping(small_mapping("consensus")).info[key]
@@ -425,6 +445,8 @@ def test_each_of_several_models_has_its_columns_and_the_consensus_the_plain_name
     )
     assert info["model"]["name"] == "small 1.0 + small 1.0"
     assert [part["names"]["final"] for part in info["models"]] == [key.final for key in own]
+    # Each model has causes of its own; together they have none.
+    assert "novel_by" not in info and all("novel_by" in part for part in info["models"])
     assert info["names"]["agreeing"] == names.agreeing
     said = adata.uns[names.predictions]
     assert said["model_url"] == "https://example.org/consensus, https://example.org/logistic"
@@ -541,7 +563,7 @@ def test_cells_unlike_the_reference_are_novel_and_said_to_be(flat, tmp_path):
     cells = simulate(60, seed=1)
     cells.X = sp.csr_matrix(np.random.default_rng(0).permuted(cells.X.toarray(), axis=1) * 3)
     _, info = whole_way(cells, tmp_path)
-    assert info["reasons"].get("novel", 0) > 30
+    assert info["reasons"].get("novel", 0) > 30 and max(info["novel_by"].values()) > 0
     assert info["reference_distance"]["share_beyond_99"] > 0.5
     assert any("unassigned" in warning for warning in info["warnings"])
     assert any("farther from the reference" in warning for warning in info["warnings"])

@@ -63,6 +63,12 @@ def test_outputs_lists_every_key_of_the_contract_and_no_other(outputs: str) -> N
     assert sorted(documented) == sorted([getattr(NAMES, name) for name in PROPERTIES] + level)
 
 
+def test_outputs_tells_what_the_first_two_steps_leave_in_uns_and_var(outputs: str) -> None:
+    below = section(outputs, "S.annotated.h5ad")
+    for name in ("gene_ids", "gene_symbols", "cellscribe", "sample", "organism", "convert", "qc"):
+        assert f"`{name}`" in below, name
+
+
 def test_outputs_lists_every_reason_with_its_meaning(outputs: str) -> None:
     rows = {row[0]: row[1] for row in tables(section(outputs, "Reasons"))[0]}
     assert rows == {reason or "(empty)": meaning for reason, meaning in REASONS.items()}

@@ -35,6 +35,15 @@ def test_the_labels_of_a_sample_differ_even_where_the_model_knows_hundreds():
     assert len({colours[name] for name in shown}) == len(shown)
 
 
+@pytest.mark.parametrize("n_labels", [3, 30, 36, 60])
+def test_clusters_never_have_the_colours_of_labels_in_the_same_order(n_labels):
+    labels = figures.label_colours([f"type {i}" for i in range(n_labels)], [])
+    clusters = figures.other_colours([str(i) for i in range(20)], labels)
+    assert len(clusters) == len(set(clusters.values())) == 20
+    assert not any(labels.get(f"type {i}") == clusters[str(i)] for i in range(20))
+    assert n_labels > 3 or not set(labels.values()) & set(clusters.values())
+
+
 def test_colours_of_the_palette_are_all_different_and_none_is_grey():
     assert len(set(figures.PALETTE)) == 36
     for colour in figures.PALETTE:

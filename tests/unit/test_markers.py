@@ -84,6 +84,15 @@ def test_ranked_markers_are_each_types_own_genes_and_say_which_were_expected(cel
     assert (table["score"] > 0).all()
 
 
+def test_cells_without_a_name_are_tested_as_those_of_a_label_are(cells):
+    labels = cells.obs["cell_type"].to_numpy(dtype=object).copy()
+    labels[labels == "Monocyte"] = UNASSIGNED
+    tested = differential.each_against_rest(markers.log_normalise(cells.X), labels, cells.var)
+    table = markers.rank_markers(tested, cells.var, {})
+    first = table[(table["label"] == UNASSIGNED) & (table["rank"] <= MARKERS_EACH)]
+    assert {gene[0] for gene in first["gene"]} == {"M"} and set(first["expected_marker"]) == {"no"}
+
+
 def test_nothing_is_tested_against_fewer_than_ten_cells(cells):
     labels = cells.obs["cell_type"].to_numpy(dtype=object).copy()
     labels[:] = "T cell"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from cellscribe import clusters, merge
+from cellscribe import clusters, figures, merge
 from cellscribe.contract import OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import write_h5ad, write_json
@@ -32,6 +33,7 @@ def write_sample(
     var: pd.DataFrame | None = None,
     width: int = 5,
     obs: dict[str, object] | None = None,
+    labels: list[str] | None = None,
 ) -> anndata.AnnData:
     """What ANNOTATE leaves of one sample, as far as MERGE reads it."""
     rng = np.random.default_rng(seed)
@@ -65,7 +67,11 @@ def write_sample(
             NAMES.reference_umap: latent[:, :2],
         },
         uns={
-            NAMES.predictions: {"model_name": "blood", "gene_overlap": 0.5 + seed / 10},
+            NAMES.predictions: {
+                "model_name": "blood",
+                "gene_overlap": 0.5 + seed / 10,
+                **({"labels": labels} if labels else {}),
+            },
             "cellscribe": {"sample": sample, "organism": "human"},
         },
     )
@@ -125,6 +131,27 @@ def test_clusters_and_the_map_are_of_all_cells_together(tmp_path: Path) -> None:
     assert merged.warnings == []
     assert "2 samples in one file: 80 cells, 30 genes, 3 labels; 2.5 % of the cells are unassigned." in page
     assert 'src="http' not in page and "<script" not in page
+
+
+def test_labels_have_the_colours_of_the_samples_own_pages_and_clusters_have_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = ["Monocyte", "NK cell", "B cell", "T cell"]
+    for seed, name in enumerate("ab"):
+        write_sample(tmp_path, name, seed=seed, labels=known)
+    drawn: list[dict[str, str]] = []
+    draw = figures.umap_by_category
+
+    def keep(places: Any, values: Any, colours: dict[str, str], **options: Any) -> bytes:
+        drawn.append(colours)
+        return draw(places, values, colours, **options)
+
+    monkeypatch.setattr(figures, "umap_by_category", keep)
+    run(tmp_path)
+    by_label, by_cluster = drawn[0], drawn[-1]
+    # The sample's page has them in the model's order too (test_report.py).
+    assert [by_label[name] for name in known] == list(figures.PALETTE[:4])
+    assert by_cluster and not set(by_cluster.values()) & set(by_label.values())
 
 
 def test_hostile_labels_are_text_on_the_page_and_no_formulas_in_the_table(

@@ -1,6 +1,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import anndata
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from report_factory import TYPES, simulated, write_sample
 
 from cellscribe import differential, report
-from cellscribe.contract import UNASSIGNED, OutputNames
+from cellscribe.contract import FAR, REASONS, STRANGE, UNASSIGNED, UNEXPECTED_GENES, OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
 
@@ -61,7 +62,11 @@ def page(tmp_path_factory, quick_figures):
 
 def test_the_page_says_first_what_became_of_the_cells(page):
     _, text = read(page)
-    verdict = "108 of 120 cells were named; 12 (10.0 %) were left unassigned, because they are far from every"
+    verdict = (
+        "108 of 120 cells were named: B cell (30.0 % of all), Monocyte (30.0 %) and T cell (30.0 %); 12 (10.0 %) were "
+        "left unassigned, because they are far from every reference cell, expressing genes that none of them does, or "
+        "stranger to the model than nearly all known cells. 3 of 3 named clusters are supported by the genes."
+    )
     assert verdict in text
     assert text.index(verdict) < text.index("to know before using") < text.index("What was done")
     assert "2024-05-06" in text and "blood 1.0" in text
@@ -126,8 +131,9 @@ def test_every_supported_name_says_so_and_the_markers_are_in_the_table(page):
     table = pd.read_csv(page.markers, sep="\t")
     named = "label gene gene_id rank log2_fold_change score adjusted_p share_in share_out expected_marker"
     assert list(table) == named.split()
-    assert set(table["label"]) == set(TYPES)
-    assert (table.loc[table["rank"] == 1, "expected_marker"] == "yes").all()
+    assert set(table["label"]) == {*TYPES, UNASSIGNED}
+    first = table[(table["rank"] == 1) & (table["label"] != UNASSIGNED)]
+    assert (first["expected_marker"] == "yes").all()
 
 
 def test_hostile_names_are_shown_and_never_run(tmp_path):
@@ -170,7 +176,8 @@ def test_contradicting_markers_are_among_the_warnings(tmp_path):
     # The cells that were left unassigned are of their cluster too: what is told is its name.
     for name, truly in (("B cell", "T cell"), ("T cell", "B cell")):
         assert re.search(
-            rf"The genes contradict the name of cluster \d \(40 cells, {name}\) and point to {truly}: {truly[0]}\d, ",
+            rf"The genes contradict the name of cluster \d \(40 cells, 90 % of them called {name}\) and point to "
+            rf"{truly}: {truly[0]}\d, ",
             warnings,
         )
     assert warnings.index("The genes contradict") < warnings.index("Gene overlap is low")
@@ -228,7 +235,7 @@ def test_a_comparison_that_is_made_anyway_is_not_listed_twice(tmp_path):
     inputs = make(tmp_path, simulated(), compare="B cell vs rest")
     table = pd.read_csv(inputs.differential, sep="\t")
     assert not table.duplicated(["comparison", "gene"]).any()
-    assert set(table["comparison"]) == {f"{label} vs rest" for label in TYPES}
+    assert set(table["comparison"]) == {f"{label} vs rest" for label in (*TYPES, UNASSIGNED)}
 
 
 def test_known_labels_are_held_against_the_names_on_the_page_and_in_a_table(tmp_path):
@@ -267,7 +274,7 @@ def test_a_sample_without_the_known_labels_says_so_and_is_otherwise_as_without(t
 def test_the_tables_beside_the_page_say_the_same_as_the_page(page):
     every = pd.read_csv(page.differential, sep="\t", keep_default_na=False)
     first = pd.read_csv(page.markers, sep="\t", keep_default_na=False)
-    assert set(every["comparison"]) == {f"{label} vs rest" for label in TYPES}
+    assert set(every["comparison"]) == {f"{label} vs rest" for label in (*TYPES, UNASSIGNED)}
     merged = first.merge(every, left_on=["label", "gene"], right_on=["group", "gene"])
     assert len(merged) == len(first)
     assert (merged["score_x"] == merged["score_y"]).all()
@@ -352,38 +359,211 @@ def test_the_marker_test_takes_a_sample_of_a_large_file_and_says_so(tmp_path, mo
 @pytest.mark.parametrize(
     ("final", "predicted", "reason", "said"),
     [
-        (["a", "a"], ["a", "a"], ["", ""], "All 2 cells were named."),
-        (["a"], ["a"], [""], "The one cell was named."),
+        (["a", "a"], ["a", "a"], ["", ""], "All 2 cells were named: a (100.0 %)."),
+        (["a"], ["a"], [""], "The one cell was named: a (100.0 %)."),
+        (
+            ["d", "a", "a", "a", "b", "b", "c", "c"],
+            ["d", "a", "a", "a", "b", "b", "c", "c"],
+            [""] * 8,
+            "All 8 cells were named, most often a (37.5 %), b (25.0 %) and c (25.0 %).",
+        ),
         (
             ["a", UNASSIGNED, UNASSIGNED, UNASSIGNED],
             ["a"] * 4,
             ["", "novel", "novel", "ambiguous"],
-            "1 of 4 cells was named; 3 (75.0 %) were left unassigned, "
-            "most because they are far from every reference cell, or expressing genes that none of them does.",
+            "1 of 4 cells was named: a (25.0 % of all); 3 (75.0 %) were left unassigned, "
+            f"most because they are {REASONS['novel']}.",
         ),
         (
             ["a", UNASSIGNED],
             ["a", "a"],
             ["", "low_information"],
-            "1 of 2 cells was named; 1 (50.0 %) was left unassigned, "
+            "1 of 2 cells was named: a (50.0 % of all); 1 (50.0 %) was left unassigned, "
             "because it has too few counts on the model's genes.",
         ),
         (
             ["b", "a"],
             ["a", "a"],
             ["ambiguous", ""],
-            "All 2 cells were named. 1 cell got a broader name, as the finer one was not certain enough.",
+            "All 2 cells were named: a (50.0 %) and b (50.0 %). 1 cell got a broader name, as the finer one was not "
+            "certain enough.",
         ),
         (
             ["b", "a"],
             ["a", "a"],
             ["disagreement", ""],
-            "All 2 cells were named. 1 cell got a broader name, as the models contradict each other on the finer one.",
+            "All 2 cells were named: a (50.0 %) and b (50.0 %). 1 cell got a broader name, as the models contradict "
+            "each other on the finer one.",
         ),
     ],
 )
 def test_the_verdict_is_a_sentence(final, predicted, reason, said):
     assert report.verdict(*(np.array(part, dtype=object) for part in (final, predicted, reason))) == said
+
+
+def test_the_verdict_names_the_causes_of_novel_cells_that_occur_the_largest_first():
+    final = np.array(["a", *[UNASSIGNED] * 9], dtype=object)
+    reason = np.array(["", *["novel"] * 9], dtype=object)
+    predicted = np.full(10, "a", dtype=object)
+
+    def because(n_left, **causes):
+        rows = slice(0, 1 + n_left)
+        said = report.verdict(final[rows], predicted[rows], reason[rows], causes)
+        return said.partition("because ")[2]
+
+    assert because(9, **{STRANGE: 2, FAR: 0, UNEXPECTED_GENES: 8}) == (
+        "they express genes that no reference type does (8) or look stranger to the model than nearly all known cells "
+        "(2)."
+    )
+    assert because(9, **{FAR: 9}) == "they are far from every reference cell."
+    assert because(1, **{FAR: 1, UNEXPECTED_GENES: 1}) == (
+        "it expresses genes that no reference type does and is far from every reference cell."
+    )
+    # Several models have no counts of their own, nor has a file of an earlier version.
+    assert because(9) == f"they are {REASONS['novel']}."
+
+
+def with_signs(files, **columns):
+    """The files of a sample whose obs has more columns of the contract, by the property's name."""
+    adata, annotation = anndata.read_h5ad(files["annotated"]), read_json(files["annotation"])
+    names = OutputNames.of()
+    for name, values in columns.items():
+        adata.obs[getattr(names, name)] = values
+        annotation["names"][name] = getattr(names, name)
+    adata.write_h5ad(files["annotated"])
+    write_json(annotation, files["annotation"])
+    return files
+
+
+def test_what_made_unassigned_cells_strange_stands_beside_the_type_that_they_came_closest_to(tmp_path, page):
+    final = np.repeat(list(TYPES), 40).astype(object)
+    final[:20] = UNASSIGNED
+    novelty = np.where(final == UNASSIGNED, 0.99, 0.25)
+    unexpected = np.where(final == UNASSIGNED, 0.031, 0.002)
+    files = with_signs(
+        write_sample(tmp_path, simulated(), final=final), novelty=novelty, unexpected=unexpected
+    )
+    annotation = read_json(files["annotation"])
+    write_json(annotation | {"novel_by": {FAR: 3, STRANGE: 20}}, files["annotation"])
+    inputs = report.ReportInputs(sample="blood", **files)
+    report.write_report(inputs)
+    _, text = read(inputs)
+    assert "because they look stranger to the model than nearly all known cells (20) or are far from" in text
+    left = text[text.index("by the type that they came closest to") :]
+    assert "Name Cells Unexpected genes Median novelty Verdict" in left and "B cell 20 3.10 % 0.99" in left
+    composition = text[text.index("Composition Final label") : text.index("Why cells were left unassigned")]
+    assert "Unexpected genes Median novelty Markers" in composition
+    assert "0.20 % 0.25" in composition and "3.10 % 0.99" in composition
+    assert "Median novelty" not in read(page)[1] and "(novelty)" not in read(page)[1]
+
+
+def test_the_genes_of_the_cells_without_a_name_are_shown(tmp_path):
+    final = np.repeat(list(TYPES), 40).astype(object)
+    final[final == "B cell"] = UNASSIGNED
+    inputs = make(tmp_path, simulated(), final=final)
+    _, text = read(inputs)
+    shown = text[text.index("First genes by score") :].partition("Clusters")[0]
+    genes = shown[shown.index(UNASSIGNED) :].split()[1:]
+    assert {gene[0] for gene in genes} == {"B"} and len(genes) == report.TOP_GENES
+    assert "stand in the last row of the table below" in text
+    table = pd.read_csv(inputs.differential, sep="\t")
+    own = table[table["group"] == UNASSIGNED]
+    assert set(own["comparison"]) == {"unassigned vs rest"} and set(own["n_in"]) == {40}
+
+
+def test_the_first_screen_tells_types_from_broader_names_and_the_named_cells_uncertainty(tmp_path):
+    final = np.repeat(list(TYPES), 40).astype(object)
+    final[:10], final[10:30], final[40:50] = UNASSIGNED, "lymphocyte", "alpha-beta T"
+    files = write_sample(tmp_path, simulated(), final=final)
+    adata = anndata.read_h5ad(files["annotated"])
+    names = OutputNames.of()
+    ids = {**TYPES, "lymphocyte": "CL:0000542", "alpha-beta T": TYPES["T cell"], UNASSIGNED: ""}
+    adata.obs[names.final_cl_id] = pd.Categorical([ids[name] for name in final])
+    adata.obs[names.uncertainty] = np.where(final == UNASSIGNED, 1.0, 0.25)
+    adata.write_h5ad(files["annotated"])
+    inputs = report.ReportInputs(sample="blood", **files)
+    report.write_report(inputs)
+    _, text = read(inputs)
+    assert "3 types named and 1 broader name" in text
+    assert "0.25 median uncertainty of the named cells" in text
+    assert "expects 75 % of the predicted labels of the named cells here to be right" in text
+    # The Cell Ontology's name of a type that the model calls otherwise is no broader one.
+    assert "lymphocyte (broader name)" in text and "alpha-beta T (broader name)" not in text
+
+
+def test_without_any_name_nothing_is_said_of_the_named_cells(tmp_path):
+    _, text = read(make(tmp_path, final=np.full(120, UNASSIGNED, dtype=object)))
+    assert "0 types named" in text and "– median uncertainty of the named cells" in text
+    assert "the model expects" not in text and "named clusters" not in text
+
+
+def test_types_are_counted_by_what_the_model_calls_them():
+    def given(final, known, **ids):
+        cells = SimpleNamespace(final=np.array(final, dtype=object), cl_ids=ids)
+        return report.names_given(
+            cells, {"labels": [{"label": name, "cl_id": known[name]} for name in known]}
+        )
+
+    known = {"Other T": "CL:1", "B": "CL:2", "odd": ""}
+    assert given(["Other T", "T", "B"], known, T="CL:1") == ("2", "types named")
+    assert given(["T", "odd"], known, T="CL:1") == ("2", "types named")
+    assert given(["odd", "strange", UNASSIGNED], known) == ("1", "type named and 1 broader name")
+    assert given(["any", "other"], {}) == ("2", "types named")
+
+
+def test_clusters_that_were_left_unassigned_are_counted_and_their_verdict_is_no_alarm(tmp_path):
+    final = np.repeat(list(TYPES), 40).astype(object)
+    final[final == "B cell"] = UNASSIGNED
+    inputs = make(tmp_path, simulated(), final=final)
+    _, text = read(inputs)
+    assert "2 supported 1 left unassigned" in text
+    assert "2 of 2 named clusters are supported by the genes." in text
+    html = inputs.output.read_text()
+    assert '<span class="pill left-unassigned">1 left unassigned</span>' in html
+    assert re.search(r'<span class="pill">supported</span>[^/]*<br><small>as B cell, a name', html)
+
+
+def test_a_label_has_the_colour_of_the_models_order_and_no_cluster_has_it(tmp_path, monkeypatch):
+    files = write_sample(tmp_path, simulated())
+    adata = anndata.read_h5ad(files["annotated"])
+    labels = ["NK cell", "Monocyte", "T cell", "B cell"]
+    adata.uns[OutputNames.of().predictions]["labels"] = labels
+    adata.write_h5ad(files["annotated"])
+    drawn = []
+    draw = report.figures.umap_by_category
+    monkeypatch.setattr(
+        report.figures,
+        "umap_by_category",
+        lambda places, values, colours, **options: (
+            drawn.append(colours) or draw(places, values, colours, **options)
+        ),
+    )
+    report.write_report(report.ReportInputs(sample="blood", **files))
+    by_label, by_cluster = drawn[:2]
+    assert [by_label[name] for name in labels] == list(report.figures.PALETTE[:4])
+    assert set(by_cluster) == {"0", "1", "2"} and not set(by_cluster.values()) & set(by_label.values())
+
+
+def test_what_stands_between_backticks_is_code_and_nothing_else_is_html():
+    assert report.as_code("a label, or `unassigned`.") == "a label, or <code>unassigned</code>."
+    assert report.as_code("`<b>` & `one") == "<code>&lt;b&gt;</code> &amp; `one"
+    assert report.as_code("plain") == "plain"
+
+
+def test_the_page_has_no_raw_backticks_and_names_bounds_as_bounds(page):
+    _, text = read(page)
+    assert "`" not in text and "a label, an ancestor's name, or unassigned" in text
+    assert "Lower bound Upper bound" in text and "kept Highest" not in text
+    assert "the stronger the colour" in text and "the darker" not in text
+    assert "Commonest name" in text and "Name of most cells" not in text
+
+
+def test_columns_that_a_narrow_screen_would_squeeze_keep_a_width(page):
+    style = (report.TEMPLATES / "report.css").read_text()
+    html = page.output.read_text()
+    for name in ("evidence", "source"):
+        assert re.search(rf"^\.{name} {{ min-width: \d+px; }}$", style, flags=re.MULTILINE), name
+        assert f'<td class="{name}">' in html, name
 
 
 def test_where_bounds_come_from_is_told_of_each_side_where_they_differ():

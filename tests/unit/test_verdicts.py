@@ -1,3 +1,6 @@
+import re
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -287,6 +290,29 @@ def test_each_contradicted_cluster_is_a_warning_and_many_are_summed_up(cells, ex
     warnings = verdicts.verdict_warnings(found)
     assert len(warnings) == 7
     assert warnings[0].startswith(
-        "The genes contradict the name of cluster B0 (10 cells, T cell) and point to B"
+        "The genes contradict the name of cluster B0 (10 cells, all of them called T cell) and point to B"
     )
-    assert warnings[-1] == "So do they for 6 more clusters: M2, M3, T0, T1, T2, T3."
+    assert warnings[-1] == (
+        "The genes contradict the commonest name of 6 more clusters: M2, M3, T0, T1, T2, T3."
+    )
+
+
+def test_a_cluster_whose_commonest_name_has_less_than_half_of_it_holds_several_types(cells, expected):
+    cluster, final = labels_of(cells).copy(), labels_of(cells).copy()
+    cluster[np.r_[0:10, 40:60]] = "7"
+    final[47:54], final[54:60] = "helper", UNASSIGNED
+    found = by_cluster(cells, expected, cluster, final=final)
+    (one,) = (one for one in found if one.cluster == "7")
+    assert (one.label, one.support.verdict, one.support.rival) == ("B cell", CONTRADICTED, "T cell")
+    assert one.mixed and not any(other.mixed for other in found if other is not one)
+    assert re.fullmatch(
+        r"holds several types: the markers of T cell rise to 6\d % of what the reference has, those of B cell to "
+        r"3\d %; T\d, .* up, which mark T cell; B\d, .* up, but less \(\d+ of 10 markers go up\)",
+        one.why,
+    )
+    assert verdicts.verdict_warnings(found) == [
+        f"Cluster 7 (30 cells, 33 % of them called B cell) {one.why}."
+    ]
+    assert verdicts.verdict_table(found).set_index("cluster").loc["7", "reason"] == one.why
+    assert not replace(one, share=0.5).mixed and not replace(one, label=UNASSIGNED).mixed
+    assert replace(one, share=0.5).why == one.support.why
