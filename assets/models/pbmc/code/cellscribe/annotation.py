@@ -22,7 +22,7 @@ from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.counts_file import CountsFile, open_counts
 from cellscribe.errors import InputError
 from cellscribe.explorer import explorer_warnings
-from cellscribe.io import plain_columns, write_json, write_table
+from cellscribe.io import COMPRESSION, plain_columns, write_json, write_table
 from cellscribe.mapping import Mapping, read_mapping
 from cellscribe.model.manifest import MANIFEST
 from cellscribe.model.model import Model
@@ -175,6 +175,8 @@ def annotate_cells(
         "unassigned": int((decision.final == UNASSIGNED).sum()),
         "reasons": {key: number for key, number in _counts(decision.reason).items() if key},
         "unassigned_by": _counts(decision.reason[decision.final == UNASSIGNED]),
+        # Several models differ in what makes a cell novel, and one made by others gives no reasons.
+        **({} if decision.novel_by is None else {"novel_by": decision.novel_by}),
         "median_uncertainty": float(np.median(table[names.uncertainty])),
         **{
             key: answer.mapping[key]
@@ -401,7 +403,7 @@ def _earlier(file: Any, names: OutputNames, read_elem: Any) -> dict[str, list[st
 def _replace(group: Any, key: str, value: Any, write_elem: Any) -> None:
     if key in group:
         del group[key]
-    write_elem(group, key, value, dataset_kwargs={} if isinstance(value, dict) else {"compression": "lzf"})
+    write_elem(group, key, value, dataset_kwargs={} if isinstance(value, dict) else COMPRESSION)
 
 
 def run_annotate(

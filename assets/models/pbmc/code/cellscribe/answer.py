@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cellscribe.clusters import Graph, sample_graph
-from cellscribe.contract import UNASSIGNED
+from cellscribe.contract import FAR, STRANGE, UNASSIGNED, UNEXPECTED_GENES
 from cellscribe.mapping import Mapping
 from cellscribe.model.calibration import softmax
 from cellscribe.model.label_sets import label_sets, named
@@ -28,11 +28,15 @@ NOT_CALIBRATED = (
 
 @dataclass(frozen=True)
 class Decision:
-    """The label after rejection; arrays of text (n_cells,)."""
+    """The label after rejection; arrays of text (n_cells,).
+
+    novel_by: by cause, how many of the `novel` cells it made so, where that is known; one cell may have several.
+    """
 
     final: np.ndarray
     final_cl_id: np.ndarray
     reason: np.ndarray
+    novel_by: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,17 +117,21 @@ def decide(
         final[row] = model.ontology.name(ancestor) if ancestor else UNASSIGNED
         final_cl_id[row] = ancestor
     reason[doubtful] = "ambiguous"
-    novel = (mapping.n_silent_counts >= limits["least_unexpected_counts"]) & (
-        unexpected_share(mapping) > limits["unexpected_share"]
-    )
+    causes = {
+        UNEXPECTED_GENES: (mapping.n_silent_counts >= limits["least_unexpected_counts"])
+        & (unexpected_share(mapping) > limits["unexpected_share"])
+    }
     if distance_quantile is not None:
-        novel |= distance_quantile >= limits["distance_quantile"]
+        causes[FAR] = distance_quantile >= limits["distance_quantile"]
     if strange is not None:
-        novel |= strange >= 1 - model.manifest["novelty"]["false_alarms"]
+        causes[STRANGE] = strange >= 1 - model.manifest["novelty"]["false_alarms"]
+    novel = np.any(list(causes.values()), axis=0)
     final[novel], final_cl_id[novel], reason[novel] = UNASSIGNED, "", "novel"
     shallow = mapping.n_model_counts < limits["least_counts"]
     final[shallow], final_cl_id[shallow], reason[shallow] = UNASSIGNED, "", "low_information"
-    return Decision(final, final_cl_id, reason)
+    # As many cells as the reason has: one with too few counts is none of them.
+    novel_by = {cause: int((cells & ~shallow).sum()) for cause, cells in causes.items()}
+    return Decision(final, final_cl_id, reason, novel_by)
 
 
 def coarser(model: Model, probabilities: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -5,7 +5,8 @@ The first five are those of CZ CELLxGENE Annotate. docs/outputs.md is checked ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from cellscribe.errors import InputError
@@ -18,9 +19,18 @@ REASONS = {
     "": "assigned",
     "ambiguous": "no label is probable enough: it gets the name of a common ancestor that is, or none",
     "disagreement": "several models contradict each other: it gets the name of a common ancestor, or none",
-    "novel": "far from every reference cell, or expressing genes that none of them does",
+    "novel": "far from every reference cell, expressing genes that none of them does, or stranger to the model than "
+    "nearly all known cells",
     "low_information": "too few counts on the model's genes",
 }
+# What makes a cell `novel`, in the order in which the reason's words name it.
+FAR, UNEXPECTED_GENES, STRANGE = "far", "unexpected_genes", "strange"
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """`name`, or the first of `name_2`, `name_3`, ... that is not taken: for a column of a stranger's table."""
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    return next(free for free in names if free not in taken)
 
 
 @dataclass(frozen=True)

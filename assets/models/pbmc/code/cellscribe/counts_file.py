@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from cellscribe.errors import InputError
-from cellscribe.io import write_plain
+from cellscribe.io import COMPRESSION, write_plain
 from cellscribe.verify import verified_path
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 8192
 _CONVERT = "Pass Cell Ranger output or any h5ad to convert.py first."
-
-# bytes of like weight side by side: half the size, and no slower (docs/scaling.md has the measures)
-COMPRESSION: Final[dict[str, Any]] = {"compression": "lzf", "shuffle": True}
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,7 @@ def new_dense(
     file: h5py.File, place: str, shape: tuple[int, int], dtype: np.dtype | type = np.float32
 ) -> h5py.Dataset:
     """An empty matrix in an open h5ad, to be filled by rows. place: as `obsm/antibody_capture`."""
-    dense = file.create_dataset(place, shape, dtype, compression="lzf")
+    dense = file.create_dataset(place, shape, dtype, **COMPRESSION)
     dense.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
     return dense
 

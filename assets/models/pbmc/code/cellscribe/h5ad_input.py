@@ -185,7 +185,11 @@ def _asked_for(places: Iterable[str], look: Callable[[str], Candidate], name: st
     if candidate.seen.are_counts:
         return candidate
     others = [look(other) for other in places if other != key]
-    with_counts = [other.name for other in others if other.seen.are_counts]
+    with_counts = [
+        other.name
+        for other in others
+        if other.seen.are_counts and other.name.removeprefix("layers/") not in PARTIAL_LAYERS
+    ]
     listed = "\n".join(f"  {other}" for other in (candidate, *others))
     raise InputError(
         f"the counts layer '{name}' does not hold raw counts:\n{listed}",
