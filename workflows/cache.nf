@@ -55,19 +55,20 @@ def isWhole(model, foreign) {
 
 // Whether a kept model is a verified one to the byte: the same files, none less and none more.
 def holdsSame(kept, model) {
-    def names = { folder ->
-        def found = [] as Set
-        folder.eachFileRecurse(groovy.io.FileType.FILES) { inside -> found << "${folder.relativize(inside)}".toString() }
-        found
-    }
     try {
-        return kept.isDirectory() && names(kept) == names(model) && names(model).every { name ->
+        return kept.isDirectory() && namesIn(kept) == namesIn(model) && namesIn(model).every { name ->
             java.nio.file.Files.mismatch(kept.resolve(name), model.resolve(name)) == -1
         }
     }
     catch (Exception _just_replaced_or_an_older_java) {
         return false
     }
+}
+
+def namesIn(folder) {
+    def found = [] as Set
+    folder.eachFileRecurse(groovy.io.FileType.FILES) { inside -> found << "${folder.relativize(inside)}".toString() }
+    return found
 }
 
 def moveOver(made, target) {

@@ -51,8 +51,9 @@ def modelLine(row) {
 
 def helpLine(name, part) {
     def facts = []
-    if (part.enum) {
-        facts << part.enum.join(', ')
+    // The strict parser takes `part.enum` for a keyword.
+    if (part['enum']) {
+        facts << part['enum'].join(', ')
     }
     if (part.containsKey('default') && name != 'help') {
         facts << "default: ${part.default}"

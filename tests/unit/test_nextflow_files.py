@@ -41,6 +41,8 @@ FORBIDDEN = {
     "when:": r"^\s*when:",
     "an unquoted env": r"\benv\s+[A-Z]",
     "spread": r"[(\[,]\s*\*\w",
+    "a keyword as a property": r"\.(assert|catch|else|enum|if|new|throw|try)\b",
+    "a closure called as a function": r"\bdef\s+(\w+)\s*=\s*\{[\s\S]*?(?<![.\w])\1\(",
     "an assignment inside an expression": r"\b(if|return)\s*\(?[^=\n]*[^=!<>~]=(?![=~>])[^=]",
 }
 
