@@ -14,7 +14,7 @@ include { SUMMARY       } from '../modules/summary'
 include { MULTIQC       } from '../modules/multiqc'
 include { holdsSame ; keepModel } from './cache'
 include { failureTable ; sampleFailures } from './failures'
-include { contentsOf ; inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; otherVersion ; readJson ; readSamples ; shards ; withResolved } from './inputs'
+include { contentsOf ; inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; otherVersion ; readJson ; readSamples ; shards ; withResolved ; writtenTo } from './inputs'
 
 // Names the cells of every sample. A sample that fails at a step is absent from the next: the joins drop it.
 workflow ANNOTATION {
@@ -84,7 +84,11 @@ workflow ANNOTATION {
     def options = run.map { run_settings -> run_settings.annotate }.combine(urls).map { step, resolved_urls -> step + resolved_urls }
 
     // Each step gets its own options and no others, so that -resume repeats only what a changed option touches.
-    CONVERT(samples.map { sample -> tuple(sample.meta, sample.data, sample.convert, contentsOf(sample.data)) })
+    CONVERT(
+        samples.combine(run).map { sample, run_settings ->
+            tuple(sample.meta, sample.data, sample.convert, contentsOf(sample.data, writtenTo(run_settings.params)))
+        }
+    )
     QC(CONVERT.out.counts.join(samples.map { sample -> tuple(sample.meta, sample.qc) }))
 
     def ours   = fetched.filter { _which, model -> isOurs(model) }

@@ -3,7 +3,7 @@ process FETCH_MODEL {
     label 'process_single'
 
     input:
-    // which: the model's place among several, its label, and what lies in its folder (contentsOf)
+    // which: the model's place among several, its label, and what lies in its folder (modelContents)
     // registered: its url and tracking_uri where it is in an MLflow registry, and source is []; else empty
     // keep: whether the model goes to --model_cache_dir
     // trusted: whether it may be one made by others, whose code is run later

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -417,6 +418,59 @@ def test_a_file_that_changed_in_a_folder_is_read_again(launch: Launch) -> None:
     assert any(name.startswith("MAP") for name in submitted) and "CONVERT (lung)" not in submitted, (
         other.output
     )
+
+
+# What stands for a folder's files where -resume compares.
+FOLDERS = """
+include {{ contentsOf ; modelContents ; writtenTo }} from '{root}/workflows/inputs'
+
+workflow {{
+    def here    = file('.')
+    def written = writtenTo([outdir: 'results', model_cache_dir: 'kept'])
+    println("copy: ${{modelContents(file('ours')) == modelContents(file('clone'))}}")
+    def said    = {{ -> [sample: contentsOf(here, written), ours: modelContents(file('ours')), theirs: modelContents(file('theirs'))] }}
+    params.changes.tokenize(',').each {{ name ->
+        def before = said.call()
+        file(name).parent.mkdirs()
+        file(name).text = 'written'
+        def after  = said.call()
+        println("${{name}}: ${{after.keySet().findAll {{ of -> after[of] != before[of] }}}}")
+    }}
+}}
+"""
+
+
+def test_a_folder_is_told_by_its_own_data_alone_and_a_model_by_its_manifest_or_all_its_files(
+    launch: Launch,
+) -> None:
+    """A folder that runs are started in holds the tasks, whose links lead back to it: to follow them takes for ever."""
+    here = launch.folder
+    for name in ("loop", "again", "once_more"):
+        (here / name).symlink_to(here)
+    for name in ("ours", "clone"):
+        (here / name).mkdir()
+        (here / name / "manifest.json").write_text("{}")
+        (here / name / "genes.tsv").write_text(name)
+    (here / "theirs" / "code").mkdir(parents=True)
+    (here / "theirs" / "MLmodel").write_text("flavors: {}")
+    (here / "elsewhere.h5").write_text("as it was")
+    (here / "linked.h5").symlink_to("elsewhere.h5")
+    expected = {
+        "outs/filtered/matrix.mtx": "[sample]",
+        "elsewhere.h5": "[sample]",
+        "results/x.tsv": "[]",
+        "kept/x.tsv": "[]",
+        "work/ab/cd/x.h5": "[]",
+        ".nextflow/x.csv": "[]",
+        "theirs/code/predict.py": "[theirs]",
+        "theirs/python_model.pkl": "[theirs]",
+        "ours/manifest.json": "[sample, ours]",
+    }
+    launch.write("main.nf", FOLDERS.format(root=ROOT))
+    run = launch.run("--changes", ",".join(expected), script=here / "main.nf")
+    assert run.returncode == 0, run.output
+    assert dict(re.findall(r"^(\S+): (\[.*\])$", run.output, flags=re.M)) == expected
+    assert "copy: true" in run.output
 
 
 def test_what_a_bigger_machine_can_mend_is_tried_again_with_more(launch: Launch) -> None:
