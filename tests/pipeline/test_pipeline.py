@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.server
 import json
 import re
@@ -428,7 +429,8 @@ workflow {{
     def here    = file('.')
     def written = writtenTo([outdir: 'results', model_cache_dir: 'kept'])
     println("copy: ${{modelContents(file('ours')) == modelContents(file('clone'))}}")
-    def said    = {{ -> [sample: contentsOf(here, written), ours: modelContents(file('ours')), theirs: modelContents(file('theirs'))] }}
+    def models  = {{ -> ['ours', 'theirs'].collectEntries {{ name -> [name, modelContents(file(name))] }} }}
+    def said    = {{ -> [sample: contentsOf(here, written)] + models.call() }}
     params.changes.tokenize(',').each {{ name ->
         def before = said.call()
         file(name).parent.mkdirs()
@@ -541,14 +543,15 @@ def test_another_model_behind_the_same_address_is_never_taken_for_the_first(
 
 
 def test_a_model_in_the_cache_is_not_fetched_again(launch: Launch) -> None:
-    kept = launch.folder / "cache" / ("ab" * 32)
+    sha256 = hashlib.sha256(b"{}").hexdigest()
+    kept = launch.folder / "cache" / sha256
     kept.mkdir(parents=True)
     (kept / "manifest.json").write_text("{}")
     gone = "--model file:///none/model.zip --model_cache_dir cache --model_sha256"
-    found = launch.run("-stub-run", "-profile", "test", *gone.split(), "ab" * 32)
+    found = launch.run("-stub-run", "-profile", "test", *gone.split(), sha256)
     assert found.returncode == 0, found.output
     # By the sha256 of the archive that it came from, too.
-    (launch.folder / "cache" / f"{'ef' * 32}.archive").write_text("ab" * 32 + "\n")
+    (launch.folder / "cache" / f"{'ef' * 32}.archive").write_text(f"{sha256}\n")
     by_archive = launch.run("-stub-run", "-profile", "test", *gone.split(), "ef" * 32)
     assert by_archive.returncode == 0, by_archive.output
     other = launch.run("-stub-run", "-profile", "test", *gone.split(), "cd" * 32)

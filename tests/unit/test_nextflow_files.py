@@ -113,6 +113,24 @@ def test_a_command_line_names_only_options_that_the_command_has(path: Path) -> N
         assert set(re.findall(r"(?<=[ \"])(--[a-z0-9-]+)", line)) <= known
 
 
+def test_what_a_user_named_lies_in_no_place_that_its_step_writes_to() -> None:
+    """Beside it, a model called `models` would be written into, and models.csv, a sheet, would be no catalogue."""
+    for name, folders in {
+        "fetch_model": ["given/*"],
+        "train": ["_reference?/*", "_labels?/*", "_cl_map/*"],
+        "check_input": ["ours/*", "own/*"],
+    }.items():
+        text = (ROOT / "modules" / name / "main.nf").read_text()
+        assert re.findall(r"stageAs: '(.*?)'", text) == folders, name
+        written = re.findall(
+            r"path\(['\"](.*?)['\"]", text.split("    output:\n")[1].split("    script:\n")[0]
+        )
+        assert not {folder.split("/")[0] for folder in folders} & {one.split("/")[0] for one in written}
+    # TRAIN writes to a folder of the model's name.
+    for folder in ("_reference1", "_labels", "_cl_map"):
+        assert problem(folder, PARAMETERS["model_name"])
+
+
 def commands_of(path: Path) -> dict[str, str]:
     """Our commands in a module's script, each with its whole line."""
     script = path.read_text().split("    script:\n")[1].split("    stub:\n")[0]
