@@ -12,7 +12,7 @@ include { MERGE         } from '../modules/merge'
 include { REPORT        } from '../modules/report'
 include { SUMMARY       } from '../modules/summary'
 include { MULTIQC       } from '../modules/multiqc'
-include { holdsSame ; keepModel } from './cache'
+include { keepModel ; keptOrItself } from './cache'
 include { failureTable ; sampleFailures } from './failures'
 include { contentsOf ; inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; otherVersion ; readJson ; readSamples ; shards ; withResolved ; writtenTo } from './inputs'
 
@@ -73,10 +73,7 @@ workflow ANNOTATION {
             if (keep && here) {
                 keepModel(model, archives, cache)
             }
-            // The same one where it is kept: with -resume it is there from the start, and the steps would be done again
-            // for a model in another place.
-            def kept = here ? file("${cache}/${model.name}") : null
-            tuple(which, kept && holdsSame(kept, model) ? kept : model)
+            tuple(which, here ? keptOrItself(model, cache) : model)
         }
     def models  = fetched.toList().map { pairs -> inOrder(pairs) }
     // The urls again, as only now a registry's name is a version.

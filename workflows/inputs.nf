@@ -1,4 +1,4 @@
-include { keptModel } from './cache'
+include { isLocal ; keptModel } from './cache'
 
 // From what CHECK_INPUT wrote to files that Nextflow can stage.
 
@@ -86,10 +86,6 @@ def remoteFiles(folder) {
     def found = []
     folder.eachFileRecurse(groovy.io.FileType.FILES) { inside -> found << inside }
     return found
-}
-
-def isLocal(place) {
-    return place.fileSystem == java.nio.file.FileSystems.default
 }
 
 // Links to folders are not followed: a folder that a run was started in holds its tasks, whose links lead back to it. What
