@@ -607,6 +607,7 @@ def test_a_sample_that_breaks_off_while_it_is_fetched_ends_the_run_and_is_named(
 def test_all_wrong_parameters_and_rows_are_told_at_once_and_nothing_runs(launch: Launch) -> None:
     launch.write("s.csv", "sample,path\na,none.h5ad\na b,none.h5\n")
     wrong = "--input s.csv --organism humen --doubletss off --n_mads many --min-genes 5 --model pmbc"
+    wrong += " --model_version 1.10 --slurm_account 00123 --seed 07"
     run = launch.run(*wrong.split())
     assert run.returncode != 0
     for words in (
@@ -617,8 +618,11 @@ def test_all_wrong_parameters_and_rows_are_told_at_once_and_nothing_runs(launch:
         "did you mean 'pbmc'?",
         "line 2, path: 'none.h5ad' does not exist",
         "line 3, sample: 'a b'",
+        "--model_version was read as the number 1.1: zeros before or behind it are lost",
+        "--slurm_account was read as the number 123:",
     ):
         assert words in run.output
+    assert run.output.count("was read as the number") == 2, "--seed is one"
     assert run.tasks("Submitted") == ["CHECK_INPUT"]
 
 
