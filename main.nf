@@ -5,7 +5,7 @@ include { TRAINING    } from './workflows/train'
 include { REFERENCE   } from './workflows/reference'
 include { closeRun    } from './workflows/closing'
 include { traceFile   } from './workflows/failures'
-include { fitsItsRule ; helpText ; modelList } from './workflows/help'
+include { fitsItsRule ; helpText ; modelList ; readAsNumbers } from './workflows/help'
 include { namedFile ; withoutSecrets } from './workflows/inputs'
 
 workflow {
@@ -46,6 +46,8 @@ workflow {
     if ("${params.cellxgene_schema}" == 'true' && !has_validator) {
         log.warn("--cellxgene_schema: the files will be written but not validated, as cellxgene-schema is not here. To have it: make schema-env")
     }
+    // Here, as what a task says is not shown.
+    readAsNumbers(schema, params).each { words -> log.warn(words) }
     def schemas  = [file(schema), file("${here}/assets/schema_input.json")]
 
     CHECK_INPUT(launch, sheet?.isFile() ? sheet : [], schemas, catalogue, own?.isFile() ? own : [])

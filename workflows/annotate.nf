@@ -12,9 +12,9 @@ include { MERGE         } from '../modules/merge'
 include { REPORT        } from '../modules/report'
 include { SUMMARY       } from '../modules/summary'
 include { MULTIQC       } from '../modules/multiqc'
-include { holdsSame ; keepModel } from './cache'
+include { keepModel ; keptOrItself } from './cache'
 include { failureTable ; sampleFailures } from './failures'
-include { contentsOf ; inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; otherVersion ; readJson ; readSamples ; shards ; withResolved } from './inputs'
+include { contentsOf ; inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; otherVersion ; readJson ; readSamples ; shards ; withResolved ; writtenTo } from './inputs'
 
 // Names the cells of every sample. A sample that fails at a step is absent from the next: the joins drop it.
 workflow ANNOTATION {
@@ -73,10 +73,7 @@ workflow ANNOTATION {
             if (keep && here) {
                 keepModel(model, archives, cache)
             }
-            // The same one where it is kept: with -resume it is there from the start, and the steps would be done again
-            // for a model in another place.
-            def kept = here ? file("${cache}/${model.name}") : null
-            tuple(which, kept && holdsSame(kept, model) ? kept : model)
+            tuple(which, here ? keptOrItself(model, cache) : model)
         }
     def models  = fetched.toList().map { pairs -> inOrder(pairs) }
     // The urls again, as only now a registry's name is a version.
@@ -84,7 +81,11 @@ workflow ANNOTATION {
     def options = run.map { run_settings -> run_settings.annotate }.combine(urls).map { step, resolved_urls -> step + resolved_urls }
 
     // Each step gets its own options and no others, so that -resume repeats only what a changed option touches.
-    CONVERT(samples.map { sample -> tuple(sample.meta, sample.data, sample.convert, contentsOf(sample.data)) })
+    CONVERT(
+        samples.combine(run).map { sample, run_settings ->
+            tuple(sample.meta, sample.data, sample.convert, contentsOf(sample.data, writtenTo(run_settings.params)))
+        }
+    )
     QC(CONVERT.out.counts.join(samples.map { sample -> tuple(sample.meta, sample.qc) }))
 
     def ours   = fetched.filter { _which, model -> isOurs(model) }

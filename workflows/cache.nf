@@ -6,12 +6,13 @@ def keptModel(cache, sha256, trusted) {
     def note = file("${cache}/${sha256}.archive")
     def own  = note.exists() ? note.text.trim() : sha256
     def kept = file("${cache}/${own}")
-    return own ==~ /[0-9a-f]{64}/ && isWhole(kept, trusted) ? kept : null
+    return own ==~ /[0-9a-f]{64}/ && isWhole(kept, own, trusted) ? kept : null
 }
 
 // Puts a fetched model there, and which archive it came from: whole or not at all, whatever other runs do meanwhile and
 // wherever this one is killed. A run does not fail for it.
 def keepModel(model, archives, cache) {
+    removeAbandoned(file(cache))
     def place   = file("${cache}/${model.name}")
     def half    = file("${cache}/.keeping-${java.util.UUID.randomUUID()}")
     try {
@@ -37,37 +38,74 @@ def keepModel(model, archives, cache) {
     half.deleteDir()
 }
 
-// Whether all files are there in their size, for which a manifest alone vouches: FETCH_MODEL reads what they hold.
-// foreign: whether a model made by others will do, which has none.
-def isWhole(model, foreign) {
+// The model where it is kept, if that is the verified one to the byte; else the model itself. With -resume it is there from
+// the start, and the steps would be done again for a model in another place. Not where tasks take their files from another
+// file system, a bucket: each run would upload it.
+def keptOrItself(model, cache) {
+    def kept = file("${cache}/${model.name}")
+    return kept.fileSystem == model.fileSystem && holdsSame(kept, model) ? kept : model
+}
+
+// Halves that killed runs left, a day ago or more.
+def removeAbandoned(cache) {
+    try {
+        cache.listFiles()
+            .findAll { left -> left.name.startsWith('.keeping-') && System.currentTimeMillis() - left.lastModified() > 24 * 3600 * 1000 }
+            .each { left -> left.deleteDir() }
+    }
+    catch (Exception _none_or_not_ours) {
+        return
+    }
+}
+
+// Whether every file is what the manifest says, and the manifest what the model is called by: what is not is fetched anew,
+// as FETCH_MODEL, which verifies it, would end each run on it. In a bucket, which writes a file whole or not at all, sizes do:
+// to read them all takes a download. foreign: whether a model made by others will do, which has no manifest.
+def isWhole(model, sha256, foreign) {
     def manifest = model.resolve('manifest.json')
     if (!manifest.exists()) {
         return foreign && model.resolve('MLmodel').exists()
     }
     try {
+        def read  = isLocal(model)
         def files = new groovy.json.JsonSlurper().parseText(manifest.text).files ?: [:]
-        return files.every { name, about -> model.resolve(name).exists() && model.resolve(name).size() == about.size }
+        return (!read || sha256Of(manifest) == sha256) && files.every { name, about ->
+            def inside = model.resolve(name)
+            inside.exists() && inside.size() == about.size && (!read || sha256Of(inside) == about.sha256)
+        }
     }
     catch (Exception _cut_or_just_replaced) {
         return false
     }
 }
 
+def sha256Of(place) {
+    def digest = java.security.MessageDigest.getInstance('SHA-256')
+    place.eachByte(1024 * 1024) { bytes, n -> digest.update(bytes, 0, n) }
+    return digest.digest().encodeHex().toString()
+}
+
+// Whether a path is one of this machine's own.
+def isLocal(place) {
+    return place.fileSystem == java.nio.file.FileSystems.default
+}
+
 // Whether a kept model is a verified one to the byte: the same files, none less and none more.
 def holdsSame(kept, model) {
-    def names = { folder ->
-        def found = [] as Set
-        folder.eachFileRecurse(groovy.io.FileType.FILES) { inside -> found << "${folder.relativize(inside)}".toString() }
-        found
-    }
     try {
-        return kept.isDirectory() && names(kept) == names(model) && names(model).every { name ->
+        return kept.isDirectory() && namesIn(kept) == namesIn(model) && namesIn(model).every { name ->
             java.nio.file.Files.mismatch(kept.resolve(name), model.resolve(name)) == -1
         }
     }
     catch (Exception _just_replaced_or_an_older_java) {
         return false
     }
+}
+
+def namesIn(folder) {
+    def found = [] as Set
+    folder.eachFileRecurse(groovy.io.FileType.FILES) { inside -> found << "${folder.relativize(inside)}".toString() }
+    return found
 }
 
 def moveOver(made, target) {

@@ -26,6 +26,15 @@ def fitsItsRule(schema_file, name, value) {
     return "${value}".trim() ==~ part.pattern
 }
 
+// What to say of parameters that are text, and came as numbers: 1.10 as 1.1, and 00123 as 123.
+def readAsNumbers(schema_file, given) {
+    def schema = new groovy.json.JsonSlurper().parseText(file(schema_file).text)
+    def texts  = schema['$defs'].values().collectMany { group -> group.properties.findAll { _name, part -> part.type == 'string' }.keySet() }
+    return texts.findAll { name -> given[name] instanceof Number }.collect { name ->
+        "--${name} was read as the number ${given[name]}: zeros before or behind it are lost. To keep them, give it in a -params-file, in quotes."
+    }
+}
+
 // The models of the catalogues (assets/models.csv, --catalogue) that --model finds by name.
 def modelList(catalogues) {
     def blocks = catalogues.collect { catalogue ->
@@ -51,8 +60,9 @@ def modelLine(row) {
 
 def helpLine(name, part) {
     def facts = []
-    if (part.enum) {
-        facts << part.enum.join(', ')
+    // The strict parser takes `part.enum` for a keyword.
+    if (part['enum']) {
+        facts << part['enum'].join(', ')
     }
     if (part.containsKey('default') && name != 'help') {
         facts << "default: ${part.default}"

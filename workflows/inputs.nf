@@ -1,4 +1,4 @@
-include { keptModel } from './cache'
+include { isLocal ; keptModel } from './cache'
 
 // From what CHECK_INPUT wrote to files that Nextflow can stage.
 
@@ -44,24 +44,74 @@ def missingPaths(samples) {
     return missing ? "${counted}\n${lines.join('\n')}" : ''
 }
 
-// What lies in a folder, by names, sizes and times, as one word; '' for a file. With -resume a task of a folder is else done
-// again only where the folder itself has changed, and not where a file in it has.
-def contentsOf(place) {
-    if (!place.isDirectory()) {
-        return ''
-    }
-    def seen = []
+// What lies in a sample's folder, as one word; '' for a file. With -resume a task of a folder is else done again only where
+// the folder itself has changed, and not where a file in it has. written: folders that the run writes to; what is in them
+// changes with each run, and is no sample's.
+def contentsOf(place, written) {
+    // Six folders deep: of `--input ~` the whole disk would else be looked through.
+    return place.isDirectory() ? asWord(place, 6, written, '(?i).*\\.(h5|h5ad|mtx|tsv|csv|json)(\\.gz)?') : ''
+}
+
+// The same of a model. The manifest of one of ours has the sha256 of every file, so that a copy of it, as in a fresh clone
+// of this project, is the same model. Of one made by others any file may be code.
+def modelContents(place) {
     try {
-        place.eachFileRecurse { inside ->
-            if (inside.name ==~ /(?i).*\.(h5|h5ad|mtx|tsv|csv|json|safetensors|ubj)(\.gz)?/) {
-                seen << "${place.relativize(inside)} ${inside.size()} ${inside.lastModified()}"
-            }
-        }
+        return place.isDirectory() && isOurs(place) ? place.resolve('manifest.json').bytes.md5() : foreignContents(place)
     }
     catch (Exception _unreadable) {
-        seen << 'unreadable'
+        // FETCH_MODEL will say so, with the model's name.
+        return 'unreadable'
     }
-    return seen.sort().join('\n').md5()
+}
+
+def foreignContents(place) {
+    return place.isDirectory() ? asWord(place, 20, [], '(?s).*') : ''
+}
+
+def asWord(place, depth, left_out, names) {
+    try {
+        def root  = isLocal(place) ? place.toRealPath() : place
+        def files = isLocal(place) ? filesBelow(root, depth, left_out.collect { folder -> folder.exists() ? folder.toRealPath() : folder }) : remoteFiles(root)
+        def lines = files
+            .findAll { inside -> inside.name ==~ names }
+            .collect { inside -> "${root.relativize(inside)} ${inside.size()} ${inside.lastModified()}".toString() }
+        return lines.sort().join('\n').md5()
+    }
+    catch (Exception _unreadable_or_just_removed) {
+        return 'unreadable'
+    }
+}
+
+def remoteFiles(folder) {
+    def found = []
+    folder.eachFileRecurse(groovy.io.FileType.FILES) { inside -> found << inside }
+    return found
+}
+
+// Links to folders are not followed: a folder that a run was started in holds its tasks, whose links lead back to it. What
+// cannot be read is nothing.
+def filesBelow(folder, depth, left_out) {
+    if (depth == 0) {
+        return []
+    }
+    try {
+        return folder.listFiles().toList().collectMany { inside ->
+            if (!inside.isDirectory()) {
+                return inside.exists() ? [inside] : []
+            }
+            def other = java.nio.file.Files.isSymbolicLink(inside) || left_out.contains(inside) || inside.name == '.nextflow'
+            other ? [] : filesBelow(inside, depth - 1, left_out)
+        }
+    }
+    catch (Exception _no_right) {
+        return []
+    }
+}
+
+// The folders of this machine that a run writes to.
+def writtenTo(params) {
+    def named = [params.outdir, params.model_cache_dir].findAll { folder -> !"${folder}".contains('://') }
+    return [workflow.workDir].findAll { folder -> isLocal(folder) } + named.collect { folder -> file("${folder}", glob: false) }
 }
 
 // What FETCH_MODEL takes: which model it is, where it lies or is registered, its sha256, whether to keep it, and whether to
@@ -79,7 +129,7 @@ def modelSource(model, params) {
         return tuple(which, [], [url: model.url, tracking_uri: model.tracking_uri], model.sha256, cache, trusted)
     }
     def source = file(model.source, glob: false, checkIfExists: true)
-    return tuple(which + [contents: contentsOf(source)], source, [:], model.sha256, cache && model.remote, trusted)
+    return tuple(which + [contents: modelContents(source)], source, [:], model.sha256, cache && model.remote, trusted)
 }
 
 // Which rows each of a sample's MAPs takes: [[:]] for one MAP of all; else parts of `cells` rows, half-open, and how many.

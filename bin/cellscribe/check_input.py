@@ -527,7 +527,9 @@ def _training(params: Mapping[str, Any], launch: Launch, problems: Problems) -> 
             f"--label_csv: {len(label_csvs)} tables for {len(references)} references; give one for each reference, in "
             "the same order, or one for all"
         )
-    name = params["model_name"] or (clean_name(PurePosixPath(references[0]).stem) if references else "model")
+    # 64, as the schemas of parameters and models allow.
+    named = clean_name(PurePosixPath(references[0]).stem)[:64] if references else "model"
+    name = params["model_name"] or named
     return {
         "name": name,
         "references": references,

@@ -5,7 +5,7 @@ process CHECK_INPUT {
     path(launch)        // launch.json: parameters and folders, as Nextflow knows them
     path(sheet)         // [] where --input is data itself
     path(schemas)       // nextflow_schema.json, schema_input.json
-    path(catalogue)
+    path(catalogue, stageAs: 'ours/*')  // a sheet may have its name
     path(own, stageAs: 'own/*')     // the user's catalogue, or []
 
     output:

@@ -3,11 +3,12 @@ process FETCH_MODEL {
     label 'process_single'
 
     input:
-    // which: the model's place among several, its label, and what lies in its folder (contentsOf)
+    // which: the model's place among several, its label, and what lies in its folder (modelContents)
     // registered: its url and tracking_uri where it is in an MLflow registry, and source is []; else empty
     // keep: whether the model goes to --model_cache_dir
     // trusted: whether it may be one made by others, whose code is run later
-    tuple val(which), path(source), val(registered), val(sha256), val(keep), val(trusted)
+    // source: in a folder of its own: one called `models` would else be what this writes to
+    tuple val(which), path(source, stageAs: 'given/*'), val(registered), val(sha256), val(keep), val(trusted)
 
     output:
     // archives: <sha256 of the archive>.archive, which holds the model's own, where it came from one

@@ -6,8 +6,8 @@ process TRAIN {
     label 'process_gpu'
 
     input:
-    // label_csvs, cl_map: [] where none is given
-    tuple val(name), path(references, stageAs: 'reference?/*'), path(label_csvs, stageAs: 'labels?/*'), path(cl_map), val(options)
+    // label_csvs, cl_map: [] where none is given. No model's name starts as these folders' do.
+    tuple val(name), path(references, stageAs: '_reference?/*'), path(label_csvs, stageAs: '_labels?/*'), path(cl_map, stageAs: '_cl_map/*'), val(options)
 
     output:
     path("${name}"), emit: model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import shutil
 import signal
 import subprocess
@@ -300,12 +301,12 @@ def test_a_full_output_folder_is_told_and_with_room_resume_makes_it_whole(launch
 # --- the folder of models that runs share ---
 
 KEEPS = """
-include {{ keepModel ; keptModel }} from '{root}/workflows/cache'
+include {{ keepModel ; keptModel ; keptOrItself }} from '{root}/workflows/cache'
 
 workflow {{
     def model = file(params.model)
     def note  = file(params.note)
-    ['empty', 'half'].each {{ cache ->
+    ['empty', 'half', 'damaged'].each {{ cache ->
         def before = keptModel(cache, model.name, false)
         def runs   = (1..10).collect {{ _run -> Thread.start {{ keepModel(model, [note], cache) }} }}
         runs.each {{ run -> run.join() }}
@@ -313,11 +314,15 @@ workflow {{
         println("${{cache}}: ${{names.collect {{ kept -> kept?.name == model.name }}}}")
     }}
     keepModel(model, [], '/dev/null/cache')
+    // Tasks that take their files from a bucket have the model there; here the other file system is an archive.
+    def other = java.nio.file.FileSystems.newFileSystem(file(params.packed)).getPath('/', model.name)
+    def place = file("empty/${{model.name}}")
+    println("kept: ${{[model, other].collect {{ found -> keptOrItself(found, 'empty') == place }}}}")
 }}
 """
 
 
-def test_ten_runs_that_keep_a_model_in_one_folder_leave_it_whole_where_an_older_run_left_a_half_too(
+def test_ten_runs_that_keep_a_model_in_one_folder_leave_it_whole_whatever_an_older_run_left(
     launch: Launch,
 ) -> None:
     here = launch.folder
@@ -326,13 +331,25 @@ def test_ten_runs_that_keep_a_model_in_one_folder_leave_it_whole_where_an_older_
     half = here / "half" / model.name
     shutil.copytree(model, half)
     (half / "genes.tsv").unlink()
+    damaged = here / "damaged" / model.name
+    shutil.copytree(model, damaged)
+    whole = (damaged / "genes.tsv").read_bytes()
+    (damaged / "genes.tsv").write_bytes(b"x" + whole[1:])
+    # What a run left that was killed two days ago, and what another is at just now.
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for cache, name, when in (("half", "old", two_days_ago), ("damaged", "young", time.time())):
+        (here / cache / f".keeping-{name}" / model.name).mkdir(parents=True)
+        os.utime(here / cache / f".keeping-{name}", (when, when))
+    packed = shutil.make_archive(str(here / "packed"), "zip", here, model.name)
     note = launch.write(f"{'ab' * 32}.archive", f"{model.name}\n")
     script = launch.write("main.nf", KEEPS.format(root=ROOT))
-    run = launch.run("--model", str(model), "--note", str(note), script=script)
+    run = launch.run("--model", str(model), "--note", str(note), "--packed", packed, script=script)
     assert run.returncode == 0, run.output
-    for cache in ("empty", "half"):
-        # Neither of what is half there nor of what is not.
+    for cache in ("empty", "half", "damaged"):
+        # Neither of what is half there or damaged nor of what is not.
         assert f"{cache}: [false, true, true]" in run.output
-        assert {path.name for path in (here / cache).iterdir()} == {model.name, note.name}
+        more = {".keeping-young"} if cache == "damaged" else set()
+        assert {path.name for path in (here / cache).iterdir()} == {model.name, note.name} | more
         verify_model(here / cache / model.name)
+    assert "kept: [true, false]" in run.output
     assert "the model is not kept in /dev/null/cache, and the run goes on without that" in run.output

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.server
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -420,6 +422,60 @@ def test_a_file_that_changed_in_a_folder_is_read_again(launch: Launch) -> None:
     )
 
 
+# What stands for a folder's files where -resume compares.
+FOLDERS = """
+include {{ contentsOf ; modelContents ; writtenTo }} from '{root}/workflows/inputs'
+
+workflow {{
+    def here    = file('.')
+    def written = writtenTo([outdir: 'results', model_cache_dir: 'kept'])
+    println("copy: ${{modelContents(file('ours')) == modelContents(file('clone'))}}")
+    def models  = {{ -> ['ours', 'theirs'].collectEntries {{ name -> [name, modelContents(file(name))] }} }}
+    def said    = {{ -> [sample: contentsOf(here, written)] + models.call() }}
+    params.changes.tokenize(',').each {{ name ->
+        def before = said.call()
+        file(name).parent.mkdirs()
+        file(name).text = 'written'
+        def after  = said.call()
+        println("${{name}}: ${{after.keySet().findAll {{ of -> after[of] != before[of] }}}}")
+    }}
+}}
+"""
+
+
+def test_a_folder_is_told_by_its_own_data_alone_and_a_model_by_its_manifest_or_all_its_files(
+    launch: Launch,
+) -> None:
+    """A folder that runs are started in holds the tasks, whose links lead back to it: to follow them takes for ever."""
+    here = launch.folder
+    for name in ("loop", "again", "once_more"):
+        (here / name).symlink_to(here)
+    for name in ("ours", "clone"):
+        (here / name).mkdir()
+        (here / name / "manifest.json").write_text("{}")
+        (here / name / "genes.tsv").write_text(name)
+    (here / "theirs" / "code").mkdir(parents=True)
+    (here / "theirs" / "MLmodel").write_text("flavors: {}")
+    (here / "elsewhere.h5").write_text("as it was")
+    (here / "linked.h5").symlink_to("elsewhere.h5")
+    expected = {
+        "outs/filtered/matrix.mtx": "[sample]",
+        "elsewhere.h5": "[sample]",
+        "results/x.tsv": "[]",
+        "kept/x.tsv": "[]",
+        "work/ab/cd/x.h5": "[]",
+        ".nextflow/x.csv": "[]",
+        "theirs/code/predict.py": "[theirs]",
+        "theirs/python_model.pkl": "[theirs]",
+        "ours/manifest.json": "[sample, ours]",
+    }
+    launch.write("main.nf", FOLDERS.format(root=ROOT))
+    run = launch.run("--changes", ",".join(expected), script=here / "main.nf")
+    assert run.returncode == 0, run.output
+    assert dict(re.findall(r"^(\S+): (\[.*\])$", run.output, flags=re.M)) == expected
+    assert "copy: true" in run.output
+
+
 def test_what_a_bigger_machine_can_mend_is_tried_again_with_more(launch: Launch) -> None:
     launch.write(
         "killed.config",
@@ -488,14 +544,15 @@ def test_another_model_behind_the_same_address_is_never_taken_for_the_first(
 
 
 def test_a_model_in_the_cache_is_not_fetched_again(launch: Launch) -> None:
-    kept = launch.folder / "cache" / ("ab" * 32)
+    sha256 = hashlib.sha256(b"{}").hexdigest()
+    kept = launch.folder / "cache" / sha256
     kept.mkdir(parents=True)
     (kept / "manifest.json").write_text("{}")
     gone = "--model file:///none/model.zip --model_cache_dir cache --model_sha256"
-    found = launch.run("-stub-run", "-profile", "test", *gone.split(), "ab" * 32)
+    found = launch.run("-stub-run", "-profile", "test", *gone.split(), sha256)
     assert found.returncode == 0, found.output
     # By the sha256 of the archive that it came from, too.
-    (launch.folder / "cache" / f"{'ef' * 32}.archive").write_text("ab" * 32 + "\n")
+    (launch.folder / "cache" / f"{'ef' * 32}.archive").write_text(f"{sha256}\n")
     by_archive = launch.run("-stub-run", "-profile", "test", *gone.split(), "ef" * 32)
     assert by_archive.returncode == 0, by_archive.output
     other = launch.run("-stub-run", "-profile", "test", *gone.split(), "cd" * 32)
@@ -551,6 +608,7 @@ def test_a_sample_that_breaks_off_while_it_is_fetched_ends_the_run_and_is_named(
 def test_all_wrong_parameters_and_rows_are_told_at_once_and_nothing_runs(launch: Launch) -> None:
     launch.write("s.csv", "sample,path\na,none.h5ad\na b,none.h5\n")
     wrong = "--input s.csv --organism humen --doubletss off --n_mads many --min-genes 5 --model pmbc"
+    wrong += " --model_version 1.10 --slurm_account 00123 --seed 07"
     run = launch.run(*wrong.split())
     assert run.returncode != 0
     for words in (
@@ -561,8 +619,11 @@ def test_all_wrong_parameters_and_rows_are_told_at_once_and_nothing_runs(launch:
         "did you mean 'pbmc'?",
         "line 2, path: 'none.h5ad' does not exist",
         "line 3, sample: 'a b'",
+        "--model_version was read as the number 1.1: zeros before or behind it are lost",
+        "--slurm_account was read as the number 123:",
     ):
         assert words in run.output
+    assert run.output.count("was read as the number") == 2, "--seed is one"
     assert run.tasks("Submitted") == ["CHECK_INPUT"]
 
 

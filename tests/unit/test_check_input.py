@@ -571,6 +571,21 @@ def test_training_takes_several_references_and_names_the_model(folder: Folder) -
     assert train["options"]["levels"] == "broad,fine" and "max_epochs" not in train["options"]
 
 
+def test_training_refuses_at_once_what_the_new_model_could_not_be_called(folder: Folder) -> None:
+    """By the models' own schema, which is else met when the training is done."""
+    rules = json.loads((ROOT / "bin/cellscribe/model/schema_model.json").read_text())["properties"]
+    train = {"mode": "train", "reference": "a.h5ad", "label_key": "cell_type"}
+    level = rules["levels"]["items"]["properties"]["name"]
+    for name, rule in (("model_name", rules["name"]), ("model_version", rules["version"]), ("levels", level)):
+        for given in ("a" * 64, "a" * 65, "a b", "a.b", "a-b", "a(b", "_a"):
+            allowed = re.search(rule["pattern"], given)
+            assert allowed or folder.problems(**train, **{name: given}), (name, given)
+        assert folder.check(**train, **{name: "a" * 64})
+    assert folder.check(**train, levels="broad , fine")
+    long = folder.check(**train | {"reference": f"https://host/{'x' * 90}.h5ad"})[1]["train"]["name"]
+    assert re.search(rules["name"]["pattern"], long)
+
+
 def test_free_text_reaches_training_with_every_character_escaped(folder: Folder) -> None:
     text = 'O\'Neill & "others" (2024); $(touch x) `touch y` \\ 100 % – see https://doi.org/10.1/x'
     options = folder.check(

@@ -41,6 +41,8 @@ FORBIDDEN = {
     "when:": r"^\s*when:",
     "an unquoted env": r"\benv\s+[A-Z]",
     "spread": r"[(\[,]\s*\*\w",
+    "a keyword as a property": r"\.(assert|catch|else|enum|if|new|throw|try)\b",
+    "a closure called as a function": r"\bdef\s+(\w+)\s*=\s*\{[\s\S]*?(?<![.\w])\1\(",
     "an assignment inside an expression": r"\b(if|return)\s*\(?[^=\n]*[^=!<>~]=(?![=~>])[^=]",
 }
 
@@ -109,6 +111,24 @@ def test_a_command_line_names_only_options_that_the_command_has(path: Path) -> N
         known = set(re.findall(r'"(--[a-z0-9-]+)"', (ROOT / "bin" / name).read_text()))
         known |= set(re.findall(r'"(--[a-z0-9-]+)"', (ROOT / "bin" / "cellscribe" / "cli.py").read_text()))
         assert set(re.findall(r"(?<=[ \"])(--[a-z0-9-]+)", line)) <= known
+
+
+def test_what_a_user_named_lies_in_no_place_that_its_step_writes_to() -> None:
+    """Beside it, a model called `models` would be written into, and models.csv, a sheet, would be no catalogue."""
+    for name, folders in {
+        "fetch_model": ["given/*"],
+        "train": ["_reference?/*", "_labels?/*", "_cl_map/*"],
+        "check_input": ["ours/*", "own/*"],
+    }.items():
+        text = (ROOT / "modules" / name / "main.nf").read_text()
+        assert re.findall(r"stageAs: '(.*?)'", text) == folders, name
+        written = re.findall(
+            r"path\(['\"](.*?)['\"]", text.split("    output:\n")[1].split("    script:\n")[0]
+        )
+        assert not {folder.split("/")[0] for folder in folders} & {one.split("/")[0] for one in written}
+    # TRAIN writes to a folder of the model's name.
+    for folder in ("_reference1", "_labels", "_cl_map"):
+        assert problem(folder, PARAMETERS["model_name"])
 
 
 def commands_of(path: Path) -> dict[str, str]:

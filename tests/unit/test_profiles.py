@@ -74,6 +74,20 @@ def test_a_profile_is_rendered_with_no_word_of_complaint(profiles: str) -> None:
     assert (code, complaint) == (0, "")
 
 
+@pytest.mark.parametrize("profiles", ["standard", "test", "slurm", "gpu", "arm", "debug", "test,docker"])
+def test_a_profile_that_names_no_other_place_finds_the_projects_python(profiles: str) -> None:
+    """Any profile takes the place of `standard`."""
+    for scope in ("process", "process.withLabel:schema_environment", "process.withLabel:census_environment"):
+        assert f"{scope}.beforeScript" in settings(profiles)
+    assert "process.beforeScript" not in settings("awsbatch")
+
+
+def test_no_selector_is_a_negation() -> None:
+    """Nextflow holds one against the whole name too: `!(CENSUS)` is true of REFERENCE:CENSUS."""
+    paths = [ROOT / "nextflow.config", *ROOT.glob("conf/*.config"), *ROOT.glob("docs/*.md")]
+    assert [path.name for path in paths if re.search(r"with(Name|Label): *'!", path.read_text())] == []
+
+
 @pytest.mark.parametrize("profiles", ["test,docker", "slurm", "awsbatch"])
 def test_no_step_gets_a_gpu_without_the_gpu_profile(profiles: str) -> None:
     found = settings(profiles)
