@@ -112,6 +112,9 @@ METHODS = [
     ("Leiden clustering", "Traag, Waltman & van Eck, Scientific Reports 9:5233 (2019)", ""),
     ("UMAP", "McInnes, Healy & Melville, arXiv:1802.03426 (2018)", ""),
     ("Orthologues (Ensembl Compara)", "Herrero et al., Database 2016:bav096 (2016)", "orthologs"),
+    ("xgboost", "Chen & Guestrin, KDD (2016)", "scvi"),
+    ("CellTypist", "Domínguez Conde et al., Science 376:eabl5197 (2022)", "celltypist"),
+    ("Cell Ontology", "Diehl et al., Journal of Biomedical Semantics 7:44 (2016)", ""),
 ]
 
 
@@ -1307,6 +1310,7 @@ def build_page(
         "called": bool(convert.get("called_cells")),
         "scvi": bool(kinds & {"scvi", "consensus"}),
         "orthologs": bool(annotation.get("orthologs")),
+        "celltypist": (manifest.get("source") or {}).get("program") == "CellTypist",
         "": True,
     }
     return {

@@ -13,6 +13,7 @@ from cellscribe.contract import REASONS, OutputNames
 from cellscribe.errors import EXIT_CODES
 from cellscribe.markers import MARKER_COLUMNS
 from cellscribe.merge import composition_table
+from cellscribe.report import METHODS
 from cellscribe.summary import COLUMNS
 from cellscribe.verdicts import RULE, VERDICT_COLUMNS, VERDICTS
 
@@ -126,3 +127,15 @@ def test_outputs_lists_the_columns_of_the_failures_in_their_order(outputs: str) 
 def test_the_documents_link_only_to_what_exists(root: Path, errors: str, outputs: str) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", errors + outputs):
         assert (root / "docs" / link).is_file(), link
+
+
+def test_what_to_cite_is_what_the_page_says(root: Path) -> None:
+    cited = tables(section((root / "docs" / "models.md").read_text(), "Cite"))[0]
+    assert [(row[0], row[1]) for row in cited] == [(name, reference) for name, reference, _ in METHODS]
+
+
+def test_the_software_is_cited_in_the_version_that_it_has(root: Path) -> None:
+    cited, project = (root / name for name in ("CITATION.cff", "pyproject.toml"))
+    assert re.findall(r"^version: (.+)$", cited.read_text(), re.M) == re.findall(
+        r'^version = "(.+)"$', project.read_text().split("[tool")[0], re.M
+    )
