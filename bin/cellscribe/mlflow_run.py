@@ -70,7 +70,7 @@ def predict_by_mlflow(model: Path, request: str, folder: Path, *, env_manager: s
     """
     program = _program()
     compiled = folder / "numba"
-    compiled.mkdir()
+    compiled.mkdir(exist_ok=True)
     own = {
         "TMPDIR": str(folder),
         # What our steps keep of scanpy's compiled code can be read only where its types are named (compiled.py).
