@@ -57,7 +57,12 @@ def write_census(folder):
         rates[np.ix_(types == name, range(i * 40, (i + 1) * 40))] = 4
     counts = generator.poisson(rates)
     rows, columns = np.nonzero(counts)
+    # Both datasets are of one collection, so that a donor of one name is one donor.
+    datasets = pd.DataFrame(
+        {"soma_joinid": [0, 1], "dataset_id": ["first", "second"], "collection_id": "both"}
+    )
     with tiledbsoma.Collection.create(str(folder)) as census:
+        write_frame(census.add_new_collection("census_info"), "datasets", datasets)
         experiment = census.add_new_collection("census_data").add_new_collection(
             "homo_sapiens", tiledbsoma.Experiment
         )

@@ -145,8 +145,8 @@ def _sample(
 
 
 @contextmanager
-def opened(query: Query) -> Iterator[tuple[Any, str]]:
-    """The organism's experiment, and the release that it is of (`stable` is one with a date).
+def opened(query: Query) -> Iterator[tuple[Any, str, dict[str, str]]]:
+    """The organism's experiment, the release that it is of (`stable` is one with a date), and `collections_of` it.
 
     Raises InputError, or ModelFetchError where the Census cannot be reached, or no longer.
     """
@@ -184,7 +184,7 @@ def opened(query: Query) -> Iterator[tuple[Any, str]]:
                 f"{where} has no cells of {query.organism}", "Give another --organism or --census_version."
             )
         try:
-            yield census["census_data"][name], release
+            yield census["census_data"][name], release, collections_of(census)
         except lost as error:
             raise ModelFetchError(
                 f"{where} can no longer be read: {_first_line(error)}", "Run again, with -resume."
@@ -301,11 +301,30 @@ def read_var(experiment: Any) -> pd.DataFrame:
     return pd.DataFrame({"gene_ids": ids, "gene_symbols": symbols}, index=ids)
 
 
+def collections_of(census: Any) -> dict[str, str]:
+    """The collection that each dataset is of, by their ids; empty where the Census does not say."""
+    if "census_info" not in census or "datasets" not in census["census_info"]:
+        return {}
+    table = census["census_info"]["datasets"].read(column_names=["dataset_id", "collection_id"])
+    found = table.concat().to_pandas()
+    return dict(zip(found["dataset_id"].astype(str), found["collection_id"].astype(str), strict=True))
+
+
+def donors_of(obs: pd.DataFrame, collections: Mapping[str, str]) -> pd.Series:
+    """Who each cell is of, `collection/donor`: text (n_cells,).
+
+    A donor's name is its own within a collection, whose datasets (one a tissue, say) may share donors. obs: columns
+    dataset_id and donor_id. collections: by dataset; a dataset that is not among them stands for its own.
+    """
+    datasets = obs["dataset_id"].astype(str)
+    return datasets.map(lambda name: collections.get(name, name)) + "/" + obs["donor_id"].astype(str)
+
+
 def run_census(
     query: Query, *, output: Path, held_out: Path, summary: Path, pipeline_version: str = "unknown"
 ) -> None:
     """Write the reference, the cells of the donors kept apart (where any are), and what was taken as JSON."""
-    with opened(query) as (experiment, release):
+    with opened(query) as (experiment, release, collections):
         obs = read_obs(experiment, query)
         log(f"{len(obs):,} cells match: {query.filter}")
         typed = ~obs["cell_type"].astype(str).isin(NO_TYPE)
@@ -316,8 +335,7 @@ def run_census(
             raise InputError(
                 f"no cell that the filter --census matches has a cell type: {query.filter}", "Widen it."
             )
-        # A donor's name is its own only within its dataset.
-        obs["donor"] = obs["dataset_id"].astype(str) + "/" + obs["donor_id"].astype(str)
+        obs["donor"] = donors_of(obs, collections)
         types, donors = (obs[name].astype(str).to_numpy(dtype=object) for name in ("cell_type", "donor"))
         chosen = choose_cells(types, donors, query)
         if len(chosen.held_out_donors) < query.holdout_donors:

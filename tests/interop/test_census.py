@@ -77,6 +77,8 @@ def test_types_are_capped_cells_without_one_left_out_and_a_donor_held_out(fetche
     said = json.loads((fetched / "reference.json").read_text())
     assert said["reference"]["types"] == sizes.to_dict()
     assert said["held_out_donors"] == list(held_out.obs["donor"].unique())
+    # of both datasets, which are of one collection
+    assert {donor.split("/")[0] for donor in [*reference.obs["donor"], *held_out.obs["donor"]]} == {"both"}
 
 
 def test_a_model_is_trained_on_it_and_names_the_donor_held_out(root: Path, fetched: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from cellscribe.census import Query, choose_cells, fair_shares, hold_out
+from cellscribe.census import Query, choose_cells, donors_of, fair_shares, hold_out
 
 TYPES = np.array(["B cell"] * 100 + ["T cell"] * 30 + ["mast cell"] * 4, dtype=object)
 DONORS = np.array(["a"] * 80 + ["b"] * 20 + ["a"] * 10 + ["b"] * 10 + ["c"] * 10 + ["c"] * 4, dtype=object)
@@ -48,6 +49,12 @@ def test_a_donor_held_out_is_in_no_cell_of_the_reference() -> None:
     (apart,) = chosen.held_out_donors
     assert set(DONORS[chosen.held_out]) == {apart}
     assert apart not in set(DONORS[chosen.reference])
+
+
+def test_a_donor_in_two_datasets_of_one_collection_is_one_donor() -> None:
+    obs = pd.DataFrame({"dataset_id": ["lung", "liver", "other", "new"], "donor_id": "d1"})
+    donors = donors_of(obs, {"lung": "atlas", "liver": "atlas", "other": "another"})
+    assert donors.tolist() == ["atlas/d1", "atlas/d1", "another/d1", "new/d1"]
 
 
 def test_no_donor_is_held_out_whom_a_type_cannot_spare() -> None:
