@@ -93,7 +93,8 @@ def isLocal(place) {
 // Whether a kept model is a verified one to the byte: the same files, none less and none more.
 def holdsSame(kept, model) {
     try {
-        return kept.isDirectory() && namesIn(kept) == namesIn(model) && namesIn(model).every { name ->
+        def names = namesIn(model)
+        return kept.isDirectory() && namesIn(kept) == names && names.every { name ->
             java.nio.file.Files.mismatch(kept.resolve(name), model.resolve(name)) == -1
         }
     }
@@ -103,8 +104,12 @@ def holdsSame(kept, model) {
 }
 
 def namesIn(folder) {
-    def found = [] as Set
-    folder.eachFileRecurse(groovy.io.FileType.FILES) { inside -> found << "${folder.relativize(inside)}".toString() }
+    return filesIn(folder).collect { inside -> "${folder.relativize(inside)}".toString() }.toSet()
+}
+
+def filesIn(folder) {
+    def found = []
+    folder.eachFileRecurse(groovy.io.FileType.FILES) { inside -> found << inside }
     return found
 }
 

@@ -1,4 +1,4 @@
-include { isLocal ; keptModel } from './cache'
+include { filesIn ; isLocal ; keptModel } from './cache'
 
 // From what CHECK_INPUT wrote to files that Nextflow can stage.
 
@@ -55,8 +55,11 @@ def contentsOf(place, written) {
 // The same of a model. The manifest of one of ours has the sha256 of every file, so that a copy of it, as in a fresh clone
 // of this project, is the same model. Of one made by others any file may be code.
 def modelContents(place) {
+    if (!place.isDirectory()) {
+        return ''
+    }
     try {
-        return place.isDirectory() && isOurs(place) ? place.resolve('manifest.json').bytes.md5() : foreignContents(place)
+        return isOurs(place) ? place.resolve('manifest.json').bytes.md5() : asWord(place, 20, [], '(?s).*')
     }
     catch (Exception _unreadable) {
         // FETCH_MODEL will say so, with the model's name.
@@ -64,14 +67,10 @@ def modelContents(place) {
     }
 }
 
-def foreignContents(place) {
-    return place.isDirectory() ? asWord(place, 20, [], '(?s).*') : ''
-}
-
 def asWord(place, depth, left_out, names) {
     try {
         def root  = isLocal(place) ? place.toRealPath() : place
-        def files = isLocal(place) ? filesBelow(root, depth, left_out.collect { folder -> folder.exists() ? folder.toRealPath() : folder }) : remoteFiles(root)
+        def files = isLocal(place) ? filesBelow(root, depth, left_out.collect { folder -> folder.exists() ? folder.toRealPath() : folder }) : filesIn(root)
         def lines = files
             .findAll { inside -> inside.name ==~ names }
             .collect { inside -> "${root.relativize(inside)} ${inside.size()} ${inside.lastModified()}".toString() }
@@ -80,12 +79,6 @@ def asWord(place, depth, left_out, names) {
     catch (Exception _unreadable_or_just_removed) {
         return 'unreadable'
     }
-}
-
-def remoteFiles(folder) {
-    def found = []
-    folder.eachFileRecurse(groovy.io.FileType.FILES) { inside -> found << inside }
-    return found
 }
 
 // Links to folders are not followed: a folder that a run was started in holds its tasks, whose links lead back to it. What
