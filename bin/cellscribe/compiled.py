@@ -11,8 +11,8 @@ def import_scanpy() -> ModuleType:
     numba keeps what it compiles with the types of the arguments. Those of sparse matrices are not to be found by name
     in the module that makes them (fast-array-utils 1.5): each process takes them for new ones, compiles anew for a
     second or two, and leaves one more file. Named, they are found; but a process that does not name them ends with an
-    AttributeError on what another one kept. So every use of scanpy by our steps goes
-    through here, and code of others has a cache of its own (mlflow_run.py).
+    AttributeError on what another one kept. So every use of scanpy by our steps goes through here, and code of others
+    has a cache of its own (mlflow_run.py).
     """
     from importlib import import_module
 

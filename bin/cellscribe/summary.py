@@ -301,6 +301,11 @@ def _percent(title: str, description: str, scale: str, **more: Any) -> dict[str,
     }
 
 
+def _small_share(title: str, description: str) -> dict[str, Any]:
+    """Of a share that should be small: half of the cells fill the bar."""
+    return _percent(title, description, "OrRd", max=None, minrange=50)
+
+
 def _number(
     title: str, description: str, scale: str = "Blues", form: str = "{:,.0f}", **more: Any
 ) -> dict[str, Any]:
@@ -364,12 +369,8 @@ def _general(samples: list[Sample]) -> dict[str, Any]:
             "top_label_share": _percent(
                 "Its share", "Share of the cells with the commonest label", "Purples"
             ),
-            "unassigned_share": _percent(
-                "Unassigned",
-                "Share of the cells that the model should not name",
-                "OrRd",
-                max=None,
-                minrange=50,
+            "unassigned_share": _small_share(
+                "Unassigned", "Share of the cells that the model should not name"
             ),
             "median_uncertainty": _number(
                 "Uncertainty",
@@ -525,22 +526,12 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
                 "description": "The column of gene names that fits the model best",
                 "scale": False,
             },
-            "far": _percent(
-                "Far cells",
-                "Cells farther from the reference than 99 % of its own cells are",
-                "OrRd",
-                max=None,
-                minrange=50,
+            "far": _small_share(
+                "Far cells", "Cells farther from the reference than 99 % of its own cells are"
             ),
-            "novel": _percent(
-                "Novel", f"Cells left unassigned as novel: {REASONS['novel']}", "OrRd", max=None, minrange=50
-            ),
-            "unassigned_share": _percent(
-                "Unassigned",
-                "Share of the cells that the model should not name",
-                "OrRd",
-                max=None,
-                minrange=50,
+            "novel": _small_share("Novel", f"Cells left unassigned as novel: {REASONS['novel']}"),
+            "unassigned_share": _small_share(
+                "Unassigned", "Share of the cells that the model should not name"
             ),
             "median_uncertainty": _number(
                 "Uncertainty", "Median: 0 sure, 1 not at all", "OrRd", "{:,.2f}", minrange=0.5

@@ -438,6 +438,11 @@ def seen_elsewhere(codes: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.asarray(np.bincount(labels)[codes] > 1)
 
 
+def or_all(some: np.ndarray) -> np.ndarray:
+    """The cells that `some` marks, or all where it marks none: bool (n_cells,)."""
+    return some if some.any() else np.ones(len(some), dtype=bool)
+
+
 def unexpected_shares(
     counts: sp.csr_matrix, codes: np.ndarray, n_labels: int, trained: np.ndarray, held: np.ndarray
 ) -> np.ndarray:
@@ -577,7 +582,7 @@ def fit_classifier(
     own = [probabilities[m] for m in members]
     shares = np.ones(len(truth)) if altered is None else np.where(altered, ALTERED_WEIGHT, 1.0)
     weights = fit_pool(own, truth, shares * cell_weights)
-    some = for_limits if for_limits.any() else np.ones(len(truth), dtype=bool)
+    some = or_all(for_limits)
     limits = fit_limits(pool([p[some] for p in own], weights, offsets), truth[some], cell_weights[some])
     return {
         "weights": {m: round(float(w), 6) for m, w in zip(members, weights, strict=True)},
@@ -651,8 +656,8 @@ def score_classifiers(
 
 def unexpected_limit(held: HeldOut) -> float:
     """The share of counts on unexpected genes that nearly all held-out cells of known labels stay below."""
-    known = held.taught[held.rows[~held.altered]]
-    return float(np.quantile(held.unexpected[known] if known.any() else held.unexpected, KNOWN_ACCEPTED))
+    known = or_all(held.taught[held.rows[~held.altered]])
+    return float(np.quantile(held.unexpected[known], KNOWN_ACCEPTED))
 
 
 def novelty_null(held: HeldOut) -> dict[str, Any]:
@@ -712,10 +717,8 @@ def reference_of(members: Members, batches: np.ndarray, seed: int) -> Reference:
             mean[own == name] = distances.mean(axis=1)
     layout = lay_out(cells, sample_graph(cells, members.codes[:n_cells], seed=seed), seed=seed)
     place = np.searchsorted(members.source[:n_cells], members.source)
-    known = seen_elsewhere(members.codes[:n_cells], own)
-    quantiles = np.quantile(mean[known] if known.any() else mean, np.linspace(0, 1, N_QUANTILES)).astype(
-        np.float32
-    )
+    known = or_all(seen_elsewhere(members.codes[:n_cells], own))
+    quantiles = np.quantile(mean[known], np.linspace(0, 1, N_QUANTILES)).astype(np.float32)
     return Reference(latent, members.codes, layout[place], quantiles)
 
 
