@@ -23,7 +23,7 @@ process ANNOTATE {
         ${flags(options)} \\
         --output ${meta.id}.annotated.h5ad --predictions ${meta.id}.predictions.tsv.gz \\
         --summary ${meta.id}.annotation.json \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     checksums.py --output ${meta.id}.annotated.sha256 ${meta.id}.annotated.h5ad ${meta.id}.predictions.tsv.gz ${options.zarr == 'true' ? "${meta.id}.annotated.zarr.zip" : ''}
     """
 

@@ -14,7 +14,7 @@ process CENSUS {
     script:
     """
     census.py --query ${query} --output reference.h5ad --held-out held_out.h5ad --summary reference.json \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     checksums.py --output reference.sha256 *.h5ad reference.json
     """
 

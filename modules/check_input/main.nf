@@ -18,7 +18,7 @@ process CHECK_INPUT {
         --schema nextflow_schema.json --input-schema schema_input.json --catalogue ${catalogue} \\
         ${own ? "--own-catalogue ${own}" : ''} \\
         --output samples.json --settings settings.json \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     """
 
     // The real command: every later step is made from what it writes, and it takes a second.
@@ -28,6 +28,6 @@ process CHECK_INPUT {
         --schema nextflow_schema.json --input-schema schema_input.json --catalogue ${catalogue} \\
         ${own ? "--own-catalogue ${own}" : ''} \\
         --output samples.json --settings settings.json \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     """
 }

@@ -17,7 +17,7 @@ process CONVERT {
     """
     convert.py --sample '${meta.id}' --input ${data} ${flags(options)} \\
         --output ${meta.id}.counts.h5ad --metrics ${meta.id}.convert.json \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     """
 
     stub:

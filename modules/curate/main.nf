@@ -20,7 +20,7 @@ process CURATE {
     """
     curate.py --sample '${meta.id}' --annotated ${annotated} --annotation ${annotation} ${flags(options)} \\
         --output ${meta.id}.cellxgene.h5ad --todo ${meta.id}.cellxgene_todo.tsv --summary ${meta.id}.curation.json \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     checksums.py --output ${meta.id}.cellxgene.sha256 ${meta.id}.cellxgene.h5ad ${meta.id}.cellxgene_todo.tsv
     """
 

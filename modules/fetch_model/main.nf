@@ -20,7 +20,7 @@ process FETCH_MODEL {
     fetch_model.py ${place} ${sha256 ? "--sha256 ${sha256}" : ''} \\
         ${trusted ? '--trust-model-code' : ''} \\
         --output-folder models --archives-folder archives \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     """
 
     stub:

@@ -16,7 +16,7 @@ process GATHER {
     """
     gather.py --sample '${meta.id}' ${each('part', parts)} \\
         --output ${mappingFile(meta, which)} \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     """
 
     stub:

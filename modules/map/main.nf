@@ -17,7 +17,7 @@ process MAP {
     """
     map.py --sample '${meta.id}' --counts ${counts} --model ${model} ${flags(options)} \\
         ${rows ? "--rows ${rows.start}:${rows.stop}" : ''} --output ${shardFile(meta, which, rows)} \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     """
 
     stub:

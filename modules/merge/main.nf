@@ -18,7 +18,7 @@ process MERGE {
     """
     merge.py --inputs samples --output merged.annotated.h5ad --composition composition.tsv \\
         --page merged.report.html ${flags(options)} \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     checksums.py --output merged.sha256 merged.annotated.h5ad composition.tsv merged.report.html
     """
 

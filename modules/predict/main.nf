@@ -17,7 +17,7 @@ process PREDICT {
     """
     predict.py --sample '${meta.id}' --counts ${counts} --model ${model} ${flags(options)} \\
         --output ${mappingFile(meta, which)} \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     """
 
     stub:

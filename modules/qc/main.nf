@@ -18,7 +18,7 @@ process QC {
     script:
     """
     qc.py --sample '${meta.id}' --counts ${counts} ${flags(options)} \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     checksums.py --output ${meta.id}.qc.sha256 ${meta.id}.qc.json ${meta.id}.removed.tsv.gz
     """
 

@@ -30,7 +30,7 @@ process REPORT {
         --verdicts ${meta.id}.verdicts.tsv --verdict-summary ${meta.id}.verdicts.json \\
         ${truth_csv ? "--truth-csv ${truth_csv}" : ''} --truth ${meta.id}.truth.tsv --truth-summary ${meta.id}.truth.json \\
         ${flags(options)} \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     checksums.py ${each('listed', listed)} --output ${meta.id}.sha256 *.html *.tsv *.tsv.gz
     """
 

@@ -11,7 +11,7 @@ process RESOLVE_MODEL {
     script:
     """
     resolve_model.py --model '${name}' --tracking-uri '${tracking_uri}' --output resolved.json \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     """
 
     stub:

@@ -14,7 +14,7 @@ process SUMMARY {
     """
     mkdir -p metrics
     summary.py --samples ${samples} --inputs metrics --failures ${failures} --output-folder . \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     """
 
     stub:

@@ -16,7 +16,7 @@ process TRAIN {
     """
     train.py ${each('reference', references)} ${each('label-csv', label_csvs)} --name '${name}' ${cl_map ? "--cl-map ${cl_map}" : ''} ${flags(options)} \\
         --output ${name} \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     """
 
     stub:

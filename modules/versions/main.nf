@@ -10,7 +10,7 @@ process VERSIONS {
     script:
     """
     versions.py --nextflow-version ${workflow.nextflow.version} --output cellscribe_mqc_versions.yml \\
-        --cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}
+        --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     """
 
     stub:

@@ -130,7 +130,7 @@ def test_the_demo_records_parameters_versions_and_no_failure(demo: Any) -> None:
     info = demo.run.results / "pipeline_info"
     settings = json.loads((info / "params.json").read_text())
     assert settings["params"]["model"] == "pbmc" and settings["mode"] == "annotate"
-    assert yaml.safe_load((info / "versions.yml").read_text())["Workflow"]["cellscribe"] == "0.1.0"
+    assert yaml.safe_load((info / "versions.yml").read_text())["Workflow"]["cellscribe"].startswith("0.1.0+")
     assert (demo.run.results / "summary" / "failures.tsv").read_text().splitlines() == [
         "sample\tstep\texit_code\tmeaning\tmessage"
     ]
@@ -420,6 +420,35 @@ def test_a_file_that_changed_in_a_folder_is_read_again(launch: Launch) -> None:
     assert any(name.startswith("MAP") for name in submitted) and "CONVERT (lung)" not in submitted, (
         other.output
     )
+
+
+CODE = """
+workflow {
+    def here = file('.')
+    ['ours', 'clone', 'newer', 'renamed'].each { name ->
+        println("${name}: ${CodeVersion.of(here.resolve(name), '1.0')}")
+    }
+}
+"""
+
+
+def test_the_version_in_every_command_changes_with_the_library_and_not_with_its_times(launch: Launch) -> None:
+    """By it -resume does anew what older code did."""
+    here = launch.folder
+    (here / "lib").symlink_to(ROOT / "lib")
+    for name in ("ours", "clone", "newer", "renamed"):
+        library = here / name / "bin" / "cellscribe"
+        (library / "__pycache__").mkdir(parents=True)
+        (library / ("qc.py" if name != "renamed" else "qcs.py")).write_text(
+            "x = " + ("2" if name == "newer" else "1")
+        )
+        (library / "__pycache__" / "qc.cpython-313.pyc").write_text(name)
+    launch.write("main.nf", CODE)
+    run = launch.run(script=here / "main.nf")
+    assert run.returncode == 0, run.output
+    found = dict(re.findall(r"^(\w+): (1\.0\+[0-9a-f]{12})$", run.output, flags=re.M))
+    assert len(found) == 4 and found["ours"] == found["clone"], run.output
+    assert len({found["ours"], found["newer"], found["renamed"]}) == 3
 
 
 # What stands for a folder's files where -resume compares.

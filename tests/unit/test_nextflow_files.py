@@ -98,7 +98,8 @@ def test_a_process_has_a_script_a_stub_and_a_label(path: Path) -> None:
 @pytest.mark.parametrize("path", [path for path in MODULES if path.parent.name != "multiqc"], ids=identifier)
 def test_a_command_line_carries_the_pipelines_version_and_threads(path: Path) -> None:
     script = path.read_text().split("    script:\n")[1].split("    stub:\n")[0]
-    assert "--cpus ${task.cpus} --pipeline-version ${workflow.manifest.version}" in script
+    version = "${CodeVersion.of(projectDir, workflow.manifest.version)}"
+    assert f"--cpus ${{task.cpus}} --pipeline-version {version}" in script
     command = re.search(r"(\w+\.py)", script)
     assert command and (ROOT / "bin" / command[1]).stat().st_mode & 0o111
 
