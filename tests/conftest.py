@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -32,7 +34,18 @@ def root() -> Path:
     return ROOT
 
 
-@pytest.fixture(autouse=True)
-def threads_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def threads_as_they_are() -> Iterator[None]:
     """A command that runs in this process must not change its threads: numba refuses that once it has started."""
-    monkeypatch.setattr("cellscribe.cli.set_threads", lambda _cpus: None)
+    with mock.patch("cellscribe.cli.set_threads"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def numbers_as_they_are() -> Iterator[None]:
+    """Training tells the processor to take the smallest numbers for zero, which the tests after it in this process are
+    not to meet.
+    """
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
