@@ -3,10 +3,10 @@
 
     .venv/bin/python benchmarks/speed/growth.py --source ../shared/data/labelled/pbmc4k_labelled.h5ad --work WORK
 
-Makes the samples (make_sample.py), runs convert.py, qc.py, map.py and annotate.py with the embedded model, each a
-process of its own, and writes benchmarks/results/speed/growth.csv (rows of other sizes stay): seconds by the clock and
-of all cores, peak memory, bytes written, and microseconds a cell. Of the largest sample the files take 25 GB in WORK,
-and are removed after.
+Makes the samples (make_sample.py), runs convert.py, qc.py, map.py, annotate.py and report.py with the embedded model,
+each a process of its own, and writes benchmarks/results/speed/growth.csv (rows of other sizes stay): seconds by the
+clock and of all cores, peak memory, bytes written, and microseconds a cell. Of the largest sample the files take 25 GB
+in WORK, and are removed after.
 """
 
 from __future__ import annotations
@@ -20,6 +20,17 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT / "benchmarks")
 sys.path.insert(0, str(ROOT / "bin"))
 WARM_UP = 1000
+FIGURES = ("violin", "knee", "scatter")
+PAGES = {
+    "output": "report.html",
+    "markers": "markers.tsv",
+    "differential": "de.tsv.gz",
+    "clusters": "clusters.tsv",
+    "verdicts": "verdicts.tsv",
+    "verdict-summary": "verdicts.json",
+    "truth": "truth.tsv",
+    "truth-summary": "truth.json",
+}
 
 
 @click.command(context_settings={"show_default": True})
@@ -64,6 +75,12 @@ def main(source: Path, work: Path, cells: str, cpus: int, keep: bool) -> None:
                 *("--counts", at["filtered.h5ad"], "--mapping", at["mapping.h5ad"], "--model", model),
                 *("--output", f"{name}.annotated.h5ad", "--predictions", f"{name}.predictions.tsv.gz"),
                 *("--summary", f"{name}.annotation.json"),
+            ],
+            "report": [
+                *("--annotated", f"{name}.annotated.h5ad", "--annotation", f"{name}.annotation.json"),
+                *("--convert", f"{name}.convert.json", "--qc", f"{name}.qc.json", "--model", model),
+                *(part for kind in FIGURES for part in (f"--qc-{kind}", f"{name}.qc_{kind}.png")),
+                *(part for option, end in PAGES.items() for part in (f"--{option}", f"{name}.{end}")),
             ],
         }
         for step, options in steps.items():
