@@ -3,7 +3,9 @@
 import dataclasses
 import gzip
 import json
+import shutil
 from types import SimpleNamespace
+from unittest import mock
 
 import anndata
 import h5py
@@ -22,13 +24,14 @@ from small_model import (
 
 from cellscribe import annotation as annotate
 from cellscribe import clusters
-from cellscribe.answer import coarser, decide
+from cellscribe.answer import OLDER, answer_cells, coarser, decide
 from cellscribe.contract import REASONS, UNASSIGNED, OutputNames
 from cellscribe.counts_file import open_counts
 from cellscribe.errors import InputError
-from cellscribe.mapping import read_mapping, run_map
+from cellscribe.mapping import map_cells, read_mapping, run_map
 from cellscribe.model.model import Model
 from cellscribe.model.ontology import build_ontology
+from cellscribe.one_file import CountsInMemory
 
 LABELS = ["B cell", "CD4 T cell", "CD8 T cell", "Monocyte", "Platelet"]
 IDS = ["CL:0000236", "CL:0000624", "CL:0000625", "CL:0000576", "CL:0000233"]
@@ -210,7 +213,9 @@ def flat():
 
 @pytest.fixture(scope="module")
 def annotated():
-    return run(scratch() / "annotated", OutputNames.of())
+    # as if 90 cells were enough to tell what is strange
+    with mock.patch("cellscribe.answer.FEWEST_CELLS", 90):
+        return run(scratch() / "annotated", OutputNames.of())
 
 
 def test_every_key_of_the_contract_is_in_the_file_with_its_type(annotated):
@@ -415,9 +420,37 @@ def test_a_run_name_that_would_take_an_unnamed_runs_names_is_refused(name):
 # Several models ----------------------------------------------------------------------------------
 
 
+def test_a_model_that_an_older_state_trained_has_no_novelty_and_says_so(tmp_path):
+    folder = shutil.copytree(small_model("consensus"), tmp_path / "model")
+    (folder / "profiles.safetensors").unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"]["profiles.safetensors"], manifest["novelty"]["means"], manifest["novelty"]["levels"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with mock.patch("cellscribe.answer.FEWEST_CELLS", 90):
+        older, newer = (
+            answer_cells(map_cells(open_counts(small_counts()), model), model)
+            for model in (Model(folder), Model(small_model("consensus")))
+        )
+    assert older.novelty is None and OLDER in older.warnings
+    assert newer.novelty is not None and OLDER not in newer.warnings
+    np.testing.assert_array_equal(older.predicted, newer.predicted)
+
+
+def test_a_sample_without_most_of_the_genes_has_no_novelty(monkeypatch):
+    monkeypatch.setattr("cellscribe.answer.FEWEST_CELLS", 90)
+    model, cells = Model(small_model("consensus")), simulate(90, seed=1)
+    by_mean = model.genes.sort_values("mean", ascending=False)["gene_id"]
+    for gone, judged in ((by_mean.tail(30), True), (by_mean.head(60), False)):
+        kept = cells[:, ~cells.var["gene_ids"].isin(gone)]
+        mapping = map_cells(CountsInMemory(kept.X.tocsr(), kept.var), model, min_gene_overlap=0)
+        assert (mapping.info["expression_overlap"] >= 0.5) == judged
+        assert (answer_cells(mapping, model).novelty is not None) == judged
+
+
 @pytest.fixture(scope="module")
 def by_two(flat):
-    return run(scratch() / "by_two", OutputNames.of(), kind="consensus+logistic")
+    with mock.patch("cellscribe.answer.FEWEST_CELLS", 90):
+        return run(scratch() / "by_two", OutputNames.of(), kind="consensus+logistic")
 
 
 def test_each_of_several_models_has_its_columns_and_the_consensus_the_plain_names(by_two, annotated):

@@ -45,7 +45,7 @@ def scored(model, shared_data, monkeypatch):
         )
         error = expected_calibration_error(confidence[known], right)
         left = annotation.obs["cxg_cell_type_final"].astype(str).to_numpy()[known] == "unassigned"
-        assert left.mean() <= 0.06  # of cells whose type it knows
+        assert left.mean() <= 0.08  # of cells whose type it knows
         print(f"{name}: accuracy {right.mean():.4f}, macro-F1 {macro:.4f}, calibration error {error:.4f}")
         return float(right.mean()), float(macro), error
 

@@ -16,6 +16,7 @@ from cellscribe.errors import InputError, ModelMismatchError
 from cellscribe.mapping import check_organism, map_cells, read_mapping, run_map
 from cellscribe.model.model import Model
 from cellscribe.model.neighbours import N_NEIGHBOURS
+from cellscribe.model.profiles import N_NUMBERS
 
 ARRAYS = (
     "latent",
@@ -25,6 +26,8 @@ ARRAYS = (
     "n_model_counts",
     "n_counts",
     "n_silent_counts",
+    "sketches",
+    "label_sketches",
 )
 
 
@@ -52,7 +55,9 @@ def test_the_file_holds_what_the_contract_says(model):
         "neighbour_distances": ((90, N_NEIGHBOURS), np.float32),
         "neighbour_indices": ((90, N_NEIGHBOURS), np.int32),
         "logistic_scores": ((90, 5), np.float32),
+        "sketches": ((90, N_NUMBERS), np.float16),
     }
+    assert adata.uns["label_sketches"].shape == (5, N_NUMBERS)
     assert {key: (adata.obsm[key].shape, adata.obsm[key].dtype) for key in adata.obsm} == shapes
     assert (np.diff(adata.obsm["neighbour_distances"], axis=1) >= 0).all()
     info = json.loads(adata.uns["mapping"])

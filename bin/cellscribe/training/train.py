@@ -32,7 +32,9 @@ from cellscribe.model.model import (
     tree_probabilities,
 )
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest, vote
-from cellscribe.model.novelty import FEWEST_CELLS, TypeSpace, entropy_of, fit_null, strangeness
+from cellscribe.model.novelty import entropy_of, fit_null, strangeness
+from cellscribe.model.profiles import FILE as PROFILES
+from cellscribe.model.profiles import Profiles
 from cellscribe.model.reference_counts import (
     MOST_MARKERS,
     N_MARKERS,
@@ -69,6 +71,8 @@ MOST_NEIGHBOURS = 10_000
 MOST_TESTED = 50_000
 MOST_FOLDS = 3
 N_QUANTILES = 1001
+# Of a batch that tells how strange known cells look: smaller ones look as strange as they like.
+FEWEST_HELD_OUT = 50
 REJECTION = {
     "least_probability": 0.5,
     "ancestor_probability": 0.8,
@@ -120,7 +124,7 @@ class Members:
 
     latent: (n_rows, n_latent) of cells and their altered copies, which are the neighbours that a query finds, the
     `n_cells` unaltered ones first; source: (n_rows,), each row's cell among those trained on; codes: (n_rows,), its
-    label. scvi: what fine-tuning the encoder takes, where it takes covariates.
+    label. scvi: what fine-tuning the encoder takes, where it takes covariates. profiles: what the labels express.
     """
 
     encoder: Encoder | None
@@ -132,6 +136,7 @@ class Members:
     n_cells: int
     n_labels: int
     scvi: ScviModel | None = None
+    profiles: Profiles | None = None
 
     def probabilities(self, counts: sp.csr_matrix) -> dict[str, np.ndarray]:
         """Each member's label probabilities for raw counts on the model's genes."""
@@ -163,7 +168,7 @@ def train_members(
 ) -> Members:
     """Train every member of the model's kind on raw counts of the model's genes."""
     rng = np.random.default_rng(options.seed)
-    encoder = trees = logistic = latent = scvi = None
+    encoder = trees = logistic = latent = scvi = profiles = None
     taught, known = taught_cells(codes, options.seed)
     source = known
     wanted = KINDS[options.kind]
@@ -194,7 +199,27 @@ def train_members(
         trees = train_trees(latent, codes[source], n_labels, cpus=options.cpus, seed=options.seed)
         kept = np.isin(source, known)
         latent, source = latent[kept], source[kept]
-    return Members(encoder, trees, logistic, latent, source, codes[source], len(known), n_labels, scvi)
+        profiles = profiles_of(counts, codes, n_labels, options.seed)
+    return Members(
+        encoder, trees, logistic, latent, source, codes[source], len(known), n_labels, scvi, profiles
+    )
+
+
+def profiles_of(counts: sp.csr_matrix, codes: np.ndarray, n_labels: int, seed: int) -> Profiles:
+    """What the labels express, by all cells. counts: raw, on the model's genes. A label without cells has the mean of
+    all.
+    """
+    sums, squares = np.zeros((n_labels, counts.shape[1])), np.zeros(counts.shape[1])
+    for own, block in blocks_of(counts):
+        logged = log_normalise(block)
+        sums += label_sums(logged, codes[own], n_labels)
+        squares += np.asarray(logged.multiply(logged).sum(axis=0)).ravel()
+    numbers = np.bincount(codes, minlength=n_labels)
+    means = np.where(
+        numbers[:, None] > 0, sums / np.maximum(numbers, 1)[:, None], sums.sum(axis=0) / len(codes)
+    )
+    variances = squares / len(codes) - (numbers / len(codes)) @ np.square(means)
+    return Profiles.of(means, np.maximum(variances, 0), seed=seed)
 
 
 def taught_cells(codes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -330,35 +355,38 @@ class FewerGenes:
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """A held-out batch among the types that the others have. positions: (n_cells,), its unaltered rows in
-    `HeldOut.rows`; distances: (n_cells,), to the nearest type; near: (n_cells, k), each cell's nearest cells.
+    """A held-out batch beside the labels that the others have. positions: (n_cells,), its unaltered rows in
+    `HeldOut.rows`; sketches: (n_cells, n_numbers), label_sketches: (n_labels, n_numbers), of `Profiles`; near:
+    (n_cells, k), each cell's nearest cells.
     """
 
     positions: np.ndarray
-    distances: np.ndarray
+    sketches: np.ndarray
+    label_sketches: np.ndarray
     near: np.ndarray
 
 
 def neighbourhoods_of(
     members: Members, counts: sp.csr_matrix, batches: np.ndarray, first: int
 ) -> list[Neighbourhood]:
-    """Each batch of held-out cells among the types that the members were trained on.
+    """Each batch of held-out cells beside the labels that the members were trained on.
 
     counts: the held-out cells, (n_cells, n_genes), batches: (n_cells,), theirs. first: the position of the first cell
     in `HeldOut.rows`.
     """
     from cellscribe.clusters import sample_graph
 
-    if members.encoder is None or members.latent is None:
+    if members.encoder is None or members.profiles is None:
         return []
-    space = TypeSpace.of(members.latent, members.codes)
-    latent = members.encoder.encode(counts)
-    distances, of = space.distances(latent), batches.astype(str)
+    latent, sketches = members.encoder.encode(counts), members.profiles.sketch(counts)
+    of_labels = members.profiles.of_labels(np.ones(counts.shape[1], dtype=bool))
+    of = batches.astype(str)
     result = []
     for name in np.unique(of):
         rows = np.flatnonzero(of == name)
-        if len(rows) >= FEWEST_CELLS:
-            result.append(Neighbourhood(first + rows, distances[rows], sample_graph(latent[rows]).near))
+        if len(rows) >= FEWEST_HELD_OUT:
+            near = sample_graph(latent[rows]).near
+            result.append(Neighbourhood(first + rows, sketches[rows], of_labels, near))
     return result
 
 
@@ -660,17 +688,26 @@ def unexpected_limit(held: HeldOut) -> float:
     return float(np.quantile(held.unexpected[known], KNOWN_ACCEPTED))
 
 
-def novelty_null(held: HeldOut) -> dict[str, Any]:
-    """How strange held-out cells look: `novelty` of a manifest."""
+def novelty_null(held: HeldOut, calibration: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """How strange held-out cells look: `novelty` of a manifest. calibration: of `fit_calibration`."""
     doubt = held.members.get(LOGISTIC)
+    members, fitted = next(
+        (CLASSIFIERS[name], calibration[name]) for name in CLASSIFIERS if name in calibration
+    )
+    weights = np.array([fitted["weights"][member] for member in members])
+    offsets = np.array([fitted["label_offsets"][name] for name in names])
     parts = []
     for one in held.neighbourhoods:
         signs = strangeness(
-            one.distances, None if doubt is None else entropy_of(doubt[one.positions]), one.near
+            one.sketches,
+            one.label_sketches,
+            pool([held.members[member][one.positions] for member in members], weights, offsets),
+            None if doubt is None else entropy_of(doubt[one.positions]),
+            one.near,
         )
         known = held.taught[held.rows[one.positions]]
-        parts.append(signs[known] if known.sum() >= FEWEST_CELLS else signs)
-    return fit_null(parts)
+        parts.append((signs, known if known.sum() >= FEWEST_HELD_OUT else np.ones(len(known), dtype=bool)))
+    return fit_null(parts, names)
 
 
 def held_out_sets(
@@ -833,6 +870,8 @@ def run_train(options: TrainOptions) -> Path:
             if members.scvi is not None and members.scvi.encodes_covariates:
                 members.scvi.save(folder)
             reference_of(members, cells.batches, options.seed).save(folder / "reference.safetensors")
+            if members.profiles is not None and held.neighbourhoods:
+                members.profiles.save(folder / PROFILES)
         if members.logistic is not None:
             members.logistic.save(folder / "logistic.safetensors")
             if options.keep_counts:
@@ -843,7 +882,7 @@ def run_train(options: TrainOptions) -> Path:
             options, cells, genes, cl_ids, ontology, levels, n_batches, calibration, rejection, evaluation
         )
         if held.neighbourhoods:
-            fields["novelty"] = novelty_null(held)
+            fields["novelty"] = novelty_null(held, calibration, names)
         sha256 = finish_model(folder, fields, ontology, evaluation)
     log(f"model '{options.name} {options.version}' written to {options.output} (sha256 {sha256[:12]})")
     return options.output

@@ -15,7 +15,7 @@ from cellscribe.model.calibration import softmax
 from cellscribe.model.label_sets import label_sets, named
 from cellscribe.model.model import Model
 from cellscribe.model.neighbours import place_on, row_blocks
-from cellscribe.model.novelty import FEWEST_CELLS, entropy_of, novelty, strangeness
+from cellscribe.model.novelty import FEWEST_CELLS, LEAST_OVERLAP, entropy_of, novelty, strangeness
 from cellscribe.model.ontology import Ontology, descendants, nearest_safe_ancestor
 
 # So few cells that their probabilities by every member fit into memory.
@@ -182,16 +182,22 @@ def best_two(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return best, second
 
 
-def signs_of(mapping: Mapping, model: Model) -> tuple[np.ndarray, np.ndarray | None]:
-    """Each cell's distance to the nearest known type, and how unclear its label is to the regression, (n_cells,)."""
-    assert mapping.latent is not None
-    latent, scores = mapping.latent, mapping.logistic_scores
-    distances = [model.type_space.distances(latent[rows]) for rows in row_blocks(len(latent), BLOCK)]
-    if scores is None:
-        return np.concatenate(distances), None
-    return np.concatenate(distances), np.concatenate(
-        [entropy_of(softmax(scores[rows])) for rows in row_blocks(len(scores), BLOCK)]
-    )
+def novelty_of(
+    mapping: Mapping, model: Model, probabilities: np.ndarray, near: np.ndarray
+) -> np.ndarray | None:
+    """The novelty of each cell, (n_cells,), where the model can tell. probabilities: (n_cells, n_labels). near: int
+    (n_cells, k), each cell's nearest cells.
+    """
+    null, scores = model.novelty_null, mapping.logistic_scores
+    if null is None or mapping.sketches is None or mapping.label_sketches is None:
+        return None
+    entropy = None
+    if scores is not None:
+        entropy = np.concatenate(
+            [entropy_of(softmax(scores[rows])) for rows in row_blocks(len(scores), BLOCK)]
+        )
+    signs = strangeness(mapping.sketches, mapping.label_sketches, probabilities, entropy, near)
+    return novelty(signs, null, model.labels)
 
 
 def answer_cells(
@@ -222,10 +228,10 @@ def answer_cells(
         assert mapping.logistic_scores is not None
         embedding = mapping.logistic_scores - mapping.logistic_scores.mean(axis=1, keepdims=True)
     near = strange = None
-    null = model.manifest.get("novelty")
-    if null and mapping.latent is not None and len(best) >= FEWEST_CELLS:
+    enough = len(best) >= FEWEST_CELLS and overlap >= LEAST_OVERLAP
+    if model.novelty_null and mapping.latent is not None and enough:
         near = sample_graph(mapping.latent, best, seed=seed, cpus=cpus)
-        strange = novelty(strangeness(*signs_of(mapping, model), near.near), null)
+        strange = novelty_of(mapping, model, probabilities, near.near)
     limits = model.set_limits(chosen, overlap)
     inside = None if limits is None else label_sets(probabilities, limits)
     return Answer(
@@ -261,7 +267,7 @@ def answer_cells(
         set_sizes=None if inside is None else inside.sum(axis=1),
         near=near,
         calibrated=model.is_calibrated(chosen),
-        warnings=calibration_warnings(model, chosen),
+        warnings=calibration_warnings(model, chosen) + older_warnings(model),
     )
 
 
@@ -269,6 +275,17 @@ SEEN_BY_ENCODER = (
     "The uncertainty was calibrated on reference cells that the model's encoder may have been trained on: cells of new "
     "donors are less certain than it says."
 )
+
+
+OLDER = (
+    "The model was trained by an older cellscribe, whose measure of novelty is used no more: train it again to have "
+    "cells recognised that are of types that it does not know."
+)
+
+
+def older_warnings(model: Model) -> list[str]:
+    """What a reader must know of a model that an older state of this program made."""
+    return [OLDER] if "novelty" in model.manifest and model.novelty_null is None else []
 
 
 def calibration_warnings(model: Model, classifier: str) -> list[str]:

@@ -50,7 +50,11 @@ class Cells(Protocol):
 
 @dataclass(frozen=True)
 class Mapping:
-    """A sample in a model's reference; arrays have one row a cell, or are None where the model lacks the member."""
+    """A sample in a model's reference; arrays have one row a cell, or are None where the model lacks the member.
+
+    sketches: of the cells' expression (`Profiles`); label_sketches: (n_labels, n_numbers), those of the model's labels
+    on the genes that the sample has.
+    """
 
     latent: np.ndarray | None
     distances: np.ndarray | None
@@ -61,6 +65,8 @@ class Mapping:
     n_silent_counts: np.ndarray
     info: dict[str, Any]
     barcodes: pd.Index | None = None
+    sketches: np.ndarray | None = None
+    label_sketches: np.ndarray | None = None
 
     @property
     def n_obs(self) -> int:
@@ -156,6 +162,7 @@ def map_cells(
     # Read here and not by the threads below, each of which would read them anew.
     encoder = (tuned.encoder or model.encoder) if has_latent else None
     reference = model.reference.latent if has_latent else np.empty((0, 0))
+    profiles = model.profiles if has_latent else None
     regression, on_regression = model.logistic if has_logistic else None, match
     if has_logistic and expression_overlap(match, model) < REFIT_BELOW:
         regression, on_regression = refitted(model, var, match, column, numbered=numbered)
@@ -179,6 +186,9 @@ def map_cells(
         elif encoder is not None:
             part["latent"] = finite(encoder.encode(on_model), model)
             part["distances"], part["indices"] = nearest(part["latent"], reference, N_NEIGHBOURS)
+        if profiles is not None:
+            # Half as much to keep and to write; its last digit says nothing of a mean over cells.
+            part["sketches"] = finite(profiles.sketch(on_model), model).astype(np.float16)
         if regression is not None:
             on = on_model
             if on_regression is not match:
@@ -210,6 +220,8 @@ def map_cells(
             "surgery_epochs": tuned.epochs,
             "orthologs": orthologs,
         },
+        sketches=joined.get("sketches"),
+        label_sketches=None if profiles is None else profiles.of_labels(match.found),
     )
 
 
@@ -345,7 +357,9 @@ def write_mapping(mapping: Mapping, sample: CountsFile, output: Path) -> None:
         "neighbour_distances": mapping.distances,
         "neighbour_indices": mapping.indices,
         "logistic_scores": mapping.logistic_scores,
+        "sketches": mapping.sketches,
     }
+    of_labels = {} if mapping.label_sketches is None else {"label_sketches": mapping.label_sketches}
     write_h5ad(
         anndata.AnnData(
             obs=sample.obs[[]].assign(
@@ -355,6 +369,7 @@ def write_mapping(mapping: Mapping, sample: CountsFile, output: Path) -> None:
             ),
             obsm={key: array for key, array in arrays.items() if array is not None},
             uns={"mapping": json.dumps(mapping.info, sort_keys=True)}
+            | of_labels
             | ({"shard": json.dumps(asdict(sample.shard))} if sample.shard else {}),
         ),
         output,
@@ -379,6 +394,8 @@ def read_mapping(path: Path) -> Mapping:
         **obs,
         info=info,
         barcodes=adata.obs_names,
+        sketches=adata.obsm.get("sketches"),
+        label_sketches=adata.uns.get("label_sketches"),
     )
 
 

@@ -18,8 +18,9 @@ from cellscribe.model.encoder import Encoder
 from cellscribe.model.logistic import Logistic, link
 from cellscribe.model.manifest import FETCH_AGAIN, MANIFEST, model_sha256, read_manifest
 from cellscribe.model.neighbours import vote
-from cellscribe.model.novelty import TypeSpace
 from cellscribe.model.ontology import Ontology
+from cellscribe.model.profiles import FILE as PROFILES
+from cellscribe.model.profiles import Profiles
 from cellscribe.model.reference_counts import FILE as REFERENCE_COUNTS
 from cellscribe.model.reference_counts import ReferenceCounts
 from cellscribe.model.scvi_model import SETTINGS
@@ -140,7 +141,7 @@ class Model:
 
         parts = [self.genes, self.silent_genes, self.ontology]
         if set(self.members) != {LOGISTIC}:
-            parts += [self.encoder, self.reference, self.type_space]
+            parts += [self.encoder, self.reference, self.profiles]
         for member, part in ((LOGISTIC, "logistic"), (TREES, "trees"), (SCANVI, "scanvi")):
             if member in self.members:
                 parts.append(getattr(self, part))
@@ -251,10 +252,20 @@ class Model:
             return reference
 
     @functools.cached_property
-    def type_space(self) -> TypeSpace:
-        """Where the labels lie in the latent space."""
-        with self._part("reference.safetensors"):
-            return TypeSpace.of(self.reference.latent, self.reference.codes)
+    def profiles(self) -> Profiles | None:
+        """What the labels express; None where the model cannot tell what is strange to it."""
+        if PROFILES not in self.manifest["files"]:
+            return None
+        with self._part(PROFILES) as path:
+            profiles = Profiles.load(path)
+            _must_be("genes", profiles.means.shape[1], len(self.genes))
+            _must_be("labels", profiles.means.shape[0], len(self.labels))
+            return profiles
+
+    @property
+    def novelty_null(self) -> dict[str, Any] | None:
+        """How strange held-out cells were to it; None where it has no `profiles`."""
+        return self.manifest.get("novelty") if PROFILES in self.manifest["files"] else None
 
     @functools.cached_property
     def ontology(self) -> Ontology:
@@ -407,8 +418,11 @@ def check_fitted(manifest: dict[str, Any]) -> None:
     if not only_genes:
         _check_numbers("rejection", {name: manifest["rejection"][name] for name in ("distance_quantile",)})
     novelty = manifest.get("novelty")
-    if novelty and not only_genes and len(novelty["deviations"]) != 1 + (LOGISTIC in members):
-        raise ValueError("novelty: there is not one deviation for each sign")
+    if novelty and PROFILES in manifest["files"]:
+        n_signs = 1 + (LOGISTIC in members)
+        fitted = [novelty["means"], novelty["deviations"], *novelty["levels"].values()]
+        if only_genes or any(len(values) != n_signs for values in fitted):
+            raise ValueError("novelty: there is not one number for each sign")
     if "accuracy" in manifest["evaluation"]:
         _check_numbers("evaluation", {"accuracy": manifest["evaluation"]["accuracy"]})
 
