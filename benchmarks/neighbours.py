@@ -23,7 +23,7 @@ LABEL_KEY = "cell_type_harmonized"
 
 @click.command(context_settings={"show_default": True})
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--cells", default="250,500,1000,10000", help="Most cells that are neighbours.")
+@click.option("--cells", default="500,1000,2000,10000", help="Most cells that are neighbours.")
 @click.option("--cpus", type=int, default=2)
 def main(data: Path, cells: str, cpus: int) -> None:
     """Score each number."""
@@ -50,7 +50,7 @@ def main(data: Path, cells: str, cpus: int) -> None:
 
     train.train_encoder = trained_once
     for most in map(int, cells.split(",")):
-        train.MOST_NEIGHBOURS = most
+        train.most_neighbours = lambda _, most=most: most
         options = train.TrainOptions(files, LABEL_KEY, Path("none"), "neighbours", cpus=cpus)
         held = train.hold_out(reference, options)
         names = ("neighbours", "consensus")

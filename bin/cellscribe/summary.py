@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import html
+import itertools
 import json
 import re
 from collections import Counter
@@ -19,6 +20,7 @@ from typing import Any
 
 from cellscribe.contract import REASONS, UNASSIGNED
 from cellscribe.errors import InputError
+from cellscribe.figures import PALETTE, UNASSIGNED_COLOUR, label_colours
 from cellscribe.io import as_cell, atomic_path, read_json
 
 # In the order of the pipeline: the file that is left, and the steps that failed where it is missing.
@@ -29,37 +31,7 @@ WARNED_BY = {**STEPS, "annotation": "ANNOTATE", **OPTIONAL}
 ORDER = ("CONVERT", "QC", "MAP", "PREDICT", "GATHER", "ANNOTATE", "CURATE", "REPORT")
 
 MAX_LABELS_DRAWN = 25
-OTHER_LABELS = "other labels"
-GREY = "#b8b8b8"
-# Neighbours in a stack of many labels must stay apart. After Kelly 1965, Color Engineering 3:26, without the
-# greys, which mean "not named" here.
-COLOURS = (
-    "#0067a5",
-    "#f38400",
-    "#008856",
-    "#be0032",
-    "#875692",
-    "#e3b800",
-    "#5ba3d9",
-    "#882d17",
-    "#8db600",
-    "#e68fac",
-    "#604e97",
-    "#f6a600",
-    "#2b3d26",
-    "#b3446c",
-    "#c2b280",
-    "#00a3a3",
-    "#654522",
-    "#f99379",
-    "#5c7fd6",
-    "#4b6455",
-    "#dcd300",
-    "#e25822",
-    "#3fbf8f",
-    "#a1caf1",
-    "#7a0055",
-)
+OTHER_LABELS, OTHER_COLOUR = "other labels", "#6f6f6f"
 
 
 @dataclass(frozen=True)
@@ -407,7 +379,7 @@ def _cells(samples: list[Sample]) -> dict[str, Any]:
         "categories": {
             "passed": {"name": "passed", "color": "#4c9f70"},
             "marked": {"name": "marked", "color": "#e3b800"},
-            "removed": {"name": "removed", "color": GREY},
+            "removed": {"name": "removed", "color": UNASSIGNED_COLOUR},
         },
         "data": data,
     }
@@ -423,7 +395,10 @@ def _removed(samples: list[Sample]) -> dict[str, Any]:
         "more than the cells removed. With <code>--qc flag</code> these cells are marked, not removed.",
         "plot_type": "bargraph",
         "pconfig": _bars("Cells by failed check", "cells", cpswitch=False, stacking="group", tt_decimals=0),
-        "categories": _categories(reasons, lambda name: name.replace("_", " ")),
+        "categories": {
+            name: {"name": name.replace("_", " "), "color": colour}
+            for name, colour in zip(reasons, itertools.cycle(PALETTE), strict=False)
+        },
         "data": data if reasons else {},
     }
 
@@ -440,10 +415,12 @@ def _composition(samples: list[Sample]) -> dict[str, Any]:
             row[OTHER_LABELS] = sample.labels.total() - sum(row.values())
             row[UNASSIGNED] = sample.get("annotation", "unassigned") or 0
             data[escape(sample.id)] = _escaped({label: n for label, n in row.items() if n})
-    categories = _categories([escape(label) for label in drawn])
+    labels = [str(label) for sample in samples for label in sample.get("annotation", "labels") or ()]
+    colours = label_colours(drawn, labels)
+    categories = {escape(label): {"name": escape(label), "color": colours[label]} for label in drawn}
     if len(total) > len(drawn):
-        categories[OTHER_LABELS] = {"name": OTHER_LABELS, "color": "#6f6f6f"}
-    categories[UNASSIGNED] = {"name": UNASSIGNED, "color": GREY}
+        categories[OTHER_LABELS] = {"name": OTHER_LABELS, "color": OTHER_COLOUR}
+    categories[UNASSIGNED] = {"name": UNASSIGNED, "color": UNASSIGNED_COLOUR}
     return {
         "id": "cellscribe_composition",
         "section_name": "Composition",
@@ -645,10 +622,6 @@ def _bars(title: str, unit: str, **more: Any) -> dict[str, Any]:
         "sort_samples": False,
         **more,
     }
-
-
-def _categories(names: list[str], shown: Callable[[str], str] = str) -> dict[str, dict[str, str]]:
-    return {name: {"name": shown(name), "color": COLOURS[i % len(COLOURS)]} for i, name in enumerate(names)}
 
 
 def escape(text: str) -> str:

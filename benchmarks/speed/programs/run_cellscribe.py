@@ -38,7 +38,7 @@ with timed("read"):
 with timed("name"):
     model = Model(model_folder)
     mapping = map_cells(cells, model, cpus=cpus)
-    probabilities = classify(mapping, model, model.classifier())
+    probabilities = classify(mapping, model, model.classifier(), cpus)
     best, _ = best_two(probabilities)
     far = None if mapping.distances is None else model.reference.quantile(mapping.distances.mean(axis=1))
 with timed("write"):

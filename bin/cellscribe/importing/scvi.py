@@ -420,7 +420,7 @@ def members_of(
 ) -> Members:
     """Trees and neighbours of some of the cells. codes: (n_cells,); rows: bool (n_cells,)."""
     own = np.flatnonzero(rows)
-    taught, known = taught_cells(codes[own], options.seed)
+    taught, known = taught_cells(codes[own], n_labels, options.seed)
     inside = np.isin(placed.source, own[taught])
     source, latent = placed.source[inside], placed.latent[inside]
     trees = train_trees(latent, codes[source], n_labels, cpus=options.cpus, seed=options.seed)

@@ -64,11 +64,14 @@ KINDS: dict[str, tuple[str, ...]] = {
     "logistic": (LOGISTIC,),
     "consensus": (NEIGHBOURS, TREES, LOGISTIC),
 }
-# Of a larger reference, so many cells teach the regression and the trees, are the neighbours that a query finds (each
-# with its copies), and are named in each part of the test (`draw_cells`). All cells teach the encoder and the markers.
+# Of a larger reference, so many cells teach the regression and the trees and are named in each part of the test
+# (`draw_cells`). All cells teach the encoder and the markers.
 MOST_TAUGHT = 50_000
-MOST_NEIGHBOURS = 10_000
 MOST_TESTED = 50_000
+# Cells that a query finds as neighbours, each with its copies: to find the nearest is half of what mapping takes, and
+# as many as these lose nothing (benchmarks/neighbours.py). Labels with up to half their share keep all of theirs.
+NEIGHBOURS_OF_A_LABEL = 200
+LEAST_NEIGHBOURS, MOST_NEIGHBOURS = 2_000, 10_000
 MOST_FOLDS = 3
 N_QUANTILES = 1001
 # Of a batch that tells how strange known cells look: smaller ones look as strange as they like.
@@ -169,7 +172,7 @@ def train_members(
     """Train every member of the model's kind on raw counts of the model's genes."""
     rng = np.random.default_rng(options.seed)
     encoder = trees = logistic = latent = scvi = profiles = None
-    taught, known = taught_cells(codes, options.seed)
+    taught, known = taught_cells(codes, n_labels, options.seed)
     source = known
     wanted = KINDS[options.kind]
     if LOGISTIC in wanted:
@@ -222,10 +225,15 @@ def profiles_of(counts: sp.csr_matrix, codes: np.ndarray, n_labels: int, seed: i
     return Profiles.of(means, np.maximum(variances, 0), seed=seed)
 
 
-def taught_cells(codes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def most_neighbours(n_labels: int) -> int:
+    """How many cells of a reference with so many labels become neighbours."""
+    return min(max(NEIGHBOURS_OF_A_LABEL * n_labels, LEAST_NEIGHBOURS), MOST_NEIGHBOURS)
+
+
+def taught_cells(codes: np.ndarray, n_labels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The cells that teach regression and trees, and those of them that become neighbours: both rows, ascending."""
     taught = draw_cells(codes, MOST_TAUGHT, seed=seed)
-    return taught, taught[draw_cells(codes[taught], MOST_NEIGHBOURS, seed=seed)]
+    return taught, taught[draw_cells(codes[taught], most_neighbours(n_labels), seed=seed)]
 
 
 def copies_on_disk(
