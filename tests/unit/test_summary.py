@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cellscribe.errors import InputError
+from cellscribe.figures import label_colours
 from cellscribe.summary import COLUMNS, MAX_LABELS_DRAWN, OTHER_LABELS, cell, run_summary
 
 CONVERT = {"source": "10x_h5_v3", "n_cells": 1000, "organism": "human", "warnings": ["It is raw."]}
@@ -293,6 +294,17 @@ def test_every_cell_is_drawn_once_in_composition_and_reasons(tmp_path: Path) -> 
         "low_information": 50,
     }
     assert set(reasons) == set(sections["reasons"]["categories"])
+
+
+def test_labels_have_the_colours_of_the_samples_pages(tmp_path: Path) -> None:
+    known = ["B cell", "Monocyte", "T cell"]
+    parts = {**PARTS, "annotation": {**ANNOTATION, "labels": known}}
+    _, sections = summarise(write_run(tmp_path / "run", {"s": parts}))
+    drawn = sections["composition"]["categories"]
+    expected = label_colours(["T cell", "B cell", "lymphocyte"], known)
+    assert {label: category["color"] for label, category in drawn.items()} == {
+        label: expected[label] for label in ("T cell", "B cell", "lymphocyte", "unassigned")
+    }
 
 
 def test_rare_labels_are_drawn_as_one(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 ID_COLUMNS = ("gene_ids", "gene_id", "feature_id", "ensembl_id", "ensembl")
 SYMBOL_COLUMNS = ("gene_symbols", "feature_name", "gene_name", "gene_symbol", "symbol")
+# In the place of a model gene's number: the gene is none of them, and its counts are not used, or only summed.
+NONE, OTHER = -1, -2
 
 
 @dataclass(frozen=True)
@@ -33,22 +35,35 @@ class GeneMatch:
 
     @functools.cached_property
     def _position(self) -> np.ndarray:
-        """The model gene of each query gene, -1 for none: int32 (n_query_genes,)."""
-        position = np.full(self.selector.shape[0], -1, dtype=np.int32)
+        """The model gene of each query gene, or NONE: int32 (n_query_genes,)."""
+        position = np.full(self.selector.shape[0], NONE, dtype=np.int32)
         entries = self.selector.tocoo()
         position[entries.row] = entries.col
         return position
 
     def on_model(self, counts: sp.csr_matrix) -> sp.csr_matrix:
         """Counts on the model's genes, CSR (n_cells, n_model_genes). counts: CSR (n_cells, n_query_genes)."""
+        return self.split(counts, np.zeros(counts.shape[1], dtype=bool))[0]
+
+    def split(self, counts: sp.csr_matrix, others: np.ndarray) -> tuple[sp.csr_matrix, np.ndarray]:
+        """Counts on the model's genes, and each cell's sum on others that hold few of its counts: float32 (n_cells,).
+
+        counts: CSR (n_cells, n_query_genes). others: bool (n_query_genes,), true for none of the model's genes.
+        """
+        place = np.where(others, OTHER, self._position)[counts.indices]
+        # Few entries are on any of these genes: what comes after is quick.
+        used = np.flatnonzero(place != NONE)
+        place, values = place[used], counts.data[used]
+        on_model, on_others = place != OTHER, place == OTHER
+        cells = np.searchsorted(counts.indptr, used[on_others], side="right") - 1
+        sums = np.bincount(cells, values[on_others], minlength=counts.shape[0]).astype(np.float32)
         if self.n_duplicates:
-            return (counts @ self.selector).tocsr()
-        gene = self._position[counts.indices]
-        kept = np.flatnonzero(gene >= 0)
-        return sp.csr_matrix(
-            (counts.data[kept], gene[kept], np.searchsorted(kept, counts.indptr)),
+            return (counts @ self.selector).tocsr(), sums
+        kept = sp.csr_matrix(
+            (values[on_model], place[on_model], np.searchsorted(used[on_model], counts.indptr)),
             shape=(counts.shape[0], self.selector.shape[1]),
         )
+        return kept, sums
 
     @property
     def overlap(self) -> float:
@@ -100,16 +115,16 @@ def match_genes(
     columns = query_gene_names(var, gene_column)
     if numbered:
         columns = {name: _numbered(column) for name, column in columns.items()}
-    keys = {
-        name: {str(key): i for i, key in reversed(list(enumerate(genes[name]))) if str(key)}
-        for name in ("gene_id", "symbol")
+    # Plain strings, as looking them up in pandas' own takes ten times as long.
+    places = {
+        kind: {name: i for i, name in reversed(list(enumerate(genes[kind].to_numpy(dtype=object)))) if name}
+        for kind in ("gene_id", "symbol")
     }
     hits: dict[str, np.ndarray] = {}
     for column, names in columns.items():
-        for kind, positions in keys.items():
-            found = names.map(positions).to_numpy(dtype=float, na_value=np.nan)
-            key = f"{column}:{kind}"
-            hits[key] = np.where(np.isnan(found), -1, found).astype(int)
+        plain = names.to_numpy(dtype=object)
+        for kind, place in places.items():
+            hits[f"{column}:{kind}"] = np.array([place.get(name, -1) for name in plain], dtype=int)
     order = sorted(hits, key=lambda key: -len(np.unique(hits[key][hits[key] >= 0])))
     best = hits[order[0]].copy()
     for key in order[1:] if fill_in else []:

@@ -170,6 +170,7 @@ def annotate_cells(
         "parameters": answer.parameters | {"seed": seed},
         "pipeline_version": pipeline_version,
         "n_cells": len(barcodes),
+        "labels": [str(label) for label in answer.labels],
         "composition": _counts(decision.final),
         "predicted_composition": _counts(labels[predicted]),
         "unassigned": int((decision.final == UNASSIGNED).sum()),
@@ -226,7 +227,7 @@ def annotate_cells(
         },
         **({"orthologs": "{from} to {to}".format(**orthologs)} if orthologs else {}),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "labels": [str(label) for label in answer.labels],
+        "labels": info["labels"],
         "obs_keys": list(table.columns),
         "obsm_keys": list(obsm),
     }

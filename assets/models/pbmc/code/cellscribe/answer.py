@@ -15,11 +15,12 @@ from cellscribe.model.calibration import softmax
 from cellscribe.model.label_sets import label_sets, named
 from cellscribe.model.model import Model
 from cellscribe.model.neighbours import place_on, row_blocks
-from cellscribe.model.novelty import FEWEST_CELLS, LEAST_OVERLAP, entropy_of, novelty, strangeness
+from cellscribe.model.novelty import FEWEST_CELLS, LEAST_OVERLAP, Signs, entropy_of, novelty, strangeness
 from cellscribe.model.ontology import Ontology, descendants, nearest_safe_ancestor
+from cellscribe.parallel import in_order
 
-# So few cells that their probabilities by every member fit into memory.
-BLOCK = 16_384
+# So few cells that their probabilities by every member fit into memory, for each core.
+BLOCK = 4_096
 NOT_CALIBRATED = (
     "The uncertainty is {}'s own and was not calibrated: read it as an order of the cells, not as the chance of being "
     "wrong."
@@ -153,16 +154,22 @@ def coarser(model: Model, probabilities: np.ndarray) -> dict[str, tuple[np.ndarr
     return result
 
 
-def classify(mapping: Mapping, model: Model, classifier: str) -> np.ndarray:
+def classify(mapping: Mapping, model: Model, classifier: str, cpus: int = 1) -> np.ndarray:
     """The probabilities of a classifier: float32 (n_cells, n_labels), found for some cells at a time."""
     overlap = float(mapping.info["expression_overlap"])
+    members = model.classifiers[classifier]
+    model.read(members)
     probabilities = np.empty((mapping.n_obs, len(model.labels)), dtype=np.float32)
-    for rows in row_blocks(mapping.n_obs, BLOCK):
-        members = model.member_probabilities(
+
+    def name(rows: slice) -> None:
+        found = model.member_probabilities(
             **{name: None if array is None else array[rows] for name, array in mapping.arrays().items()},
-            members=model.classifiers[classifier],
+            members=members,
         )
-        probabilities[rows] = model.pooled(members, classifier, overlap)
+        probabilities[rows] = model.pooled(found, classifier, overlap)
+
+    for _ in in_order(name, row_blocks(mapping.n_obs, BLOCK), cpus):
+        pass
     return probabilities
 
 
@@ -182,22 +189,20 @@ def best_two(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return best, second
 
 
-def novelty_of(
-    mapping: Mapping, model: Model, probabilities: np.ndarray, near: np.ndarray
-) -> np.ndarray | None:
-    """The novelty of each cell, (n_cells,), where the model can tell. probabilities: (n_cells, n_labels). near: int
-    (n_cells, k), each cell's nearest cells.
-    """
-    null, scores = model.novelty_null, mapping.logistic_scores
-    if null is None or mapping.sketches is None or mapping.label_sketches is None:
-        return None
+def signs_of(
+    sketches: np.ndarray,
+    label_sketches: np.ndarray,
+    scores: np.ndarray | None,
+    probabilities: np.ndarray,
+    near: np.ndarray,
+) -> Signs:
+    """The signs of novelty of a sample's cells: `strangeness`, the doubt being that of the regression's scores."""
     entropy = None
     if scores is not None:
         entropy = np.concatenate(
             [entropy_of(softmax(scores[rows])) for rows in row_blocks(len(scores), BLOCK)]
         )
-    signs = strangeness(mapping.sketches, mapping.label_sketches, probabilities, entropy, near)
-    return novelty(signs, null, model.labels)
+    return strangeness(sketches, label_sketches, probabilities, entropy, near)
 
 
 def answer_cells(
@@ -214,7 +219,7 @@ def answer_cells(
     seed: of the sketch of a large sample.
     """
     chosen, overlap = model.classifier(classifier), float(mapping.info["expression_overlap"])
-    probabilities = classify(mapping, model, chosen)
+    probabilities = classify(mapping, model, chosen, cpus)
     best, second = best_two(probabilities)
     rows = np.arange(len(best))
 
@@ -228,10 +233,12 @@ def answer_cells(
         assert mapping.logistic_scores is not None
         embedding = mapping.logistic_scores - mapping.logistic_scores.mean(axis=1, keepdims=True)
     near = strange = None
-    enough = len(best) >= FEWEST_CELLS and overlap >= LEAST_OVERLAP
-    if model.novelty_null and mapping.latent is not None and enough:
+    null = model.novelty_null if len(best) >= FEWEST_CELLS and overlap >= LEAST_OVERLAP else None
+    sketches, of_labels = mapping.sketches, mapping.label_sketches
+    if null and mapping.latent is not None and sketches is not None and of_labels is not None:
         near = sample_graph(mapping.latent, best, seed=seed, cpus=cpus)
-        strange = novelty_of(mapping, model, probabilities, near.near)
+        signs = signs_of(sketches, of_labels, mapping.logistic_scores, probabilities, near.near)
+        strange = novelty(signs, null, model.labels)
     limits = model.set_limits(chosen, overlap)
     inside = None if limits is None else label_sets(probabilities, limits)
     return Answer(

@@ -173,12 +173,12 @@ def map_cells(
         on_gpu = Placer(encoder, reference, device)
 
     def place(chunk: sp.csr_matrix) -> dict[str, np.ndarray]:
-        on_model = match.on_model(chunk)
+        on_model, n_silent_counts = match.split(chunk, is_silent)
         n_counts = np.asarray(chunk.sum(axis=1)).ravel()
         part = {
             "n_model_counts": np.asarray(on_model.sum(axis=1)).ravel(),
             "n_counts": n_counts,
-            "n_silent_counts": counts_on(chunk, is_silent),
+            "n_silent_counts": n_silent_counts,
         }
         if on_gpu is not None:
             latent, part["distances"], part["indices"] = on_gpu.place(on_model, N_NEIGHBOURS)
@@ -249,13 +249,6 @@ def finite(values: np.ndarray, model: Model) -> np.ndarray:
             "The model is damaged, or was never tried: ask whoever made it.",
         )
     return values
-
-
-def counts_on(counts: sp.csr_matrix, genes: np.ndarray) -> np.ndarray:
-    """Each cell's counts on some genes that hold few of them: float32 (n_cells,). genes: bool (n_genes,)."""
-    entries = np.flatnonzero(genes[counts.indices])
-    rows = np.searchsorted(counts.indptr, entries, side="right") - 1
-    return np.bincount(rows, counts.data[entries], minlength=counts.shape[0]).astype(np.float32)
 
 
 def ortholog_warning(match: GeneMatch, orthologs: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,12 +142,16 @@ class Model:
         parts = [self.genes, self.silent_genes, self.ontology]
         if set(self.members) != {LOGISTIC}:
             parts += [self.encoder, self.reference, self.profiles]
-        for member, part in ((LOGISTIC, "logistic"), (TREES, "trees"), (SCANVI, "scanvi")):
-            if member in self.members:
-                parts.append(getattr(self, part))
+        self.read(self.members)
         parts.append(self.reference_counts)
         with self._part("markers.json"):
             read_markers(self.markers)
+
+    def read(self, members: Iterable[str]) -> None:
+        """Read what these members name cells by: threads that share the model would each read it anew."""
+        parts = {NEIGHBOURS: "reference", TREES: "trees", LOGISTIC: "logistic", SCANVI: "scanvi"}
+        for member in members:
+            getattr(self, parts[member])
 
     @property
     def name(self) -> str:

@@ -115,12 +115,10 @@ def of_each_label(signs: Signs, values: np.ndarray, known: np.ndarray | None = N
     """The median of each label that has enough cells. values: (n_cells, n_signs). known: bool (n_cells,), the cells
     that count, by default all.
     """
-    counted = np.ones(len(values), dtype=bool) if known is None else known
-    return {
-        int(label): np.median(values[counted & (signs.labels == label)], axis=0)
-        for label in np.unique(signs.labels)
-        if (counted & (signs.labels == label)).sum() >= FEWEST_OF_A_LABEL
-    }
+    labels = signs.labels if known is None else signs.labels[known]
+    values = values if known is None else values[known]
+    enough = np.flatnonzero(np.bincount(labels) >= FEWEST_OF_A_LABEL)
+    return {label: np.median(values[labels == label], axis=0) for label in enough.tolist()}
 
 
 def scores_of(signs: Signs, null: dict[str, Any], names: Sequence[str]) -> np.ndarray:
