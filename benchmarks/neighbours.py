@@ -23,7 +23,7 @@ LABEL_KEY = "cell_type_harmonized"
 
 @click.command(context_settings={"show_default": True})
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--cells", default="500,1000,2000,10000", help="Most cells that are neighbours.")
+@click.option("--cells", default="1000,2000,10000", help="Most cells that are neighbours.")
 @click.option("--cpus", type=int, default=2)
 def main(data: Path, cells: str, cpus: int) -> None:
     """Score each number."""

@@ -189,7 +189,8 @@ def measure(data: Path) -> list[dict[str, object]]:
     import numpy as np
     import scipy.sparse as sp
 
-    from cellscribe.markers import locate_markers, log_normalise
+    from cellscribe.markers import locate_markers
+    from cellscribe.model.logistic import log_normalise
 
     generator = np.random.default_rng(0)
     found: dict[tuple[float, str], Counter[str]] = defaultdict(Counter)

@@ -44,7 +44,7 @@ def simulated(n_each: int = 40, n_genes: int = 120, seed: int = 0) -> anndata.An
 
 def expected_markers(adata: anndata.AnnData, label_key: str = "cell_type") -> dict[str, list[dict[str, Any]]]:
     """markers.json as TRAIN makes it: the genes whose log-normalised mean differs most, twenty a label."""
-    from cellscribe.markers import log_normalise
+    from cellscribe.model.logistic import log_normalise
 
     normal = log_normalise(sp.csr_matrix(adata.X))
     result = {}

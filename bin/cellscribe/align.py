@@ -50,20 +50,21 @@ class GeneMatch:
 
         counts: CSR (n_cells, n_query_genes). others: bool (n_query_genes,), true for none of the model's genes.
         """
-        place = np.where(others, OTHER, self._position)[counts.indices]
+        places = np.where(others, OTHER, self._position)
         # Few entries are on any of these genes: what comes after is quick.
-        used = np.flatnonzero(place != NONE)
-        place, values = place[used], counts.data[used]
-        on_model, on_others = place != OTHER, place == OTHER
-        cells = np.searchsorted(counts.indptr, used[on_others], side="right") - 1
-        sums = np.bincount(cells, values[on_others], minlength=counts.shape[0]).astype(np.float32)
+        used = np.flatnonzero((places != NONE).take(counts.indices))
+        place, values = places.take(counts.indices[used]), counts.data[used]
+        other = np.flatnonzero(place == OTHER)
+        cells = np.searchsorted(counts.indptr, used[other], side="right") - 1
+        sums = np.bincount(cells, values[other], minlength=counts.shape[0]).astype(np.float32)
         if self.n_duplicates:
             return (counts @ self.selector).tocsr(), sums
-        kept = sp.csr_matrix(
-            (values[on_model], place[on_model], np.searchsorted(used[on_model], counts.indptr)),
+        kept = place != OTHER
+        on_model = sp.csr_matrix(
+            (values[kept], place[kept], np.searchsorted(used[kept], counts.indptr)),
             shape=(counts.shape[0], self.selector.shape[1]),
         )
-        return kept, sums
+        return on_model, sums
 
     @property
     def overlap(self) -> float:

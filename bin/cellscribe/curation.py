@@ -21,7 +21,7 @@ from cellscribe.contract import OutputNames, free_name
 from cellscribe.counts_file import CountsFile, CsrWriter, open_counts
 from cellscribe.errors import InputError
 from cellscribe.io import plain_columns, read_json, write_json, write_table
-from cellscribe.markers import log_normalise
+from cellscribe.model.logistic import log_normalise
 from cellscribe.verify import verified_path
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cellscribe.counts import GENE_EXPRESSION, Counts, Matrix, NumbersSeen, as_float32_counts, see
+from cellscribe.counts import BLOCK, GENE_EXPRESSION, Counts, Matrix, NumbersSeen, as_float32_counts, see
 from cellscribe.errors import InputError
 from cellscribe.hdf5 import check_table, check_whole, offsets, opened, whole
 from cellscribe.stored import IN_MEMORY, RowBuckets, StoredCsr, StoredDense, StoredInput, row_slices
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import h5py
     import scipy.sparse as sp
 
-BLOCK = 4_000_000  # numbers looked at in one go: 32 MB of float64
 FIRST_LAYERS = ("counts", "raw_counts", "count", "raw", "umi", "UMIs", "spliced_unspliced_counts", "matrix")
 # Of RNA velocity's tools: counts of some molecules of each cell, never all of them.
 PARTIAL_LAYERS = ("spliced", "unspliced", "ambiguous", "spanning", "mature", "nascent")

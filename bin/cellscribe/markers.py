@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
-TARGET_SUM = 1e4
 MARKER_COLUMNS = (
     "label",
     "gene",
@@ -147,16 +146,6 @@ def locate_markers(
         ]
         found[label] = [(gene, column) for gene, column in hits if column >= 0]
     return found
-
-
-def log_normalise(counts: sp.csr_matrix) -> sp.csr_matrix:
-    """log(1 + counts scaled to 10,000 a cell), a copy. counts: CSR, (n_obs, n_genes); empty cells stay so."""
-    result = counts.astype(np.float32, copy=True)
-    totals = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-    factors = np.divide(TARGET_SUM, totals, out=np.zeros_like(totals), where=totals > 0)
-    result.data *= np.repeat(factors, np.diff(result.indptr)).astype(np.float32)
-    np.log1p(result.data, out=result.data)
-    return result
 
 
 def group_statistics(

@@ -17,6 +17,7 @@ from cellscribe.cli import log, warn
 from cellscribe.contract import FAR, REASONS, STRANGE, UNASSIGNED, UNEXPECTED_GENES, OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import atomic_path, read_json, write_json, write_table
+from cellscribe.model.logistic import log_normalise
 from cellscribe.report_models import joint_manifest, joint_markers, model_parts, read_optional, relatives
 
 if TYPE_CHECKING:
@@ -370,7 +371,7 @@ def marker_evidence(
     cluster_statistics = markers.GroupStatistics.zeros(len(by_cluster), len(columns))
     for start in range(0, adata.n_obs, BLOCK):
         end = min(start + BLOCK, adata.n_obs)
-        block = markers.log_normalise(sp.csr_matrix(adata.X[start:end]))
+        block = log_normalise(sp.csr_matrix(adata.X[start:end]))
         statistics.add(codes[start:end], block)
         cluster_statistics.add(cluster_codes[start:end], block[:, columns])
         first, last = np.searchsorted(wanted, [start, end])

@@ -17,10 +17,11 @@ import scipy.stats
 from conftest import ROOT
 from report_factory import simulated
 
-from cellscribe import differential, markers
+from cellscribe import differential
 from cellscribe.compiled import import_scanpy
 from cellscribe.contract import UNASSIGNED
 from cellscribe.differential import Comparison, find_contrasts, parse_comparisons
+from cellscribe.model.logistic import log_normalise
 
 FINAL = "cxg_cell_type_final"
 
@@ -116,7 +117,7 @@ def test_cells_are_drawn_where_there_are_many_and_the_whole_number_is_kept() -> 
 
 def test_the_score_and_p_value_are_those_of_the_rank_sum_test() -> None:
     cells = simulated()
-    expression = markers.log_normalise(cells.X)
+    expression = log_normalise(cells.X)
     (contrast,), _ = find_contrasts(
         parse_comparisons("B cell vs T cell"), cells.obs.rename(columns={"cell_type": FINAL}), FINAL
     )

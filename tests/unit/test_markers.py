@@ -5,6 +5,7 @@ from report_factory import MARKERS_EACH, TYPES, simulated
 
 from cellscribe import differential, markers
 from cellscribe.contract import UNASSIGNED
+from cellscribe.model.logistic import log_normalise
 
 
 @pytest.fixture(scope="module")
@@ -14,13 +15,13 @@ def cells():
 
 def test_log_normalising_scales_each_cell_to_ten_thousand_and_leaves_the_counts_alone():
     counts = sp.csr_matrix(np.array([[1, 3], [0, 0], [0, 5]], dtype=np.float32))
-    normal = markers.log_normalise(counts)
+    normal = log_normalise(counts)
     np.testing.assert_allclose(np.expm1(normal.toarray()), [[2500, 7500], [0, 0], [0, 1e4]], rtol=1e-5)
     assert counts.data.tolist() == [1, 3, 5]
 
 
 def test_group_statistics_are_the_same_whatever_the_blocks(cells):
-    normal = markers.log_normalise(cells.X)
+    normal = log_normalise(cells.X)
     codes = np.arange(cells.n_obs) % 3
     whole = markers.group_statistics([(codes, normal)], 3, cells.n_vars)
     parts = markers.group_statistics(
@@ -73,7 +74,7 @@ def test_the_sample_is_stratified_seeded_and_small():
 
 def test_ranked_markers_are_each_types_own_genes_and_say_which_were_expected(cells):
     labels = cells.obs["cell_type"].to_numpy(dtype=object)
-    tested = differential.each_against_rest(markers.log_normalise(cells.X), labels, cells.var)
+    tested = differential.each_against_rest(log_normalise(cells.X), labels, cells.var)
     table = markers.rank_markers(tested, cells.var, {"B cell": {0, 1}})
     for label in TYPES:
         first = table[(table["label"] == label) & (table["rank"] <= MARKERS_EACH)]
@@ -87,7 +88,7 @@ def test_ranked_markers_are_each_types_own_genes_and_say_which_were_expected(cel
 def test_cells_without_a_name_are_tested_as_those_of_a_label_are(cells):
     labels = cells.obs["cell_type"].to_numpy(dtype=object).copy()
     labels[labels == "Monocyte"] = UNASSIGNED
-    tested = differential.each_against_rest(markers.log_normalise(cells.X), labels, cells.var)
+    tested = differential.each_against_rest(log_normalise(cells.X), labels, cells.var)
     table = markers.rank_markers(tested, cells.var, {})
     first = table[(table["label"] == UNASSIGNED) & (table["rank"] <= MARKERS_EACH)]
     assert {gene[0] for gene in first["gene"]} == {"M"} and set(first["expected_marker"]) == {"no"}
@@ -97,7 +98,7 @@ def test_nothing_is_tested_against_fewer_than_ten_cells(cells):
     labels = cells.obs["cell_type"].to_numpy(dtype=object).copy()
     labels[:] = "T cell"
     labels[:9] = UNASSIGNED
-    tested = differential.each_against_rest(markers.log_normalise(cells.X), labels, cells.var)
+    tested = differential.each_against_rest(log_normalise(cells.X), labels, cells.var)
     table = markers.rank_markers(tested, cells.var, {})
     assert len(table) == 0
     assert list(table.columns)[:4] == ["label", "gene", "gene_id", "rank"]

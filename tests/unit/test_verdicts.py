@@ -9,6 +9,7 @@ from report_factory import TYPES, expected_markers, simulated
 
 from cellscribe import markers, verdicts
 from cellscribe.contract import UNASSIGNED
+from cellscribe.model.logistic import log_normalise
 from cellscribe.verdicts import CONTRADICTED, NOT_JUDGED, SUPPORTED, WEAK
 
 
@@ -30,9 +31,7 @@ def judge_of(cells, expected, predicted, other, kin=None):
     """A judge over groups of cells of one predicted label and one other value, and that value of each group."""
     pairs = sorted(set(zip(predicted, other, strict=True)))
     groups = np.array([pairs.index(pair) for pair in zip(predicted, other, strict=True)])
-    statistics = markers.group_statistics(
-        [(groups, markers.log_normalise(cells.X))], len(pairs), cells.n_vars
-    )
+    statistics = markers.group_statistics([(groups, log_normalise(cells.X))], len(pairs), cells.n_vars)
     first, second = (np.array(part, dtype=object) for part in zip(*pairs, strict=True))
     located = markers.locate_markers(expected, cells.var)
     return verdicts.Judge(statistics, first, second, located, expected, kin or {}), second

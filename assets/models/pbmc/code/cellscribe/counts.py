@@ -19,6 +19,7 @@ GENE_EXPRESSION = "Gene Expression"
 LARGEST_EXACT = 2**24
 # log1p of the largest plausible count stays below this.
 LARGEST_LOG = 20.0
+# Stored numbers that are looked at in one go: 32 MB of float64.
 BLOCK = 4_000_000
 
 

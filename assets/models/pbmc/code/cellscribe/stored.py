@@ -16,17 +16,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from cellscribe.counts import as_float32_counts
+from cellscribe.counts import BLOCK, as_float32_counts
 
 if TYPE_CHECKING:
     import h5py
     import scipy.sparse as sp
 
-BLOCK = 4_000_000
-"""Stored numbers in a block, at most, but for a single row that holds more: 32 MB."""
-
+# Rows in a block, at most, which holds BLOCK numbers at most, but for a single row that holds more.
 BLOCK_ROWS = 65_536
-"""Rows in a block, at most."""
 
 IN_MEMORY = 32_000_000
 """Stored numbers that CSC and matrix.mtx may hold to be read whole: under 1 GB while they are turned."""
