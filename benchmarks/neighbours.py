@@ -32,7 +32,10 @@ def main(data: Path, cells: str, cpus: int) -> None:
     set_threads(cpus)
     import pandas as pd
 
-    from cellscribe.training import train
+    from cellscribe.training import members
+    from cellscribe.training.calibrate import score_classifiers
+    from cellscribe.training.held_out import hold_out
+    from cellscribe.training.options import TrainOptions
     from cellscribe.training.reference import read_reference
 
     files = tuple(data / f"{name}.h5ad" for name in REFERENCES)
@@ -40,7 +43,7 @@ def main(data: Path, cells: str, cpus: int) -> None:
     codes = reference.codes
     rows = []
     encoders: dict[int, Any] = {}
-    train_encoder = train.train_encoder
+    train_encoder = members.train_encoder
 
     def trained_once(counts: Any, *arguments: Any, **how: Any) -> Any:
         """The encoder is the same whatever cells become neighbours: once for each fold, told by its counts."""
@@ -48,13 +51,13 @@ def main(data: Path, cells: str, cpus: int) -> None:
             encoders[counts.nnz] = train_encoder(counts, *arguments, **how)
         return encoders[counts.nnz]
 
-    train.train_encoder = trained_once
+    members.train_encoder = trained_once
     for most in map(int, cells.split(",")):
-        train.most_neighbours = lambda _, most=most: most
-        options = train.TrainOptions(files, LABEL_KEY, Path("none"), "neighbours", cpus=cpus)
-        held = train.hold_out(reference, options)
+        members.most_neighbours = lambda _, most=most: most
+        options = TrainOptions(files, LABEL_KEY, Path("none"), "neighbours", cpus=cpus)
+        held = hold_out(reference, options)
         names = ("neighbours", "consensus")
-        scored = train.score_classifiers(held, names, codes, reference.batches, reference.names, options.seed)
+        scored = score_classifiers(held, names, codes, reference.batches, reference.names, options.seed)
         for classifier in names:
             found = scored.classifiers[classifier]
             rows.append(

@@ -64,8 +64,10 @@ def measure(data: Path, epochs: int, cpus: int) -> list[dict[str, object]]:
     from cellscribe.model.model import Model
     from cellscribe.one_file import CountsInMemory
     from cellscribe.surgery import fine_tune
+    from cellscribe.training.genes import choose_genes
+    from cellscribe.training.members import train_members
+    from cellscribe.training.options import TrainOptions
     from cellscribe.training.reference import read_reference
-    from cellscribe.training.train import TrainOptions, choose_genes, train_members
 
     files = tuple(data / f"{name}.h5ad" for name in REFERENCES)
     cells = read_reference(files, LABEL_KEY, batch_key="donor")

@@ -48,8 +48,10 @@ def samples(data: Path) -> Iterator[tuple[dict[str, list[Marker]], sp.csr_matrix
     import numpy as np
 
     from cellscribe.markers import read_markers
+    from cellscribe.training.genes import choose_genes
+    from cellscribe.training.options import TrainOptions
     from cellscribe.training.reference import read_reference
-    from cellscribe.training.train import TrainOptions, choose_genes, markers_of
+    from cellscribe.training.train import markers_of
 
     for set_, other in (SETS, SETS[::-1]):
         cells = read_reference((data / f"{set_}.h5ad",), LABEL_KEY, batch_key=BATCH_KEY)

@@ -87,7 +87,8 @@ def main(
     reference: tuple[Path, ...], label_csv: tuple[Path, ...], about: dict[str, str], **options: Any
 ) -> None:
     """Train a model on labelled cells, test it on donors it has not seen, and write it with its card."""
-    from cellscribe.training.train import TrainOptions, run_train
+    from cellscribe.training.options import TrainOptions
+    from cellscribe.training.train import run_train
 
     run_train(TrainOptions(reference=reference, label_csv=label_csv, **(options | about)))
 

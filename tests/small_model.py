@@ -95,7 +95,7 @@ def write_counts(adata: anndata.AnnData, path: Path, *, sample: str = "s1", orga
 
 def options(folder: Path, **changes: Any) -> Any:
     """Options of a training that takes seconds."""
-    from cellscribe.training.train import TrainOptions
+    from cellscribe.training.options import TrainOptions
 
     chosen: dict[str, Any] = {
         "reference": (folder / "reference.h5ad",),
@@ -139,7 +139,7 @@ def small_model(kind: str = "logistic") -> Path:
     folder.mkdir()
     write_reference(simulate(), folder / "reference.h5ad")
     write_cl_map(folder / "cl.csv")
-    with mock.patch("cellscribe.training.train.train_encoder", linear_encoder):
+    with mock.patch("cellscribe.training.members.train_encoder", linear_encoder):
         return run_train(options(folder, kind=kind))
 
 

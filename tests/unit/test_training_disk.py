@@ -8,7 +8,7 @@ from cellscribe import stored
 from cellscribe.model.robust import with_copies
 from cellscribe.training import disk
 from cellscribe.training.disk import blocks_of, draw_cells, on_disk, some_columns
-from cellscribe.training.train import copies_on_disk, rows_of_copies
+from cellscribe.training.members import copies_on_disk, rows_of_copies
 
 
 @pytest.fixture

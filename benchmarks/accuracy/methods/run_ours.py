@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bin"))
 
 def train(exchange, folder):
     """Train the model of this reference, unless it is there; returns what an earlier training of it cost."""
-    from cellscribe.training.train import TrainOptions, run_train
+    from cellscribe.training.options import TrainOptions
+    from cellscribe.training.train import run_train
 
     cost = folder.with_suffix(".json")
     if cost.is_file() and folder.is_dir():

@@ -17,9 +17,10 @@ from cellscribe.model.calibration import fit_pool
 from cellscribe.model.manifest import MANIFEST, write_manifest
 from cellscribe.model.model import CLASSIFIERS, MEMBERS, Model
 from cellscribe.one_file import CountsInMemory
+from cellscribe.training.calibrate import pooled_across
 from cellscribe.training.evaluate import Evaluation, evaluate
+from cellscribe.training.held_out import folds_of
 from cellscribe.training.reference import LabelledCells, read_reference
-from cellscribe.training.train import folds_of, pooled_across
 
 METHOD = "log-linear pool"
 

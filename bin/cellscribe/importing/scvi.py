@@ -34,6 +34,7 @@ from cellscribe.model.neighbours import N_NEIGHBOURS
 from cellscribe.model.robust import thinned_copy
 from cellscribe.model.scvi_model import SCANVI as SCANVI_CLASS
 from cellscribe.model.scvi_model import SCVI, ScviModel, plain
+from cellscribe.training.calibrate import fit_calibration, score_classifiers, unexpected_limit
 from cellscribe.training.disk import blocks_of, on_disk
 from cellscribe.training.evaluate import Evaluation
 from cellscribe.training.folder import (
@@ -46,32 +47,27 @@ from cellscribe.training.folder import (
     place_labels,
 )
 from cellscribe.training.genes import silent_genes
-from cellscribe.training.members import train_trees
-from cellscribe.training.reference import LabelledCells, common_labels, read_reference
-from cellscribe.training.train import (
+from cellscribe.training.held_out import (
     GENE_SHARES,
-    REJECTION,
     HeldOut,
-    Members,
-    as_stored,
     check_fold,
-    copies_on_disk,
-    encode,
-    fit_calibration,
     folds_of,
-    gene_table,
-    markers_of,
     only,
-    reference_of,
-    rows_of_copies,
-    score_classifiers,
     seen_elsewhere,
-    silent_table,
-    taught_cells,
     tested_cells,
-    unexpected_limit,
     unexpected_shares,
 )
+from cellscribe.training.members import (
+    Members,
+    as_stored,
+    copies_on_disk,
+    encode,
+    rows_of_copies,
+    taught_cells,
+    train_trees,
+)
+from cellscribe.training.reference import LabelledCells, common_labels, read_reference
+from cellscribe.training.train import REJECTION, gene_table, markers_of, reference_of, silent_table
 
 PROGRAM = "scvi-tools"
 WHAT_TO_GIVE = (

@@ -8,6 +8,8 @@ import scipy.sparse as sp
 from cellscribe.compiled import import_scanpy
 from cellscribe.model.logistic import log_normalise
 from cellscribe.training.disk import blocks_of, draw_cells
+from cellscribe.training.options import TrainOptions
+from cellscribe.training.reference import LabelledCells
 
 PSEUDO_VARIANCE = 0.01
 SILENT_SHARE = 1e-6
@@ -155,3 +157,18 @@ def select_genes(
         top = np.argsort(-scores, kind="stable")[:n_markers]
         chosen |= set(seen[top[scores[top] > 0]].tolist())
     return np.array(sorted(chosen), dtype=int)
+
+
+def choose_genes(cells: LabelledCells, rows: np.ndarray, options: TrainOptions) -> np.ndarray:
+    """The model's genes, which have a name, chosen on some of the cells. rows: bool (n_obs,)."""
+    named = (cells.genes["symbol"] != "") | (cells.genes["gene_id"] != "")
+    chosen = select_genes(
+        cells.counts,
+        cells.codes,
+        cells.batches,
+        len(cells.names),
+        rows=np.flatnonzero(rows),
+        n_top_genes=options.n_top_genes,
+        n_markers=options.n_markers,
+    )
+    return chosen[named.to_numpy()[chosen]]
