@@ -139,3 +139,13 @@ def test_the_software_is_cited_in_the_version_that_it_has(root: Path) -> None:
     assert re.findall(r"^version: (.+)$", cited.read_text(), re.M) == re.findall(
         r'^version = "(.+)"$', project.read_text().split("[tool")[0], re.M
     )
+
+
+def test_every_file_of_the_library_has_its_place_in_the_architecture():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    table = text[text.index("## Where a change goes") : text.index("## Steps and the files")]
+    library = ROOT / "bin" / "cellscribe"
+    for file in library.rglob("*.py"):
+        inside = file.relative_to(library)
+        named = inside.name == "__init__.py" or inside.parts[0] == "importing" or inside.name in table
+        assert named or inside.name.startswith("report_"), inside
