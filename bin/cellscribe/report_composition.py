@@ -30,6 +30,7 @@ def composition(cells: Cells, evidence: MarkerEvidence, manifest: dict[str, Any]
     rows = []
     for i in order:
         name, members = str(labels[i]), cells.final == labels[i]
+        signs = _median_signs(cells, members)
         cl_id = str(known.get(name, {}).get("cl_id") or cells.cl_ids.get(name, ""))
         if name == UNASSIGNED:
             cl_id = ""
@@ -46,10 +47,8 @@ def composition(cells: Cells, evidence: MarkerEvidence, manifest: dict[str, Any]
                 "width": 100 * counts[i] / largest,
                 "uncertainty": f"{np.median(cells.uncertainty[members]):.2f}",
                 "distance": "–" if cells.distance is None else f"{np.median(cells.distance[members]):.2f}",
-                "unexpected": "–"
-                if cells.unexpected is None
-                else f"{100 * np.median(cells.unexpected[members]):.2f} %",
-                "novelty": "" if cells.novelty is None else f"{np.median(cells.novelty[members]):.2f}",
+                "unexpected": signs.get("Unexpected genes", "–"),
+                "novelty": signs.get("Median novelty", ""),
                 "support": support.get(name),
             }
         )
@@ -61,24 +60,24 @@ def signs_of_unassigned(cells: Cells) -> dict[str, Any]:
 
     What the model cannot say is left out.
     """
-    known = [
-        (name, values, text)
-        for name, values, text in (
-            ("Unexpected genes", cells.unexpected, lambda share: f"{100 * share:.2f} %"),
-            ("Median novelty", cells.novelty, lambda share: f"{share:.2f}"),
-        )
-        if values is not None
-    ]
-    return {
-        "names": [name for name, _, _ in known],
-        "of": {
-            label: [
-                text(np.median(values[cells.unassigned & (cells.predicted == label)]))
-                for _, values, text in known
-            ]
-            for label in dict.fromkeys(cells.predicted[cells.unassigned].tolist())
-        },
+    of = {
+        label: _median_signs(cells, cells.unassigned & (cells.predicted == label))
+        for label in dict.fromkeys(cells.predicted[cells.unassigned].tolist())
     }
+    return {
+        "names": list(next(iter(of.values()), {})),
+        "of": {label: list(signs.values()) for label, signs in of.items()},
+    }
+
+
+def _median_signs(cells: Cells, members: np.ndarray) -> dict[str, str]:
+    """The medians of what makes cells strange, each by its name on the page. members: bool, (n_obs,)."""
+    signs = {}
+    if cells.unexpected is not None:
+        signs["Unexpected genes"] = f"{100 * np.median(cells.unexpected[members]):.2f} %"
+    if cells.novelty is not None:
+        signs["Median novelty"] = f"{np.median(cells.novelty[members]):.2f}"
+    return signs
 
 
 def _cell_ontology_url(cl_id: str) -> str:
