@@ -49,7 +49,8 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
 @exit_codes
 def main(cpus: int, **options: Any) -> None:
     """Make the page of one sample, and the tables of its genes and clusters."""
-    from cellscribe.report import ReportInputs, write_report
+    from cellscribe.report import write_report
+    from cellscribe.report_inputs import ReportInputs
 
     write_report(ReportInputs(**options))
 

@@ -11,7 +11,8 @@ import numpy as np
 from cellscribe import figures
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.io import atomic_path
-from cellscribe.report import SMALL, count, percent, plural, render
+from cellscribe.report import SMALL, render
+from cellscribe.report_words import count, percent, plural
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,10 +9,19 @@ import pandas as pd
 import pytest
 from report_factory import TYPES, simulated, write_sample
 
-from cellscribe import differential, report
+from cellscribe import (
+    differential,
+    report,
+    report_composition,
+    report_evidence,
+    report_models,
+    report_steps,
+    report_words,
+)
 from cellscribe.contract import FAR, REASONS, STRANGE, UNASSIGNED, UNEXPECTED_GENES, OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
+from cellscribe.report_inputs import ReportInputs
 
 HOSTILE = "<script>alert('x')</script>"
 
@@ -28,7 +37,7 @@ def quick_figures():
 def make(folder, adata=None, sample="blood", compare="", truth_key="", truth_csv=None, **options):
     files = write_sample(folder, simulated() if adata is None else adata, sample=sample, **options)
     asked = {"compare": compare, "truth_key": truth_key, "truth_csv": truth_csv}
-    inputs = report.ReportInputs(sample=sample, pipeline_version="0.1.0", **asked, **files)
+    inputs = ReportInputs(sample=sample, pipeline_version="0.1.0", **asked, **files)
     report.write_report(inputs)
     return inputs
 
@@ -148,9 +157,7 @@ def test_hostile_names_are_shown_and_never_run(tmp_path):
     annotation["parameters"] = {HOSTILE: HOSTILE}
     annotation["clusters"][0].update(cluster=HOSTILE)
     write_json(annotation, inputs.annotation)
-    report.write_report(
-        report.ReportInputs(**{**vars(inputs), "sample": HOSTILE, "pipeline_version": HOSTILE})
-    )
+    report.write_report(ReportInputs(**{**vars(inputs), "sample": HOSTILE, "pipeline_version": HOSTILE}))
     reader, text = read(inputs)
     assert "script" not in {tag for tag, _ in reader.tags}
     assert text.count(HOSTILE) > 15
@@ -170,7 +177,7 @@ def test_contradicting_markers_are_among_the_warnings(tmp_path):
     expected = (inputs.models[0] / "markers.json").read_text()
     files = write_sample(tmp_path, swapped)
     (files["models"][0] / "markers.json").write_text(expected)
-    report.write_report(report.ReportInputs(sample="blood", **files))
+    report.write_report(ReportInputs(sample="blood", **files))
     _, text = read(inputs)
     warnings = text[: text.index("What was done")]
     # The cells that were left unassigned are of their cluster too: what is told is its name.
@@ -325,7 +332,7 @@ def test_a_missing_column_is_named(tmp_path):
     annotation["names"]["final"] = "another_run_final"
     write_json(annotation, files["annotation"])
     with pytest.raises(InputError, match="another_run_final") as error:
-        report.write_report(report.ReportInputs(sample="blood", **files))
+        report.write_report(ReportInputs(sample="blood", **files))
     assert error.value.exit_code == 3
     assert not files["output"].exists()
 
@@ -343,15 +350,15 @@ def test_labels_are_shown_as_plain_text_where_the_ontology_id_is_none(tmp_path):
 def test_blocks_and_the_whole_matrix_give_the_same_page(tmp_path, monkeypatch):
     inputs = make(tmp_path)
     whole, table = inputs.output.read_text(), inputs.markers.read_text()
-    monkeypatch.setattr(report, "BLOCK", 17)
+    monkeypatch.setattr(report_evidence, "BLOCK", 17)
     report.write_report(inputs)
     assert inputs.markers.read_text() == table
     assert re.sub('base64,[^"]*', "", inputs.output.read_text()) == re.sub('base64,[^"]*', "", whole)
 
 
 def test_the_marker_test_takes_a_sample_of_a_large_file_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "CELLS_TESTED", 60)
-    monkeypatch.setattr(report.markers.stratified_sample, "__defaults__", (0, 10))
+    monkeypatch.setattr(report_evidence, "CELLS_TESTED", 60)
+    monkeypatch.setattr(report_evidence.markers.stratified_sample, "__defaults__", (0, 10))
     _, text = read(make(tmp_path))
     assert re.search(r"on 6\d cells drawn from all names", text)
 
@@ -398,7 +405,9 @@ def test_the_marker_test_takes_a_sample_of_a_large_file_and_says_so(tmp_path, mo
     ],
 )
 def test_the_verdict_is_a_sentence(final, predicted, reason, said):
-    assert report.verdict(*(np.array(part, dtype=object) for part in (final, predicted, reason))) == said
+    assert (
+        report_words.verdict(*(np.array(part, dtype=object) for part in (final, predicted, reason))) == said
+    )
 
 
 def test_the_verdict_names_the_causes_of_novel_cells_that_occur_the_largest_first():
@@ -408,7 +417,7 @@ def test_the_verdict_names_the_causes_of_novel_cells_that_occur_the_largest_firs
 
     def because(n_left, **causes):
         rows = slice(0, 1 + n_left)
-        said = report.verdict(final[rows], predicted[rows], reason[rows], causes)
+        said = report_words.verdict(final[rows], predicted[rows], reason[rows], causes)
         return said.partition("because ")[2]
 
     assert because(9, **{STRANGE: 2, FAR: 0, UNEXPECTED_GENES: 8}) == (
@@ -445,7 +454,7 @@ def test_what_made_unassigned_cells_strange_stands_beside_the_type_that_they_cam
     )
     annotation = read_json(files["annotation"])
     write_json(annotation | {"novel_by": {FAR: 3, STRANGE: 20}}, files["annotation"])
-    inputs = report.ReportInputs(sample="blood", **files)
+    inputs = ReportInputs(sample="blood", **files)
     report.write_report(inputs)
     _, text = read(inputs)
     assert "because they look stranger to the model than nearly all known cells (20) or are far from" in text
@@ -464,7 +473,7 @@ def test_the_genes_of_the_cells_without_a_name_are_shown(tmp_path):
     _, text = read(inputs)
     shown = text[text.index("First genes by score") :].partition("Clusters")[0]
     genes = shown[shown.index(UNASSIGNED) :].split()[1:]
-    assert {gene[0] for gene in genes} == {"B"} and len(genes) == report.TOP_GENES
+    assert {gene[0] for gene in genes} == {"B"} and len(genes) == report_evidence.TOP_GENES
     assert "stand in the last row of the table below" in text
     table = pd.read_csv(inputs.differential, sep="\t")
     own = table[table["group"] == UNASSIGNED]
@@ -481,7 +490,7 @@ def test_the_first_screen_tells_types_from_broader_names_and_the_named_cells_unc
     adata.obs[names.final_cl_id] = pd.Categorical([ids[name] for name in final])
     adata.obs[names.uncertainty] = np.where(final == UNASSIGNED, 1.0, 0.25)
     adata.write_h5ad(files["annotated"])
-    inputs = report.ReportInputs(sample="blood", **files)
+    inputs = ReportInputs(sample="blood", **files)
     report.write_report(inputs)
     _, text = read(inputs)
     assert "3 types named and 1 broader name" in text
@@ -500,7 +509,7 @@ def test_without_any_name_nothing_is_said_of_the_named_cells(tmp_path):
 def test_types_are_counted_by_what_the_model_calls_them():
     def given(final, known, **ids):
         cells = SimpleNamespace(final=np.array(final, dtype=object), cl_ids=ids)
-        return report.names_given(
+        return report_composition.names_given(
             cells, {"labels": [{"label": name, "cl_id": known[name]} for name in known]}
         )
 
@@ -538,16 +547,16 @@ def test_a_label_has_the_colour_of_the_models_order_and_no_cluster_has_it(tmp_pa
             drawn.append(colours) or draw(places, values, colours, **options)
         ),
     )
-    report.write_report(report.ReportInputs(sample="blood", **files))
+    report.write_report(ReportInputs(sample="blood", **files))
     by_label, by_cluster = drawn[:2]
     assert [by_label[name] for name in labels] == list(report.figures.PALETTE[:4])
     assert set(by_cluster) == {"0", "1", "2"} and not set(by_cluster.values()) & set(by_label.values())
 
 
 def test_what_stands_between_backticks_is_code_and_nothing_else_is_html():
-    assert report.as_code("a label, or `unassigned`.") == "a label, or <code>unassigned</code>."
-    assert report.as_code("`<b>` & `one") == "<code>&lt;b&gt;</code> &amp; `one"
-    assert report.as_code("plain") == "plain"
+    assert report_words.as_code("a label, or `unassigned`.") == "a label, or <code>unassigned</code>."
+    assert report_words.as_code("`<b>` & `one") == "<code>&lt;b&gt;</code> &amp; `one"
+    assert report_words.as_code("plain") == "plain"
 
 
 def test_the_page_has_no_raw_backticks_and_names_bounds_as_bounds(page):
@@ -568,32 +577,34 @@ def test_columns_that_a_narrow_screen_would_squeeze_keep_a_width(page):
 
 def test_where_bounds_come_from_is_told_of_each_side_where_they_differ():
     mixed = {"lower": 200, "lower_source": "fixed", "upper": 5232, "upper_source": "mad"}
-    said = report.bounds_source(mixed)
+    said = report_steps.bounds_source(mixed)
     assert said == "lowest set by the user; highest from this sample's own spread (MAD)"
-    assert report.bounds_source({**mixed, "upper": None, "upper_source": "off"}) == "set by the user"
-    assert report.bounds_source({}) == "no bound"
+    assert report_steps.bounds_source({**mixed, "upper": None, "upper_source": "off"}) == "set by the user"
+    assert report_steps.bounds_source({}) == "no bound"
 
 
 def test_an_uncertainty_that_was_never_calibrated_is_not_called_a_chance():
     names = {"predicted": "cxg_cell_type_predicted"}
     key = "cxg_cell_type_predicted_uncertainty"
     for calibrated in (True, False):
-        ((_, _, meaning),) = report.columns_guide({"names": names, "calibrated": calibrated}, {"obs": [key]})
+        ((_, _, meaning),) = report_steps.columns_guide(
+            {"names": names, "calibrated": calibrated}, {"obs": [key]}
+        )
         assert ("chance of being right" in meaning) is calibrated
 
 
 def test_numbers_are_written_for_people():
-    assert report.percent(0.0719) == "7.2 %"
-    assert report.percent(0.0001) == "< 0.1 %"
-    assert report.percent(0) == "0.0 %"
-    assert report.count(4012) == "4,012"
-    assert report.number(None) == "–"
-    assert report.number(7.3456, " %") == "7.35 %"
-    assert report.number(15844.0) == "15,844"
+    assert report_words.percent(0.0719) == "7.2 %"
+    assert report_words.percent(0.0001) == "< 0.1 %"
+    assert report_words.percent(0) == "0.0 %"
+    assert report_words.count(4012) == "4,012"
+    assert report_words.number(None) == "–"
+    assert report_words.number(7.3456, " %") == "7.35 %"
+    assert report_words.number(15844.0) == "15,844"
 
 
 def test_warnings_are_merged_in_order_whatever_their_spacing_and_case():
-    merged = report.merge_warnings(
+    merged = report_words.merge_warnings(
         ("a", ["Two words.", ""]), ("b", ["one", " two  WORDS"]), ("a", ["two words"])
     )
     assert [(one["text"], one["steps"]) for one in merged] == [("Two words.", ["a", "b"]), ("One", ["b"])]
@@ -618,7 +629,7 @@ def test_provenance_that_is_json_text_is_read(tmp_path):
     adata = anndata.read_h5ad(files["annotated"])
     adata.uns[OutputNames.of().predictions] = json.dumps({"date": "2023-01-02"})
     adata.write_h5ad(files["annotated"])
-    inputs = report.ReportInputs(sample="blood", **files)
+    inputs = ReportInputs(sample="blood", **files)
     report.write_report(inputs)
     assert "2023-01-02" in read(inputs)[1]
 
@@ -657,7 +668,7 @@ def test_several_models_have_a_part_of_their_own(tmp_path):
         },
     }
     write_json(annotation, files["annotation"])
-    inputs = report.ReportInputs(sample="blood", **files | {"models": files["models"] * 2})
+    inputs = ReportInputs(sample="blood", **files | {"models": files["models"] * 2})
     report.write_report(inputs)
     reader, text = read(inputs)
     assert "What each model says" in text and "a consensus of 2 models" in text
@@ -675,7 +686,7 @@ def test_cells_named_by_orthologues_say_so_with_a_caution(tmp_path, page):
         "orthologs": {"from": "mouse", "to": "human", "n_genes": 9}
     }
     write_json(annotation, files["annotation"])
-    inputs = report.ReportInputs(sample="blood", **files)
+    inputs = ReportInputs(sample="blood", **files)
     report.write_report(inputs)
     caution = "Measured on human cells, and these are mouse cells"
     text, plain = read(inputs)[1], read(page)[1]
@@ -705,10 +716,15 @@ def test_expected_markers_are_those_of_all_models_under_the_names_of_the_consens
         }
         write_json({"terms": terms, "curated": []}, folders[-1] / "ontology.json")
         manifests.append({"labels": [{"label": label, "cl_id": cl_id} for label, cl_id in own.items()]})
-    found = report.joint_markers(folders, manifests, {"B cell", "CD4"})
+    found = report_models.joint_markers(folders, manifests, {"B cell", "CD4"})
     assert set(found) == {"B cell", "CD4", "odd"}
-    assert set(report.joint_markers(folders, manifests, {"T cell"})) == {"B cell", "T cell", "CD4", "odd"}
-    assert set(report.joint_markers(folders[:1], manifests[:1], set())) == {"B cell", "T cell"}
+    assert set(report_models.joint_markers(folders, manifests, {"T cell"})) == {
+        "B cell",
+        "T cell",
+        "CD4",
+        "odd",
+    }
+    assert set(report_models.joint_markers(folders[:1], manifests[:1], set())) == {"B cell", "T cell"}
 
 
 def test_relatives_are_the_ancestors_and_descendants_of_any_model_and_no_one_else(tmp_path):
@@ -727,7 +743,9 @@ def test_relatives_are_the_ancestors_and_descendants_of_any_model_and_no_one_els
         {"labels": [{"label": label, "cl_id": cl_id} for label, cl_id in own.items()]}
         for own in labels.values()
     ]
-    kin = report.relatives(folders, manifests, {"T cell": "CL:0000084", "helper": "CL:0000624", "": ""})
+    kin = report_models.relatives(
+        folders, manifests, {"T cell": "CL:0000084", "helper": "CL:0000624", "": ""}
+    )
     assert kin["CD4"] == {"CD4", "helper", "T cell"}
     assert kin["T cell"] == {"T cell", "CD4", "helper", "CD8"}
     assert kin["B"] == {"B"}
@@ -739,7 +757,7 @@ def test_a_file_without_clusters_has_verdicts_for_its_names_alone(tmp_path):
     annotation = read_json(files["annotation"])
     del annotation["names"]["cluster"]
     write_json(annotation | {"clusters": []}, files["annotation"])
-    inputs = report.ReportInputs(sample="blood", **files)
+    inputs = ReportInputs(sample="blood", **files)
     report.write_report(inputs)
     assert read(inputs)[1].count("supported 10 of 10") == len(TYPES)
     assert len(pd.read_csv(inputs.verdicts, sep="\t")) == 0
@@ -758,7 +776,7 @@ def test_what_a_curator_still_has_to_give_is_on_the_page_and_nothing_of_it_where
     curation = {"valid": False, "validator": "7.1.2", "schema": "7.1.0", "file": "blood.cellxgene.h5ad"}
     curation |= {"table": "blood.cellxgene_todo.tsv", "notes": ["3 genes were left out."], "todo": [todo]}
     write_json(curation, tmp_path / "curation.json")
-    inputs = report.ReportInputs(sample="blood", curation=tmp_path / "curation.json", **files)
+    inputs = ReportInputs(sample="blood", curation=tmp_path / "curation.json", **files)
     report.write_report(inputs)
     reader, text = read(inputs)
     assert "does not pass cellxgene-schema 7.1.2 (schema 7.1.0) yet: 1 thing to give or to mend" in text

@@ -1,0 +1,197 @@
+"""The part of a sample's page that tells what its cells are called: by label, by cluster, and both together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellscribe import verdicts
+from cellscribe.contract import UNASSIGNED
+from cellscribe.report_evidence import MarkerEvidence
+from cellscribe.report_inputs import Cells
+from cellscribe.report_words import count, percent, plural
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TYPES_BY_CLUSTER = 18
+
+
+def composition(cells: Cells, evidence: MarkerEvidence, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a final label, the largest first, `unassigned` last."""
+    labels, counts = np.unique(cells.final.astype(str), return_counts=True)
+    order = sorted(range(len(labels)), key=lambda i: (labels[i] == UNASSIGNED, -counts[i], labels[i]))
+    support = {one.label: one for one in evidence.named}
+    known = labels_of(manifest)
+    largest = max(counts)
+    rows = []
+    for i in order:
+        name, members = str(labels[i]), cells.final == labels[i]
+        signs = _median_signs(cells, members)
+        cl_id = str(known.get(name, {}).get("cl_id") or cells.cl_ids.get(name, ""))
+        if name == UNASSIGNED:
+            cl_id = ""
+        rows.append(
+            {
+                "label": name,
+                "colour": evidence.colours[name],
+                "broader": is_broader(name, cl_id, known),
+                "cl_id": cl_id,
+                "cl_url": _cell_ontology_url(cl_id),
+                "cl_name": known.get(name, {}).get("cl_name", ""),
+                "n": count(counts[i]),
+                "share": percent(counts[i] / len(cells.final)),
+                "width": 100 * counts[i] / largest,
+                "uncertainty": f"{np.median(cells.uncertainty[members]):.2f}",
+                "distance": "–" if cells.distance is None else f"{np.median(cells.distance[members]):.2f}",
+                "unexpected": signs.get("Unexpected genes", "–"),
+                "novelty": signs.get("Median novelty", ""),
+                "support": support.get(name),
+            }
+        )
+    return rows
+
+
+def signs_of_unassigned(cells: Cells) -> dict[str, Any]:
+    """What makes unassigned cells strange, by the label that they came closest to: `names`, and `of` each label.
+
+    What the model cannot say is left out.
+    """
+    of = {
+        label: _median_signs(cells, cells.unassigned & (cells.predicted == label))
+        for label in dict.fromkeys(cells.predicted[cells.unassigned].tolist())
+    }
+    return {
+        "names": list(next(iter(of.values()), {})),
+        "of": {label: list(signs.values()) for label, signs in of.items()},
+    }
+
+
+def _median_signs(cells: Cells, members: np.ndarray) -> dict[str, str]:
+    """The medians of what makes cells strange, each by its name on the page. members: bool, (n_obs,)."""
+    signs = {}
+    if cells.unexpected is not None:
+        signs["Unexpected genes"] = f"{100 * np.median(cells.unexpected[members]):.2f} %"
+    if cells.novelty is not None:
+        signs["Median novelty"] = f"{np.median(cells.novelty[members]):.2f}"
+    return signs
+
+
+def _cell_ontology_url(cl_id: str) -> str:
+    """A link for a well-formed id; anything else stays text."""
+    return (
+        f"https://purl.obolibrary.org/obo/{cl_id.replace(':', '_')}"
+        if re.fullmatch(r"CL:\d{7}", cl_id)
+        else ""
+    )
+
+
+def cluster_rows(
+    cells: Cells, annotation: dict[str, Any], judged: Sequence[verdicts.ClusterVerdict]
+) -> list[dict[str, Any]]:
+    """One row a cluster: its name, whether its genes support it, and how many of its cells are unassigned or far."""
+    by_name = {one.cluster: one for one in judged}
+    rows = []
+    for entry in annotation.get("clusters") or []:
+        name = str(entry.get("cluster"))
+        members = (
+            cells.cluster == name if cells.cluster is not None else np.zeros(len(cells.final), dtype=bool)
+        )
+        some = bool(members.any())
+        rows.append(
+            {
+                "cluster": name,
+                "n": count(entry.get("n_cells")),
+                "vote_label": str(entry.get("label", "")),
+                "vote": percent(float(entry.get("vote") or 0), 0),
+                "unassigned": percent(float(cells.unassigned[members].mean()), 0) if some else "–",
+                "distance": f"{np.median(cells.distance[members]):.2f}"
+                if some and cells.distance is not None
+                else "–",
+                "judged": by_name.get(name),
+            }
+        )
+    return rows
+
+
+def verdict_counts(judged: Sequence[verdicts.ClusterVerdict]) -> list[tuple[str, int]]:
+    """How many clusters that got a name have each verdict, those that none has left out; then how many got no name."""
+    given = [one.support.verdict for one in judged if one.named]
+    counts = [(verdict_, given.count(verdict_)) for verdict_ in verdicts.VERDICTS if verdict_ in given]
+    return [*counts, ("left unassigned", len(judged) - len(given))] if len(given) < len(judged) else counts
+
+
+def supported_clusters(judged: Sequence[verdicts.ClusterVerdict]) -> str:
+    """How many of the clusters that got a name are supported by their genes; "" where none could be judged."""
+    given = [one.support.verdict for one in judged if one.named]
+    if not set(given) - {verdicts.NOT_JUDGED}:
+        return ""
+    n = given.count(verdicts.SUPPORTED)
+    return f"{n} of {plural(len(given), 'named cluster')} {'is' if n == 1 else 'are'} supported by the genes."
+
+
+def is_broader(label: str, cl_id: str, known: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a final label is no type of the model's but a broader name. known: the model's labels, {} unknown.
+
+    The Cell Ontology's name of a type that the model calls otherwise is none.
+    """
+    ids = {str(entry.get("cl_id") or "") for entry in known.values()} - {""}
+    return bool(known) and label not in known and label != UNASSIGNED and cl_id not in ids
+
+
+def labels_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The labels that a manifest tells of, by name."""
+    return {str(entry.get("label")): entry for entry in manifest.get("labels") or []}
+
+
+def names_given(cells: Cells, manifest: dict[str, Any]) -> tuple[str, str]:
+    """How many types were named, and the words for it, with the number of broader names.
+
+    A type that some cells have by the model's name and others by the Cell Ontology's counts once.
+    """
+    known = labels_of(manifest)
+    given = sorted(set(cells.final) - {UNASSIGNED})
+    broader = [name for name in given if is_broader(name, cells.cl_ids.get(name, ""), known)]
+    own = [name for name in given if name not in broader]
+    ids = {str(known[name].get("cl_id") or "") for name in own if name in known}
+    n = sum(not known or name in known or cells.cl_ids.get(name, "") not in ids for name in own)
+    also = f" and {plural(len(broader), 'broader name')}" if broader else ""
+    return count(n), f"{'type' if n == 1 else 'types'} named{also}"
+
+
+def types_by_cluster(cells: Cells) -> pd.DataFrame:
+    """Which clusters hold which types: one row a cluster and predicted label that has a cell in it."""
+    import pandas as pd
+
+    cluster = np.full(len(cells.final), "", dtype=object) if cells.cluster is None else cells.cluster
+    frame = pd.DataFrame({"cluster": cluster, "predicted": cells.predicted, "left": cells.unassigned})
+    found = frame.groupby(["cluster", "predicted"], sort=False)["left"].agg(["size", "sum"]).reset_index()
+    found.columns = pd.Index(["cluster", "predicted", "n_cells", "n_unassigned"])
+    for name, key in (("share_of_cluster", "cluster"), ("share_of_type", "predicted")):
+        found[name] = (found["n_cells"] / found.groupby(key)["n_cells"].transform("sum")).round(4)
+    found["order"] = -found.groupby("cluster")["n_cells"].transform("sum")
+    found = found.sort_values(["order", "cluster", "n_cells"], ascending=[True, True, False], kind="stable")
+    return found.drop(columns="order").reset_index(drop=True)
+
+
+def cluster_grid(cells: Cells) -> dict[str, Any]:
+    """The same as a grid for the page: the largest types as columns, all others together in the last."""
+    table = types_by_cluster(cells)
+    if cells.cluster is None:
+        return {}
+    sizes = table.groupby("predicted")["n_cells"].sum().sort_values(ascending=False, kind="stable")
+    shown = [str(name) for name in sizes.index[:TYPES_BY_CLUSTER]]
+    rows = []
+    for cluster, part in table.groupby("cluster", sort=False):
+        own = dict(zip(part["predicted"].astype(str), part["n_cells"], strict=True))
+        total = sum(own.values())
+        numbers = [own.get(name, 0) for name in shown]
+        if len(sizes) > len(shown):
+            numbers.append(total - sum(numbers))
+        rows.append(
+            {"cluster": str(cluster), "n": count(total), "cells": [(count(n), n / total) for n in numbers]}
+        )
+    return {"types": shown, "others": len(sizes) - len(shown), "rows": rows}

@@ -1,0 +1,291 @@
+"""The part of a sample's page that its genes tell: verdicts, dot plots, the genes that mark each type, comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellscribe import differential, figures, markers, verdicts
+from cellscribe.contract import UNASSIGNED
+from cellscribe.model.logistic import log_normalise
+from cellscribe.report_inputs import Cells
+from cellscribe.report_words import count
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+    import scipy.sparse as sp
+
+CELLS_TESTED = 20_000
+BLOCK = 10_000
+TOP_GENES = 8
+COMPARISONS_SHOWN = 12
+GENES_COMPARED = 12
+# Rows of a dot plot.
+MOST_ROWS = 60
+
+
+@dataclass(frozen=True)
+class MarkerEvidence:
+    """What the genes say: verdicts by final label, of the unassigned by closest label, by cluster; tests; dot plots."""
+
+    named: list[verdicts.Support]
+    left: list[verdicts.Support]
+    clusters: list[verdicts.ClusterVerdict]
+    table: pd.DataFrame
+    differential: pd.DataFrame
+    contrasts: list[differential.Contrast]
+    dot_plots: list[bytes]
+    top_plots: list[bytes]
+    n_tested: int
+    colours: dict[str, str]
+    has_markers: bool
+
+
+def marker_evidence(
+    adata: anndata.AnnData,
+    cells: Cells,
+    expected: dict[str, list[markers.Marker]],
+    matched_by: str,
+    orthologs: dict[str, Any] | None = None,
+    contrasts: Sequence[differential.Contrast] = (),
+    final_key: str = "",
+    kin: Mapping[str, frozenset[str]] | None = None,
+    labels: Sequence[str] = (),
+) -> MarkerEvidence:
+    """Look at every label's expected markers, and test for the genes that mark it here, in one pass of X.
+
+    orthologs: between which organisms the mapping used them. The same pass keeps the cells of the contrasts, and
+    tests them. labels: the model's, in whose order they have their colours, on the page of all samples too.
+    """
+    import scipy.sparse as sp
+
+    pairs, codes = _grouped(cells.predicted, cells.final)
+    cluster = np.full(len(codes), "", dtype=object) if cells.cluster is None else cells.cluster
+    by_cluster, cluster_codes = _grouped(cluster, cells.predicted)
+    others = None
+    if orthologs:
+        from cellscribe.orthologs import named_as
+
+        column = matched_by if matched_by in adata.var else None
+        others, _ = named_as(adata.var, orthologs["from"], orthologs["to"], column)
+    located = markers.locate_markers(expected, adata.var, matched_by, others)
+    columns = sorted({column for hits in located.values() for _, column in hits})
+    _, final_codes = np.unique(cells.final.astype(str), return_inverse=True)
+    sample = markers.stratified_sample(final_codes, CELLS_TESTED)
+    wanted = np.unique(
+        np.concatenate([sample, *(rows for one in contrasts for rows in (one.rows_in, one.rows_out))])
+    )
+    kept: list[sp.csr_matrix] = []
+    statistics = markers.GroupStatistics.zeros(len(pairs), adata.n_vars)
+    cluster_statistics = markers.GroupStatistics.zeros(len(by_cluster), len(columns))
+    for start in range(0, adata.n_obs, BLOCK):
+        end = min(start + BLOCK, adata.n_obs)
+        block = log_normalise(sp.csr_matrix(adata.X[start:end]))
+        statistics.add(codes[start:end], block)
+        cluster_statistics.add(cluster_codes[start:end], block[:, columns])
+        first, last = np.searchsorted(wanted, [start, end])
+        kept.append(block[wanted[first:last] - start])
+    expression = sp.vstack(kept, format="csr")
+    kept.clear()
+    predicted, final = (np.array(part, dtype=object) for part in zip(*pairs, strict=True))
+    judge = verdicts.Judge(statistics, predicted, predicted, located, expected, kin or {})
+    named, left = verdicts.judge_labels(judge, final)
+    clusters: list[verdicts.ClusterVerdict] = []
+    if cells.cluster is not None:
+        of_cluster, of_label = (np.array(part, dtype=object) for part in zip(*by_cluster, strict=True))
+        place = {column: i for i, column in enumerate(columns)}
+        own = {label: [(gene, place[column]) for gene, column in hits] for label, hits in located.items()}
+        clusters = verdicts.judge_clusters(
+            verdicts.Judge(cluster_statistics, of_label, of_cluster, own, expected, kin or {}),
+            cells.cluster,
+            cells.predicted,
+            cells.final,
+        )
+    sizes = dict(zip(*np.unique(cells.final.astype(str), return_counts=True), strict=True))
+    types = differential.each_against_rest(
+        expression[np.searchsorted(wanted, sample)], cells.final[sample], adata.var, final_key, sizes
+    )
+    # What the user compares goes before the same by itself, whose cells may be others.
+    asked = [
+        one.group
+        for one in contrasts
+        if (one.column, one.against, one.within) == (final_key, differential.REST, "")
+    ]
+    tested = [types[~types["group"].isin(asked)]]
+    for one in contrasts:
+        rows = np.searchsorted(wanted, np.concatenate([one.rows_in, one.rows_out]))
+        tested.append(differential.contrast_genes(expression[rows], len(one.rows_in), one, adata.var))
+    table = markers.rank_markers(
+        types, adata.var, {label: {column for _, column in hits} for label, hits in located.items()}
+    )
+    colours = figures.label_colours(
+        sorted(sizes, key=lambda name: -sizes[name]), list(dict.fromkeys([*labels, *expected]))
+    )
+    return MarkerEvidence(
+        named,
+        left,
+        clusters,
+        table,
+        differential.together(tested),
+        list(contrasts),
+        _expected_plots(statistics, predicted, final, named, left, located, colours),
+        _found_plots(statistics, final, table, adata.var, named, colours),
+        len(sample),
+        colours,
+        any(expected.values()),
+    )
+
+
+def _grouped(first: np.ndarray, second: np.ndarray) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """The pairs of values that cells have, sorted, and the number of each cell's pair, int (n_obs,)."""
+    pairs = sorted(set(zip(first, second, strict=True)))
+    position = {pair: i for i, pair in enumerate(pairs)}
+    return pairs, np.array([position[pair] for pair in zip(first, second, strict=True)])
+
+
+def _expected_plots(
+    statistics: markers.GroupStatistics,
+    predicted: np.ndarray,
+    final: np.ndarray,
+    named: list[verdicts.Support],
+    left: list[verdicts.Support],
+    located: dict[str, list[tuple[markers.Marker, int]]],
+    colours: dict[str, str],
+) -> list[bytes]:
+    """Dot plots of the genes that mark each type in the reference."""
+    least = verdicts.MIN_CELLS_TO_JUDGE
+    types = [one.label for one in named if one.n_cells >= least and located.get(one.label)]
+    types += [
+        one.label
+        for one in left
+        if one.n_cells >= least and located.get(one.label) and one.label not in types
+    ]
+    rows = [(one.label, one.label, final == one.label) for one in named if one.n_cells >= least]
+    rows += [
+        (
+            f"unassigned, closest to {one.label}",
+            one.label,
+            (predicted == one.label) & (final == UNASSIGNED),
+        )
+        for one in left
+        if one.n_cells >= least
+    ]
+    genes = {name: [(marker.symbol, column) for marker, column in located[name]] for name in types}
+    return _dot_plots(statistics, rows, genes, colours)
+
+
+def _found_plots(
+    statistics: markers.GroupStatistics,
+    final: np.ndarray,
+    table: pd.DataFrame,
+    var: pd.DataFrame,
+    named: list[verdicts.Support],
+    colours: dict[str, str],
+) -> list[bytes]:
+    """Dot plots of the genes that mark each type in this sample, and the unassigned cells: rows of the marker table."""
+    found = table.assign(column=var.index.get_indexer(table["gene"]))
+    own = {str(label): part for label, part in found.groupby("label", sort=False)}
+    types = [name for name in (*(one.label for one in named), UNASSIGNED) if name in own]
+    rows = [(name, name, final == name) for name in types]
+    genes = {name: list(zip(own[name]["gene"], own[name]["column"], strict=True)) for name in types}
+    return _dot_plots(statistics, rows, genes, colours)
+
+
+def _dot_plots(
+    statistics: markers.GroupStatistics,
+    rows: Sequence[tuple[str, str, np.ndarray]],
+    genes: dict[str, list[tuple[str, int]]],
+    colours: dict[str, str],
+) -> list[bytes]:
+    """One dot plot of at most about 45 genes, or several of them one below the other.
+
+    rows: (name, label, which of the groups). genes: type to its genes' names and columns, the best first.
+    """
+    rows = rows[:MOST_ROWS]
+    if not genes or not rows:
+        return []
+    each = int(np.clip(45 // len(genes), 3, 6))
+    taken: set[int] = set()
+    chosen: list[tuple[str, list[tuple[str, int]]]] = []
+    for name, own in genes.items():
+        hits = [hit for hit in own if hit[1] not in taken][:each]
+        taken |= {column for _, column in hits}
+        if hits:
+            chosen.append((name, hits))
+    measured = [(label, name, statistics.of(members)) for name, label, members in rows]
+    columns = sorted(taken)
+    highest = max(float(np.percentile([values[1][columns] for _, _, values in measured], 99)), 0.5)
+    across = 42 // each
+    plots = []
+    # Types are spread evenly over the plots, so that the last is not left with one.
+    for part in np.array_split(np.arange(len(chosen)), -(-len(chosen) // across)):
+        blocks = [chosen[i] for i in part]
+        picked = [column for _, hits in blocks for _, column in hits]
+        groups = [
+            figures.DotPlotGroup(name, label, mean[picked], share[picked])
+            for label, name, (_, mean, share) in measured
+        ]
+        names = [(name, [gene for gene, _ in hits]) for name, hits in blocks]
+        plots.append(figures.dot_plot(groups, names, colours, highest))
+    return plots
+
+
+def comparison_parts(evidence: MarkerEvidence) -> list[dict[str, Any]]:
+    """What the page shows of each comparison: both sides, a figure, and the first genes of either."""
+    parts = []
+    for one in evidence.contrasts[:COMPARISONS_SHOWN]:
+        table = evidence.differential[evidence.differential["comparison"] == one.name]
+        clear = table[table["adjusted_p"] < 0.05]
+        up, down = clear[clear["score"] > 0], clear[clear["score"] < 0][::-1]
+        parts.append(
+            {
+                "name": one.name,
+                "group": one.group,
+                "against": "all others" if one.against == differential.REST else one.against,
+                "n_in": count(one.n_in),
+                "n_out": count(one.n_out),
+                "n_tested": count(len(table)),
+                "figure": figures.data_uri(
+                    figures.score_plot(
+                        table["gene"].to_numpy(dtype=object),
+                        table["log2_fold_change"].to_numpy(dtype=np.float64),
+                        table["score"].to_numpy(dtype=np.float64),
+                        table["adjusted_p"].to_numpy(dtype=np.float64) < 0.05,
+                    )
+                )
+                if len(table)
+                else "",
+                "sides": [
+                    (count(len(side)), [_gene_title(row) for row in side.head(GENES_COMPARED).itertuples()])
+                    for side in (up, down)
+                ],
+            }
+        )
+    return parts
+
+
+def printed(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of differential expression as it is written: p values with four digits."""
+    return table.assign(**{name: table[name].map("{:.3e}".format) for name in ("p", "adjusted_p")})
+
+
+def _gene_title(row: Any) -> dict[str, Any]:
+    return {
+        "gene": row.gene,
+        "title": f"log2 fold change {row.log2_fold_change:.2f}, expressed by {row.share_in:.0%} of "
+        f"these cells and {row.share_out:.0%} of the others, adjusted p {row.adjusted_p:.1e}",
+    }
+
+
+def top_genes(table: pd.DataFrame, order: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The first genes of each label of the marker table, the labels in `order`."""
+    result: dict[str, list[dict[str, Any]]] = {}
+    for row in table[table["rank"].astype(int) <= TOP_GENES].itertuples():
+        result.setdefault(str(row.label), []).append(
+            {**_gene_title(row), "expected": row.expected_marker == "yes"}
+        )
+    return {label: result[label] for label in order if label in result}

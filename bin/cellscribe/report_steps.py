@@ -1,0 +1,275 @@
+"""The part of a sample's page that tells what each step did: reading, quality control, model, genes, CURATE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cellscribe.contract import OutputNames
+from cellscribe.report_words import count, number, percent, plural, readable
+
+# Name and unit.
+METRICS = {
+    "total_counts": ("Counts a cell", ""),
+    "n_genes_by_counts": ("Genes a cell", ""),
+    "pct_counts_mt": ("Mitochondrial share", " %"),
+    "pct_counts_ribo": ("Ribosomal share", " %"),
+    "pct_counts_hb": ("Haemoglobin share", " %"),
+    "doublet_score": ("Doublet score", ""),
+}
+REMOVED_BECAUSE = {
+    "low_counts": "too few counts",
+    "high_counts": "too many counts",
+    "low_genes": "too few genes",
+    "high_genes": "too many genes",
+    "high_mt": "too many mitochondrial counts",
+    "high_ribo": "too many ribosomal counts",
+    "high_hb": "too many haemoglobin counts",
+    "doublet": "probably two cells (doublet)",
+}
+UNCALIBRATED = "obs: 0 confident to 1 uncertain, as the model says it; never held against the truth"
+THRESHOLD_SOURCES = {
+    "mad": "from this sample's own spread (MAD)",
+    "fixed": "set by the user",
+    "off": "no bound",
+}
+SOURCES = {
+    "10x_h5_v2": "Cell Ranger .h5 file (version 2 layout)",
+    "10x_h5_v3": "Cell Ranger .h5 file (version 3 layout)",
+    "10x_mtx_v2": "Cell Ranger matrix folder (version 2 layout)",
+    "10x_mtx_v3": "Cell Ranger matrix folder (version 3 layout)",
+    "h5ad": ".h5ad file",
+}
+# The kind of a model made by others, whose code PREDICT runs.
+THEIRS = "mlflow"
+
+
+def what_was_done(
+    convert: dict[str, Any], qc: dict[str, Any], annotation: dict[str, Any], manifest: dict[str, Any]
+) -> list[tuple[str, str]]:
+    """The steps in order, each as (what, how)."""
+    source = str(convert.get("source", ""))
+    kinds = convert.get("features") or {}
+    others = ", ".join(f"{count(n)} {name}" for name, n in kinds.items() if name != "Gene Expression")
+    rows = [
+        (
+            "Read",
+            f"{convert.get('path', '')}: {SOURCES.get(source, source)}, "
+            f"{count(convert.get('n_cells'))} cells, {count(convert.get('n_genes'))} genes"
+            + (f"; beside them {others}" if others else ""),
+        ),
+        (
+            "Raw counts",
+            f"found in {convert.get('counts_from', 'X')}; organism {convert.get('organism', 'unknown')}"
+            + (
+                f"; genome prefix '{convert['genome_prefix_removed']}' taken off the gene names"
+                if isinstance(convert.get("genome_prefix_removed"), str) and convert["genome_prefix_removed"]
+                else "; genome prefix taken off the gene names"
+                if convert.get("genome_prefix_removed")
+                else ""
+            ),
+        ),
+    ]
+    called = convert.get("called_cells")
+    rows.append(
+        (
+            "Cell calling",
+            f"{count(called.get('n_cells'))} cells called from {count(called.get('n_droplets'))} droplets"
+            + (
+                f" (EmptyDrops, false discovery rate {number(called['fdr'])})"
+                if called.get("fdr") is not None
+                else f" by their counts alone (at least {count(called.get('retain'))})"
+            )
+            if called
+            else "not needed: the input holds cells, not all droplets",
+        )
+    )
+    bounds = []
+    thresholds = qc.get("thresholds") or {}
+    for metric in dict.fromkeys([*METRICS, *thresholds]):
+        bound = thresholds.get(metric) or {}
+        name, unit = METRICS.get(metric, (readable(metric), ""))
+        lower, upper = bound.get("lower"), bound.get("upper")
+        if lower is not None and upper is not None:
+            bounds.append(f"{name.lower()} {number(lower)} to {number(upper)}{unit}")
+        elif lower is not None:
+            bounds.append(f"{name.lower()} at least {number(lower)}{unit}")
+        elif upper is not None:
+            bounds.append(f"{name.lower()} at most {number(upper)}{unit}")
+    kept = "marked, none removed" if qc.get("mode") == "flag" else "removed"
+    rows.append(
+        ("Quality control", f"cells outside these bounds were {kept}: {'; '.join(bounds) or 'none set'}")
+    )
+    rows.append(("Doublets", str((qc.get("doublets") or {}).get("message") or "not looked for")))
+    model = annotation.get("model") or {}
+    labels, training = manifest.get("labels") or [], manifest.get("training") or {}
+    tested = manifest.get("evaluation") or {}
+    rows.append(
+        (
+            "Model",
+            f"{model.get('name', '')} {model.get('version', '')} "
+            f"({model.get('kind', '')}, {model.get('organism', '')})"
+            + (f": {count(len(labels))} labels" if labels else "")
+            + (f", trained on {count(training['n_cells'])} cells" if training.get("n_cells") else "")
+            + (
+                f"; {percent(float(tested['accuracy']))} of its labels were right in the test"
+                + (f" ({tested['split']})" if tested.get("split") else "")
+                if tested.get("accuracy") is not None
+                else ""
+            ),
+        )
+    )
+    found = (
+        f"{count(annotation.get('n_genes_found'))} of the model's "
+        f"{count(annotation.get('n_model_genes'))} genes found"
+        f"{by_orthologs(annotation)}, matched by {annotation.get('genes_matched_by', '')}"
+    )
+    if annotation.get("n_refit_genes"):
+        found += f"; the regression was fitted anew on {count(annotation['n_refit_genes'])} genes that the sample has"
+    rows.append(("Genes", "only the model's code knows" if gene_overlap(annotation) is None else found))
+    if trusted := trusted_code(annotation):
+        rows.append(
+            ("Code that was run", f"that of {trusted}, made by others, as --trust_model_code said to")
+        )
+    return rows
+
+
+def by_orthologs(annotation: dict[str, Any]) -> str:
+    """That orthologues were used, and between which organisms; "" where they were not."""
+    used = annotation.get("orthologs")
+    return f" by one-to-one orthologues of {used['from']} and {used['to']} genes" if used else ""
+
+
+def set_shares(sizes: dict[str, int] | None) -> dict[str, str] | None:
+    """Shares of cells by the size of their set of labels, as text: one, two, more."""
+    if not sizes:
+        return None
+    total = sum(sizes.values())
+    one, two = (sizes.get(size, 0) for size in ("1", "2"))
+    return {
+        "one": percent(one / total),
+        "two": percent(two / total),
+        "more": percent((total - one - two) / total),
+    }
+
+
+def gene_overlap(annotation: dict[str, Any]) -> float | None:
+    """Share of the model's genes in the sample; None for a model made by others, which does not tell."""
+    share = annotation.get("gene_overlap", 0.0)
+    return None if share is None else float(share)
+
+
+def trusted_code(annotation: dict[str, Any]) -> str:
+    """The models whose own code was run; "" where none was."""
+    models = [one.get("model") or {} for one in (annotation.get("models") or [annotation])]
+    return ", ".join(f"{one['name']} {one['version']}" for one in models if one.get("kind") == THEIRS)
+
+
+def bounds_source(bounds: dict[str, Any]) -> str:
+    """Where a metric's bounds come from, for each of the two where they differ. bounds: of qc.json."""
+    sides = {
+        words: THRESHOLD_SOURCES.get(kind := str(bounds.get(f"{side}_source", "off")), kind)
+        for side, words in (("lower", "lowest"), ("upper", "highest"))
+        if bounds.get(side) is not None
+    }
+    if len(set(sides.values())) > 1:
+        return "; ".join(f"{side} {source}" for side, source in sides.items())
+    return next(iter(sides.values()), THRESHOLD_SOURCES["off"])
+
+
+def qc_tables(qc: dict[str, Any]) -> dict[str, Any]:
+    """Metrics before and after with their bounds; reasons of removal, the commonest first."""
+    before, after, thresholds = qc.get("before") or {}, qc.get("after") or {}, qc.get("thresholds") or {}
+    ordered = [*METRICS, *before, *thresholds]
+
+    def unit(metric: str) -> str:
+        return METRICS.get(metric, ("", ""))[1]
+
+    def spread(part: dict[str, Any], metric: str) -> dict[str, str]:
+        values = part.get(metric) or {}
+        return {
+            "median": number(values.get("median"), unit(metric)),
+            "quarters": f"{number(values.get('q25'))} – {number(values.get('q75'))}" if values else "",
+        }
+
+    metrics = [
+        {
+            "name": METRICS.get(metric, (readable(metric), ""))[0],
+            "before": spread(before, metric),
+            "after": spread(after, metric),
+            "lower": number((thresholds.get(metric) or {}).get("lower"), unit(metric)),
+            "upper": number((thresholds.get(metric) or {}).get("upper"), unit(metric)),
+            "source": bounds_source(thresholds.get(metric) or {}),
+        }
+        for metric in dict.fromkeys(ordered)
+        if metric in before or metric in after or metric in thresholds
+    ]
+    total = max(int(qc.get("n_cells_before") or 0), 1)
+    most = max([1, *(int(n) for n in (qc.get("removed_by") or {}).values())])
+    removed = sorted((qc.get("removed_by") or {}).items(), key=lambda item: -int(item[1]))
+    return {
+        "metrics": metrics,
+        "removed": [
+            {
+                "reason": REMOVED_BECAUSE.get(str(reason), readable(str(reason))),
+                "n": count(n),
+                "share": percent(int(n) / total),
+                "width": 100 * int(n) / most,
+            }
+            for reason, n in removed
+            if int(n)
+        ],
+        "flagged": qc.get("mode") == "flag",
+    }
+
+
+def curation_part(curation: dict[str, Any]) -> dict[str, Any]:
+    """What the page says of the file for CELLxGENE: a verdict, notes, and what is left to do by kind."""
+    from cellscribe.curation import KINDS
+
+    needed = sum(row["kind"] in ("give", "mend") for row in curation["todo"])
+    validator = f"cellxgene-schema {curation['validator']} (schema {curation['schema']})"
+    if curation["valid"] is None:
+        said = f"{curation['file']} was written and not validated."
+    elif curation["valid"]:
+        said = f"{curation['file']} passes {validator}."
+    else:
+        said = (
+            f"{curation['file']} does not pass {validator} yet: {plural(needed, 'thing')} to give or to mend."
+        )
+    return {
+        **{key: curation[key] for key in ("valid", "notes", "table")},
+        "said": said,
+        "todo": [
+            (meaning, [row for row in curation["todo"] if row["kind"] == kind])
+            for kind, meaning in KINDS.items()
+            if any(row["kind"] == kind for row in curation["todo"])
+        ],
+    }
+
+
+def columns_guide(
+    annotation: dict[str, Any], present: dict[str, Sequence[str]]
+) -> list[tuple[str, str, str]]:
+    """Every name that annotation added: where it is, the name, what it holds in the contract's words.
+
+    present: for `obs`, `obsm` and `uns`, the keys that the file has.
+    """
+    names = annotation.get("names") or {}
+    output = OutputNames(str(names["predicted"]).removesuffix("_predicted"))
+    found = [
+        (str(names.get(prop, getattr(output, prop))), str(value.__doc__))
+        for prop, value in vars(OutputNames).items()
+        if isinstance(value, property)
+    ]
+    for level in annotation.get("levels") or []:
+        found.append((output.level(str(level)), str(OutputNames.level.__doc__)))
+        found.append((output.level_uncertainty(str(level)), str(OutputNames.level_uncertainty.__doc__)))
+    if not annotation.get("calibrated", True):
+        found = [(key, UNCALIBRATED if key == output.uncertainty else words) for key, words in found]
+    guide = []
+    for key, words in found:
+        where, _, meaning = words.partition(": ")
+        if key in present.get(where, ()):
+            guide.append((where, key, meaning))
+    return guide

@@ -1,0 +1,107 @@
+"""The part of a sample's page that holds its names against known labels, where the user gave some."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellscribe import figures, truth
+from cellscribe.cli import warn
+from cellscribe.io import write_json, write_table
+from cellscribe.report_inputs import Cells, ReportInputs
+from cellscribe.report_words import count, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KNOWN_LABELS_SHOWN = 40
+
+
+def hold_against_truth(
+    obs: pd.DataFrame, cells: Cells, manifest: dict[str, Any], inputs: ReportInputs
+) -> tuple[truth.Agreement | None, list[str]]:
+    """Compare with the labels that were asked for, if any, and write what came of it; None where there are none.
+
+    The second value says in sentences what a reader must know.
+    """
+    if not inputs.truth_key:
+        return None, []
+    labels, notes = truth.read_truth(obs, inputs.sample, inputs.truth_key, inputs.truth_csv)
+    agreement = None
+    if labels is not None:
+        trained = {str(one["label"]): str(one.get("cl_id") or "") for one in manifest.get("labels") or []}
+        predicted = dict.fromkeys(cells.predicted.tolist(), "")
+        agreement = truth.compare(
+            labels,
+            cells.predicted,
+            cells.final,
+            cells.uncertainty,
+            {**dict.fromkeys(cells.final.tolist(), ""), **predicted, **trained, **cells.cl_ids},
+            list({**trained, **predicted}),
+            key=inputs.truth_key,
+            source=inputs.truth_csv.name if inputs.truth_csv else "obs",
+        )
+        write_table(agreement.table, inputs.truth)
+    for note in notes:
+        warn(f"sample '{inputs.sample}': {note}")
+    headline = {} if agreement is None else agreement.headline
+    write_json({"sample": inputs.sample, **headline, "warnings": notes}, inputs.truth_summary)
+    return agreement, notes
+
+
+def truth_part(agreement: truth.Agreement) -> dict[str, Any]:
+    """What the page shows of the comparison with known labels."""
+    head, shown = agreement.headline, agreement.table.head(KNOWN_LABELS_SHOWN)
+    counts = agreement.confusion.to_numpy()[: len(shown), :KNOWN_LABELS_SHOWN]
+    left = agreement.left[: len(shown)]
+    sizes = shown["n_cells"].to_numpy()[:, np.newaxis]
+    unknown = head["unknown_labels"]
+    return {
+        **{key: head[key] for key in ("column", "source")},
+        "n_cells": count(head["n_cells"]),
+        "n_unlabelled": count(head["n_unlabelled"]),
+        "n_known": count(head["n_known"]),
+        "key_figures": [
+            (percent(head[name]) if head[name] is not None else "–", words)
+            for name, words in (
+                ("accuracy", "of the predicted labels are right"),
+                ("accuracy_assigned", "of those that were not left unassigned"),
+            )
+        ]
+        + [
+            (f"{head[name]:.3f}" if head[name] is not None else "–", words)
+            for name, words in (("macro_f1", "macro-F1"), ("calibration_error", "expected calibration error"))
+        ],
+        "became": [
+            (name, percent(head[f"share_{name}"]), 100 * head[f"share_{name}"])
+            for name in ("same", "compatible", "unassigned", "different")
+        ],
+        "unknown": [(name, count(n)) for name, n in list(unknown.items())[:KNOWN_LABELS_SHOWN]],
+        "n_unknown": count(sum(unknown.values())),
+        "rows": [
+            {
+                "label": row.truth,
+                "cl_id": row.cl_id,
+                "n": count(row.n_cells),
+                **{
+                    name: "–" if np.isnan(getattr(row, name)) else f"{getattr(row, name):.3f}"
+                    for name in ("recall", "precision", "f1")
+                },
+                "agree": percent(row.share_same_or_compatible),
+                "unassigned": percent(row.share_unassigned),
+                "most": row.most_common,
+                "most_share": percent(row.most_common_share, 0),
+            }
+            for row in shown.itertuples()
+        ],
+        "hidden": len(agreement.table) - len(shown),
+        "columns_drawn": counts.shape[1] if counts.shape[1] < agreement.confusion.shape[1] else 0,
+        "figure": figures.data_uri(
+            figures.confusion_plot(
+                np.column_stack([counts, left]) / sizes,
+                [f"{row.truth} ({row.n_cells:,})" for row in shown.itertuples()],
+                [str(name) for name in agreement.confusion.columns[:KNOWN_LABELS_SHOWN]],
+            )
+        ),
+    }
