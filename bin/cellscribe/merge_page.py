@@ -11,7 +11,7 @@ import numpy as np
 from cellscribe import figures
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.io import atomic_path
-from cellscribe.report import SMALL, render
+from cellscribe.report import render
 from cellscribe.report_words import count, percent, plural
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _figures(
         layout,
         cluster,
         figures.other_colours(sorted(sizes, key=lambda name: -sizes[name]), colours),
-        **SMALL,
+        **figures.SMALL,
     )
     return {"uncertainty": "", **{name: figures.data_uri(png) for name, png in drawn.items()}}
 

@@ -68,8 +68,6 @@ FIGURES = (
     "uncertainty_histogram",
     "distance_histogram",
 )
-# Inches; figures that stand three in a row.
-SMALL: dict[str, Any] = {"width": 3.8, "height": 3.5}
 METHODS = [
     ("Scanpy", "Wolf, Angerer & Theis, Genome Biology 19:15 (2018)", ""),
     ("Scrublet (doublets)", "Wolock, Lopez & Klein, Cell Systems 8:281 (2019)", ""),
@@ -181,12 +179,14 @@ def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray |
         if cells.cluster is not None:
             sizes = dict(zip(*np.unique(cells.cluster.astype(str), return_counts=True), strict=True))
             cluster_colours = figures.other_colours(sorted(sizes, key=lambda name: -sizes[name]), colours)
-            drawn["clusters"] = figures.umap_by_category(cells.umap, cells.cluster, cluster_colours, **SMALL)
+            drawn["clusters"] = figures.umap_by_category(
+                cells.umap, cells.cluster, cluster_colours, **figures.SMALL
+            )
         if len(set(cells.final)) > 2:
             drawn["multiples"] = figures.small_multiples(cells.umap, cells.final, colours)
     if cells.reference_umap is not None:
         drawn["reference"] = figures.umap_by_category(
-            cells.reference_umap, cells.final, colours, background=background, **SMALL
+            cells.reference_umap, cells.final, colours, background=background, **figures.SMALL
         )
     drawn["uncertainty_histogram"] = figures.histogram(cells.uncertainty, cells.unassigned, "uncertainty")
     if cells.distance is not None:

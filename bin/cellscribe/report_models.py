@@ -118,7 +118,7 @@ def model_parts(
         if umap is not None and len(maps) < MAPS_SHOWN:
             more = [name for name in np.unique(final.astype(str)).tolist() if name not in colours]
             known = figures.label_colours([*colours, *more], [])
-            png = figures.umap_by_category(umap, final, known | colours, width=3.8, height=3.5)
+            png = figures.umap_by_category(umap, final, known | colours, **figures.SMALL)
             maps.append((title, figures.data_uri(png)))
         rows.append(
             {
