@@ -35,7 +35,7 @@ MOST_PANELS = 48
 WIDEST_FOLD = 8.0
 DPI = 160
 # Inches; of figures that stand three in a row.
-SMALL = {"width": 3.8, "height": 3.5}
+SMALL: dict[str, Any] = {"width": 3.8, "height": 3.5}
 
 
 @dataclass(frozen=True)
