@@ -24,7 +24,7 @@ from small_model import (
 
 from cellscribe import annotation as annotate
 from cellscribe import clusters
-from cellscribe.answer import OLDER, answer_cells, coarser, decide
+from cellscribe.answer import OLDER, answer_cells, coarser, decide, unexpected_warnings
 from cellscribe.contract import REASONS, UNASSIGNED, OutputNames
 from cellscribe.counts_file import open_counts
 from cellscribe.errors import InputError
@@ -56,6 +56,7 @@ def rules():
         ontology=build_ontology(IDS),
         manifest={
             "rejection": LIMITS,
+            "training": {"n_batches": 7},
             "levels": [{"name": "broad", "labels": BROAD}, {"name": "lineage", "labels": LINEAGE}],
         },
     )
@@ -130,6 +131,29 @@ def test_the_novel_cells_are_counted_by_each_cause_that_made_them_so(rules):
     assert result.reason.tolist() == ["novel"] * 4 + ["", "low_information"]
     assert result.novel_by == {"far": 2, "unexpected_genes": 2, "strange": 2}
     assert decide(model, sure, None, mapping).novel_by == {"unexpected_genes": 2}
+
+
+@pytest.mark.parametrize("n_batches", [1, 7])
+def test_a_model_of_one_batch_allows_for_what_all_labels_of_a_sample_have(rules, n_batches):
+    """Forty counts of a thousand on such genes in each of three labels, and a hundred in some cells of one of them."""
+    model = SimpleNamespace(
+        **vars(rules) | {"manifest": rules.manifest | {"training": {"n_batches": n_batches}}}
+    )
+    probabilities = np.repeat(np.eye(5)[:3] * 0.95 + 0.01, 20, axis=0)
+    silent = np.full(60, 40)
+    silent[:5] = 100
+    result = decide(model, probabilities, None, mapped(np.full(60, 1000), silent))
+    assert np.flatnonzero(result.reason == "novel").tolist() == list(range(5 if n_batches == 1 else 60))
+    said = unexpected_warnings(model, silent / 1000, probabilities.argmax(axis=1))
+    assert [text[:40] for text in said] == ["All types of this sample have counts on "] * (n_batches == 1)
+
+
+def test_one_label_of_such_a_sample_tells_nothing_of_what_all_have(rules):
+    """Cells of another tissue may all be named as one type: half of their counts are not excused."""
+    model = SimpleNamespace(**vars(rules) | {"manifest": rules.manifest | {"training": {"n_batches": 1}}})
+    probabilities = np.tile([0.96, 0.01, 0.01, 0.01, 0.01], (50, 1))
+    result = decide(model, probabilities, None, mapped(np.full(50, 1000), np.full(50, 100)))
+    assert set(result.reason) == {"novel"}
 
 
 def test_few_counts_on_such_genes_are_no_evidence(rules):
