@@ -164,3 +164,7 @@ def test_counts_on_the_models_genes_are_those_of_the_selector():
         assert got.format == "csr" and got.shape == (40, 9)
         np.testing.assert_array_equal(got.toarray(), (counts @ match.selector).toarray())
         assert match.on_model(counts[:0]).shape == (0, 9)
+        others = ~match.selector.toarray().any(axis=1) & (np.arange(30) % 2 == 0)
+        on_model, sums = match.split(counts, others)
+        assert (on_model != got).nnz == 0
+        np.testing.assert_array_equal(sums, counts.toarray()[:, others].sum(axis=1))
