@@ -15,7 +15,16 @@ from cellscribe.model.calibration import softmax
 from cellscribe.model.label_sets import label_sets, named
 from cellscribe.model.model import Model
 from cellscribe.model.neighbours import place_on, row_blocks
-from cellscribe.model.novelty import FEWEST_CELLS, LEAST_OVERLAP, Signs, entropy_of, novelty, strangeness
+from cellscribe.model.novelty import (
+    FEWEST_CELLS,
+    LEAST_OVERLAP,
+    Signs,
+    entropy_of,
+    in_common,
+    novelty,
+    of_each_label,
+    strangeness,
+)
 from cellscribe.model.ontology import Ontology, descendants, nearest_safe_ancestor
 from cellscribe.parallel import in_order
 
@@ -87,6 +96,18 @@ def unexpected_share(mapping: Mapping) -> np.ndarray:
     return mapping.n_silent_counts / np.maximum(mapping.n_counts, 1)
 
 
+def unexpected_in_common(model: Model, shares: np.ndarray, best: np.ndarray) -> float:
+    """What all of a sample's labels have of `unexpected_share`, 0 to 1, where the model's limit says nothing of it.
+
+    shares: (n_cells,); best: int (n_cells,), labels. A limit that was fitted on cells of several batches allows for
+    what differs from one to the next; one that was fitted within a batch is held against what differs within a sample.
+    """
+    if model.manifest["training"]["n_batches"] != 1:
+        return 0.0
+    medians = list(of_each_label(best, shares[:, None]).values())
+    return float(in_common(np.array(medians).reshape(-1, 1))[0])
+
+
 def decide(
     model: Model,
     probabilities: np.ndarray,
@@ -99,7 +120,7 @@ def decide(
     probabilities: (n_cells, n_labels), calibrated. distance_quantile: (n_cells,) or None; strange: (n_cells,), the
     novelty, or None. In this order: too few counts on the model's genes (`low_information`); farther than nearly all
     reference cells, stranger than nearly all held-out cells, or more counts on genes that no reference type expresses
-    than nearly all of them have (`novel`); a label that is probable enough; the nearest
+    than nearly all of them have, `unexpected_in_common` added (`novel`); a label that is probable enough; the nearest
     ancestor whose labels together are (reason `ambiguous`); else unassigned (`ambiguous`). Thresholds stand in the
     model's manifest.
     """
@@ -118,9 +139,11 @@ def decide(
         final[row] = model.ontology.name(ancestor) if ancestor else UNASSIGNED
         final_cl_id[row] = ancestor
     reason[doubtful] = "ambiguous"
+    unexpected = unexpected_share(mapping)
+    limit = limits["unexpected_share"] + unexpected_in_common(model, unexpected, best)
     causes = {
         UNEXPECTED_GENES: (mapping.n_silent_counts >= limits["least_unexpected_counts"])
-        & (unexpected_share(mapping) > limits["unexpected_share"])
+        & (unexpected > limit)
     }
     if distance_quantile is not None:
         causes[FAR] = distance_quantile >= limits["distance_quantile"]
@@ -239,6 +262,7 @@ def answer_cells(
         near = sample_graph(mapping.latent, best, seed=seed, cpus=cpus)
         signs = signs_of(sketches, of_labels, mapping.logistic_scores, probabilities, near.near)
         strange = novelty(signs, null, model.labels)
+    unexpected = unexpected_share(mapping)
     limits = model.set_limits(chosen, overlap)
     inside = None if limits is None else label_sets(probabilities, limits)
     return Answer(
@@ -268,13 +292,17 @@ def answer_cells(
         second=(second, probabilities[rows, second]),
         reference_umap=on_reference,
         distance_quantile=quantile,
-        unexpected=unexpected_share(mapping),
+        unexpected=unexpected,
         novelty=strange,
         label_sets=None if inside is None else named(inside, probabilities, model.labels),
         set_sizes=None if inside is None else inside.sum(axis=1),
         near=near,
         calibrated=model.is_calibrated(chosen),
-        warnings=calibration_warnings(model, chosen) + older_warnings(model),
+        warnings=[
+            *calibration_warnings(model, chosen),
+            *older_warnings(model),
+            *unexpected_warnings(model, unexpected, best),
+        ],
     )
 
 
@@ -290,9 +318,22 @@ OLDER = (
 )
 
 
+UNLIKE = (
+    "All types of this sample have counts on genes that no type of the reference expresses ({:.1%} of the counts): it "
+    "was made by other means, or is of another tissue, than the one batch that the model was trained on. Only cells "
+    "with clearly more are called novel for it."
+)
+
+
 def older_warnings(model: Model) -> list[str]:
     """What a reader must know of a model that an older state of this program made."""
     return [OLDER] if "novelty" in model.manifest and model.novelty_null is None else []
+
+
+def unexpected_warnings(model: Model, shares: np.ndarray, best: np.ndarray) -> list[str]:
+    """What a reader must know of a sample whose labels all express what the model's one batch does not."""
+    common = unexpected_in_common(model, shares, best)
+    return [UNLIKE.format(common)] if common > model.manifest["rejection"]["unexpected_share"] else []
 
 
 def calibration_warnings(model: Model, classifier: str) -> list[str]:

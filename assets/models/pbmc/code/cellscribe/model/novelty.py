@@ -111,12 +111,14 @@ def in_common(of_labels: np.ndarray) -> np.ndarray:
     return np.asarray(np.median(of_labels, axis=0))
 
 
-def of_each_label(signs: Signs, values: np.ndarray, known: np.ndarray | None = None) -> dict[int, np.ndarray]:
-    """The median of each label that has enough cells. values: (n_cells, n_signs). known: bool (n_cells,), the cells
-    that count, by default all.
+def of_each_label(
+    labels: np.ndarray, values: np.ndarray, known: np.ndarray | None = None
+) -> dict[int, np.ndarray]:
+    """The median of each label that has enough cells. labels: int (n_cells,), what cells are named as. values:
+    (n_cells, n_values). known: bool (n_cells,), the cells that count, by default all.
     """
-    labels = signs.labels if known is None else signs.labels[known]
-    values = values if known is None else values[known]
+    if known is not None:
+        labels, values = labels[known], values[known]
     enough = np.flatnonzero(np.bincount(labels) >= FEWEST_OF_A_LABEL)
     return {label: np.median(values[labels == label], axis=0) for label in enough.tolist()}
 
@@ -132,7 +134,7 @@ def scores_of(signs: Signs, null: dict[str, Any], names: Sequence[str]) -> np.nd
     shifts = np.array(
         [
             found - np.array(levels[names[label]])
-            for label, found in of_each_label(signs, values).items()
+            for label, found in of_each_label(signs.labels, values).items()
             if names[label] in levels
         ]
     ).reshape(-1, values.shape[1])
@@ -156,7 +158,7 @@ def fit_null(parts: Sequence[tuple[Signs, np.ndarray]], names: Sequence[str]) ->
     deviations = np.maximum(deviations, 1e-6)
     medians: dict[str, list[np.ndarray]] = {}
     for signs, known in parts:
-        for label, found in of_each_label(signs, (signs.values - means) / deviations, known).items():
+        for label, found in of_each_label(signs.labels, (signs.values - means) / deviations, known).items():
             medians.setdefault(names[label], []).append(found)
     null: dict[str, Any] = {
         "false_alarms": FALSE_ALARMS,
