@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 
 from cellscribe.check_input import Catalogues, clean_name, name_of, run_check
+from cellscribe.counts_file import CHUNK_ROWS
 from cellscribe.errors import InputError
 from cellscribe.schema import coerce, nearest, parameters, problem, shown
 
@@ -736,7 +737,7 @@ def test_shards_are_of_whole_chunks_and_off_where_they_are_not_asked_for(folder:
     found = [
         folder.check(input="a.h5ad", shard_cells=cells)[1]["shard_cells"] for cells in (None, "50", 9000)
     ]
-    assert found == [None, 50, 16384]
+    assert found == [None, 50, 5 * CHUNK_ROWS]
 
 
 def test_shards_and_fine_tuning_do_not_go_together(folder: Folder) -> None:
