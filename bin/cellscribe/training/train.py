@@ -19,10 +19,7 @@ from cellscribe.contract import OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import scratch_beside, write_json
 from cellscribe.model.logistic import log_normalise
-from cellscribe.model.model import (
-    NEIGHBOURS,
-    Reference,
-)
+from cellscribe.model.model import NEIGHBOURS, Reference
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest
 from cellscribe.model.profiles import FILE as PROFILES
 from cellscribe.training.calibrate import fit_calibration, novelty_null, score_classifiers, unexpected_limit
@@ -37,19 +34,9 @@ from cellscribe.training.folder import (
     new_model,
     place_labels,
 )
-from cellscribe.training.genes import (
-    choose_genes,
-    label_sums,
-    marker_scores,
-    moments,
-    silent_genes,
-)
+from cellscribe.training.genes import choose_genes, label_sums, marker_scores, moments, silent_genes
 from cellscribe.training.held_out import hold_out, or_all, seen_elsewhere
-from cellscribe.training.members import (
-    Members,
-    reference_counts,
-    train_members,
-)
+from cellscribe.training.members import Members, reference_counts, train_members
 from cellscribe.training.options import KINDS, TrainOptions
 from cellscribe.training.reference import LabelledCells, read_reference
 
