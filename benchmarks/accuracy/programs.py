@@ -69,13 +69,16 @@ NO_MATTER = frozenset(
 
 @dataclass(frozen=True)
 class Program:
-    """A program that runs one or several methods. environment: "" is that of run.py itself, the project's .venv."""
+    """A program that runs one or several methods. environment: "" is that of run.py itself, the project's .venv.
+    keeps_model: whether queries of one reference can share a model, which lies in the cache then.
+    """
 
     name: str
     script: str
     gives: tuple[str, ...]
     environment: str = ""
     options: tuple[str, ...] = ()
+    keeps_model: bool = False
 
     @property
     def path(self) -> Path:
@@ -93,6 +96,8 @@ class Program:
         files = [self.path, HERE / "methods" / "exchange.py"]
         if self.environment:
             files.append(HERE / "environments" / f"{self.environment}.txt")
+        if self.keeps_model:
+            files.append(HERE / "methods" / "kept_model.py")
         if self.name in ("scvi", "scanvi"):
             files.append(HERE / "methods" / "scvi_reference.py")
         if not self.environment:
@@ -102,7 +107,12 @@ class Program:
 
 
 PROGRAMS = (
-    Program(OURS, "run_ours.py", (DEFAULT_METHOD, "cellscribe_scvi", "cellscribe_logistic")),
+    Program(
+        OURS,
+        "run_ours.py",
+        (DEFAULT_METHOD, "cellscribe_scvi", "cellscribe_logistic"),
+        keeps_model=True,
+    ),
     Program(
         "celltypist_sgd",
         "run_celltypist.py",
@@ -120,7 +130,7 @@ PROGRAMS = (
         ("--trainer", "lbfgs"),
     ),
     Program("scvi", "run_scvi.py", ("scvi_xgboost", "scvi_neighbours")),
-    Program("scanvi", "run_scanvi.py", ("scanvi_surgery",)),
+    Program("scanvi", "run_scanvi.py", ("scanvi_surgery",), keeps_model=True),
     Program("popv", "run_popv.py", ("popv",), "popv"),
 )
 

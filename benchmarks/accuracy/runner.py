@@ -133,9 +133,10 @@ def run_one(program: Program, pair: Pair, seed: int, inputs: Inputs, settings: S
     command: list[str | Path] = [program.interpreter(settings.environments), program.path]
     command += ["--reference", inputs.reference, "--query", inputs.query, "--labels", inputs.labels]
     command += ["--output", folder, "--seed", str(seed), "--cpus", str(settings.cpus), *program.options]
-    if program.name == OURS:
+    if program.keeps_model:
         # The model depends on the reference, the code that trains and the seed, not on the query.
-        model = hash_of([inputs.reference.name, inputs.labels.name, library_hash(), str(seed)])
+        trained_by = library_hash() if program.name == OURS else code
+        model = hash_of([inputs.reference.name, inputs.labels.name, trained_by, str(seed)])
         cache = settings.out / "models"
         cache.mkdir(parents=True, exist_ok=True)
         command += ["--cache", cache, "--model", model]

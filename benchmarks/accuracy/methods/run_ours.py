@@ -7,27 +7,21 @@ costs what it cost when it was made.
 
 from __future__ import annotations
 
-import json
-import resource
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 from exchange import Exchange
+from kept_model import train_once
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bin"))
 
 
 def train(exchange, folder):
-    """Train the model of this reference, unless it is there; returns what an earlier training of it cost."""
+    """Train the model of this reference."""
     from cellscribe.training.options import TrainOptions
     from cellscribe.training.train import run_train
 
-    cost = folder.with_suffix(".json")
-    if cost.is_file() and folder.is_dir():
-        return json.loads(cost.read_text())
-    start = time.perf_counter()
     run_train(
         TrainOptions(
             reference=(exchange.options.reference,),
@@ -41,14 +35,6 @@ def train(exchange, folder):
             cpus=exchange.cpus,
         )
     )
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    spent = {
-        "seconds_before": time.perf_counter() - start,
-        "cpu_seconds_before": used.ru_utime + used.ru_stime,
-        "peak_kib_before": used.ru_maxrss,
-    }
-    cost.write_text(json.dumps(spent))
-    return {}
 
 
 def main():
@@ -62,7 +48,9 @@ def main():
 
     exchange = Exchange(options=("--model",))
     with exchange.timed("train"):
-        before = train(exchange, exchange.options.cache / exchange.options.model)
+        before = train_once(
+            exchange.options.cache / exchange.options.model, lambda folder: train(exchange, folder)
+        )
     with exchange.timed("predict"):
         model = Model(exchange.options.cache / exchange.options.model)
         read = read_h5ad(exchange.options.query)
