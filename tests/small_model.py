@@ -114,6 +114,13 @@ def options(folder: Path, **changes: Any) -> Any:
     return TrainOptions(**{**chosen, **changes})
 
 
+def ready_options(folder: Path) -> Any:
+    """Options of such a training, whose reference and ids lie in `folder`."""
+    write_reference(simulate(120), folder / "reference.h5ad")
+    write_cl_map(folder / "cl.csv")
+    return options(folder)
+
+
 def write_cl_map(path: Path) -> Path:
     """The Cell Ontology ids of the simulated types."""
     pd.Series(CL_IDS, name="cl_id").rename_axis("label").to_csv(path)

@@ -184,14 +184,14 @@ def classify(mapping: Mapping, model: Model, classifier: str, cpus: int = 1) -> 
     model.read(members)
     probabilities = np.empty((mapping.n_obs, len(model.labels)), dtype=np.float32)
 
-    def name(rows: slice) -> None:
+    def fill(rows: slice) -> None:
         found = model.member_probabilities(
-            **{name: None if array is None else array[rows] for name, array in mapping.arrays().items()},
+            **{key: None if array is None else array[rows] for key, array in mapping.arrays().items()},
             members=members,
         )
         probabilities[rows] = model.pooled(found, classifier, overlap)
 
-    for _ in in_order(name, row_blocks(mapping.n_obs, BLOCK), cpus):
+    for _ in in_order(fill, row_blocks(mapping.n_obs, BLOCK), cpus):
         pass
     return probabilities
 

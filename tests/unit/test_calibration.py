@@ -48,6 +48,19 @@ def test_a_member_that_knows_nothing_gets_no_say():
     assert weights[1] < 0.1
 
 
+def test_cells_that_no_member_can_know_say_how_sure_the_pool_is_and_not_which_member_is_believed():
+    logits, codes = drawn(6_000)
+    known = codes != 3
+    noise = np.random.default_rng(9).normal(0, 1, logits.shape)
+    members = [softmax(np.where(np.arange(4) == 3, -9, one)) for one in (logits, logits + noise)]
+    alone = fit_pool([member[known] for member in members], codes[known])
+    told, untold = fit_pool(members, codes, taught=known), fit_pool(members, codes)
+    np.testing.assert_allclose(told / told.sum(), alone / alone.sum())
+    assert told.sum() < 0.5 * alone.sum()
+    assert not np.allclose(untold / untold.sum(), told / told.sum())
+    np.testing.assert_array_equal(fit_pool(members, codes, taught=np.zeros(len(codes), bool)), untold)
+
+
 def test_weights_are_never_negative_even_where_a_member_is_wrong_on_purpose():
     logits, codes = drawn(3_000)
     weights = fit_pool([softmax(logits), softmax(-logits)], codes)

@@ -85,6 +85,7 @@ def test_no_part_of_a_model_is_imported_or_unpickled(tmp_path: Path, model: Path
         *("manifest.json", "ontology.json", "markers.json", "genes.tsv", "silent_genes.tsv", "trees.ubj"),
         *(
             "encoder.safetensors",
+            "likelihood.safetensors",
             "logistic.safetensors",
             "profiles.safetensors",
             "reference.safetensors",

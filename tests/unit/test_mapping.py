@@ -23,6 +23,7 @@ ARRAYS = (
     "distances",
     "indices",
     "logistic_scores",
+    "likelihood_scores",
     "n_model_counts",
     "n_counts",
     "n_silent_counts",
@@ -55,6 +56,7 @@ def test_the_file_holds_what_the_contract_says(model):
         "neighbour_distances": ((90, N_NEIGHBOURS), np.float32),
         "neighbour_indices": ((90, N_NEIGHBOURS), np.int32),
         "logistic_scores": ((90, 5), np.float32),
+        "likelihood_scores": ((90, 5), np.float32),
         "sketches": ((90, N_NUMBERS), np.float16),
     }
     assert adata.uns["label_sketches"].shape == (5, N_NUMBERS)

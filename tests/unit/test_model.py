@@ -8,7 +8,8 @@ from small_model import TYPES, simulate, small_mapping, small_model
 
 from cellscribe.errors import InputError, ModelFetchError
 from cellscribe.mapping import read_mapping
-from cellscribe.model.model import LOGISTIC, NEIGHBOURS, TREES, Model, Reference, rarity_weights
+from cellscribe.model.calibration import FLOOR, softmax
+from cellscribe.model.model import LIKELIHOOD, LOGISTIC, NEIGHBOURS, TREES, Model, Reference, rarity_weights
 
 
 @pytest.fixture(scope="module")
@@ -19,18 +20,13 @@ def consensus() -> Model:
 @pytest.fixture(scope="module")
 def members(consensus):
     mapping = read_mapping(small_mapping("consensus"))
-    return consensus.member_probabilities(
-        latent=mapping.latent,
-        distances=mapping.distances,
-        indices=mapping.indices,
-        logistic_scores=mapping.logistic_scores,
-    )
+    return consensus.member_probabilities(**mapping.arrays())
 
 
 def test_labels_ids_and_members_are_those_trained(consensus):
     assert consensus.labels == list(TYPES)
     assert consensus.cl_ids[0] == "CL:0000236"
-    assert tuple(consensus.members) == (NEIGHBOURS, TREES, LOGISTIC)
+    assert tuple(consensus.members) == (NEIGHBOURS, TREES, LOGISTIC, LIKELIHOOD)
     assert consensus.name == "small 1.0"
     assert set(consensus.markers) == set(TYPES)
 
@@ -131,3 +127,15 @@ def test_rare_labels_weigh_more_but_never_more_than_ten_times():
     assert (np.diff(weights) >= 0).all() and weights[0] < 1
     assert weights[2] == weights[3] == 10
     np.testing.assert_allclose(rarity_weights(np.array([5, 5])), 1)
+
+
+def test_a_consensus_made_before_the_likelihood_is_used_as_it_was(consensus, members):
+    before = copy.deepcopy(consensus.manifest["calibration"]["consensus"])
+    for part in (before, *before["fewer_genes"]):
+        del part["weights"][LIKELIHOOD]
+    model = model_with(consensus, before)
+    assert model.classifiers["consensus"] == (NEIGHBOURS, TREES, LOGISTIC)
+    weights = [before["weights"][name] for name in (NEIGHBOURS, TREES, LOGISTIC)]
+    logs = [np.log(np.maximum(members[name], FLOOR)) for name in (NEIGHBOURS, TREES, LOGISTIC)]
+    expected = softmax(sum(weight * log for weight, log in zip(weights, logs, strict=True)))
+    np.testing.assert_allclose(model.pooled(members, "consensus"), expected)

@@ -68,7 +68,13 @@ def fit(
             "weights": {m: round(float(w), 6) for m, w in zip(members, weights, strict=True)},
         }
         pooled[name] = pooled_across(
-            probabilities, members, codes, np.ones(len(codes)), folds, np.zeros(len(names))
+            probabilities,
+            members,
+            codes,
+            np.ones(len(codes)),
+            folds,
+            np.zeros(len(names)),
+            np.ones(len(codes), dtype=bool),
         )
     default = next(iter(calibration))
     evaluation = evaluate(pooled, codes, batches, np.zeros(len(codes), dtype=bool), names, default, [])
@@ -125,12 +131,7 @@ def calibrate(
     mapping = map_cells(
         CountsInMemory(cells.counts[rows], var), model, min_gene_overlap=test.min_gene_overlap
     )
-    probabilities = model.member_probabilities(
-        latent=mapping.latent,
-        distances=mapping.distances,
-        indices=mapping.indices,
-        logistic_scores=mapping.logistic_scores,
-    )
+    probabilities = model.member_probabilities(**mapping.arrays(), members=tuple(model.members))
     codes = np.array([model.labels.index(label) for label in cells.labels[rows]])
     calibration, evaluation = fit(
         probabilities,

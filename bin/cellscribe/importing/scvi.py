@@ -50,6 +50,7 @@ from cellscribe.training.genes import silent_genes
 from cellscribe.training.held_out import (
     GENE_SHARES,
     HeldOut,
+    Part,
     check_fold,
     folds_of,
     only,
@@ -429,11 +430,9 @@ def hold_out(placed: Placed, codes: np.ndarray, names: list[str], options: ScviO
     """Train trees and neighbours without each fold of batches in turn, and name its cells as a query's."""
     cells = placed.cells
     folds = folds_of(cells.batches, codes, seed=options.seed)
-    parts: list[tuple[dict[str, np.ndarray], np.ndarray, bool]] = []
+    parts: list[Part] = []
     unexpected = []
-    fewer: dict[float, list[tuple[dict[str, np.ndarray], np.ndarray]]] = {
-        share: [] for share in placed.fewer_genes
-    }
+    fewer: dict[float, list[Part]] = {share: [] for share in placed.fewer_genes}
     for fold in range(folds.max() + 1):
         inside, held = folds != fold, np.flatnonzero(folds == fold)
         held = tested_cells(held, options.seed)
@@ -444,7 +443,7 @@ def hold_out(placed: Placed, codes: np.ndarray, names: list[str], options: ScviO
             parts.append((members.latent_probabilities(placed.altered[held]), held, True))
         unexpected.append(unexpected_shares(cells.counts, codes, len(names), np.flatnonzero(inside), held))
         for share, latent in placed.fewer_genes.items():
-            fewer[share].append((members.latent_probabilities(latent[held]), held))
+            fewer[share].append((members.latent_probabilities(latent[held]), held, False))
     return HeldOut.of(parts, unexpected, [], fewer, seen_elsewhere(codes, folds))
 
 

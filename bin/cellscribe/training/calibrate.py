@@ -13,7 +13,7 @@ from cellscribe.model.logistic import batch_weights
 from cellscribe.model.model import CLASSIFIERS, LOGISTIC
 from cellscribe.model.novelty import entropy_of, fit_null, strangeness
 from cellscribe.training.evaluate import Evaluation, evaluate, scores
-from cellscribe.training.held_out import FEWEST_HELD_OUT, HeldOut, folds_of, or_all
+from cellscribe.training.held_out import FEWEST_HELD_OUT, HeldOut, Named, folds_of, or_all
 
 # Of a thinned copy of a cell, beside the cell itself.
 ALTERED_WEIGHT = 0.25
@@ -27,73 +27,61 @@ def fit_calibration(
     weighing a quarter; and the same for cells that lack genes. codes, batches: (n_cells,), of all cells, whose numbers
     say which labels have few (`label_offsets`).
 
-    Cells of a label that a fold's training part lacked have a part in the weights: being wrong there is what
-    uncertainty is for. They have none in the limits, which are for labels that a model knows.
+    Cells of a label that a fold's training part lacked have a part in how sure the pool is: being wrong there is what
+    uncertainty is for. They have none in which member is believed (`fit_pool`), nor in the limits, which are for labels
+    that a model knows.
     """
     result: dict[str, Any] = {}
     weights = batch_weights(batches)
     offsets = few_cells_offsets(np.bincount(codes, minlength=len(names)))
+
+    def fitted(part: Named, members: Sequence[str]) -> dict[str, Any]:
+        return fit_classifier(part, members, codes, weights, names, offsets=offsets, taught=held.taught)
+
     for name, members in CLASSIFIERS.items():
         if set(members) <= set(held.members):
-            fitted = fit_classifier(
-                held.members,
-                members,
-                codes[held.rows],
-                weights[held.rows],
-                names,
-                offsets=offsets,
-                for_limits=~held.altered & held.taught[held.rows],
-                altered=held.altered,
-            )
-            fewer = [
-                {"gene_overlap": share}
-                | fit_classifier(
-                    part.members,
-                    members,
-                    codes[part.rows],
-                    weights[part.rows],
-                    names,
-                    offsets=offsets,
-                    for_limits=held.taught[part.rows],
-                )
-                for share, part in held.fewer_genes.items()
-            ]
             result[name] = {
                 "method": "log-linear pool",
-                **fitted,
+                **fitted(held, members),
                 "label_offsets": {n: round(float(o), 6) for n, o in zip(names, offsets, strict=True)},
-                "fewer_genes": fewer,
+                "fewer_genes": [
+                    {"gene_overlap": share} | fitted(part, members)
+                    for share, part in held.fewer_genes.items()
+                ],
             }
     return result
 
 
 def fit_classifier(
-    probabilities: dict[str, np.ndarray],
+    part: Named,
     members: Sequence[str],
-    truth: np.ndarray,
+    codes: np.ndarray,
     cell_weights: np.ndarray,
     names: Sequence[str],
     *,
     offsets: np.ndarray,
-    for_limits: np.ndarray,
-    altered: np.ndarray | None = None,
+    taught: np.ndarray,
 ) -> dict[str, Any]:
     """Weights of the members, and the limits of the sets of labels, by held-out cells.
 
-    probabilities: of each member, (n_cells, n_labels). truth, cell_weights: (n_cells,). offsets: (n_labels,), of
-    `pool`, for the limits; weights are fitted without, so that held-out cells of other labels do not undo them.
-    for_limits: bool (n_cells,), the cells that the limits are fitted on. altered: bool (n_cells,), copies that weigh a
-    quarter.
+    codes, cell_weights: (n_cells,), of all cells. offsets: (n_labels,), of `pool`, for the limits; weights are fitted
+    without, so that held-out cells of other labels do not undo them. taught: bool (n_cells,), the cells whose unaltered
+    copies the limits are fitted on.
     """
-    own = [probabilities[m] for m in members]
-    shares = np.ones(len(truth)) if altered is None else np.where(altered, ALTERED_WEIGHT, 1.0)
-    weights = fit_pool(own, truth, shares * cell_weights)
-    some = or_all(for_limits)
-    limits = fit_limits(pool([p[some] for p in own], weights, offsets), truth[some], cell_weights[some])
+    own = [part.members[m] for m in members]
+    truth, own_weights = codes[part.rows], cell_weights[part.rows]
+    weights = fit_pool(own, truth, own_weights * shares_of(part), taught[part.rows])
+    some = or_all(~part.altered & taught[part.rows])
+    limits = fit_limits(pool([p[some] for p in own], weights, offsets), truth[some], own_weights[some])
     return {
         "weights": {m: round(float(w), 6) for m, w in zip(members, weights, strict=True)},
         "set_limits": {n: round(float(limit), 6) for n, limit in zip(names, limits, strict=True)},
     }
+
+
+def shares_of(part: Named) -> np.ndarray:
+    """How much each row counts beside the others, for being a copy or not: (n_rows,)."""
+    return np.where(part.altered, ALTERED_WEIGHT, 1.0)
 
 
 def pooled_across(
@@ -103,16 +91,18 @@ def pooled_across(
     cell_weights: np.ndarray,
     folds: np.ndarray,
     offsets: np.ndarray,
+    taught: np.ndarray,
 ) -> np.ndarray:
     """A classifier's probabilities for held-out cells, each fold's by weights that were fitted on the other folds.
 
-    probabilities: of each member, (n_cells, n_labels). truth, cell_weights, folds: (n_cells,). offsets: (n_labels,).
+    probabilities: of each member, (n_cells, n_labels). truth, cell_weights, folds, taught: (n_cells,). offsets:
+    (n_labels,).
     """
     own = [probabilities[member] for member in members]
     result = np.empty(own[0].shape)
     for fold in np.unique(folds):
         held, others = folds == fold, folds != fold
-        weights = fit_pool([p[others] for p in own], truth[others], cell_weights[others])
+        weights = fit_pool([p[others] for p in own], truth[others], cell_weights[others], taught[others])
         result[held] = pool([p[held] for p in own], weights, offsets)
     return result
 
@@ -135,19 +125,22 @@ def score_classifiers(
     weights = batch_weights(batches)
     offsets = few_cells_offsets(np.bincount(codes, minlength=len(names)))
 
-    def across(
-        classifier: str, members: dict[str, np.ndarray], rows: np.ndarray, share: np.ndarray
-    ) -> np.ndarray:
+    def across(classifier: str, part: Named) -> np.ndarray:
+        rows = part.rows
         return pooled_across(
-            members, CLASSIFIERS[classifier], codes[rows], weights[rows] * share, folds[rows], offsets
+            part.members,
+            CLASSIFIERS[classifier],
+            codes[rows],
+            weights[rows] * shares_of(part),
+            folds[rows],
+            offsets,
+            held.taught[rows],
         )
 
-    thinned = np.where(held.altered, ALTERED_WEIGHT, 1.0)
-    found = {name: across(name, held.members, held.rows, thinned) for name in classifiers}
+    found = {name: across(name, held) for name in classifiers}
     best = next(name for name in CLASSIFIERS if name in found)
     fewer = [
-        {"gene_overlap": share}
-        | scores(across(best, part.members, part.rows, np.ones(len(part.rows))), codes[part.rows])
+        {"gene_overlap": share} | scores(across(best, part)[~part.altered], codes[part.rows[~part.altered]])
         for share, part in held.fewer_genes.items()
     ]
     of = batches[held.rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,61 +54,65 @@ def folds_of(batches: np.ndarray, codes: np.ndarray, *, most: int = MOST_FOLDS, 
     return np.array([fold_of[batch] for batch in batches.astype(str)])
 
 
+Part = tuple[dict[str, np.ndarray], np.ndarray, bool]
+
+
 @dataclass(frozen=True)
-class HeldOut:
+class Named:
     """Members' probabilities for cells whose batch was not trained on.
 
     One row a held-out cell and copy: `rows` is the cell, `altered` says whether it was thinned first.
+    """
+
+    members: dict[str, np.ndarray]
+    rows: np.ndarray
+    altered: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Sequence[Part]) -> Named:
+        """From the folds' parts: the members' probabilities, the cells, and whether these were altered."""
+        return cls(
+            {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0]},
+            np.concatenate([part[1] for part in parts]),
+            np.concatenate([np.full(len(part[1]), part[2]) for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class HeldOut(Named):
+    """All that is known of held-out cells.
+
     fewer_genes: the same cells without some of the genes, by the share that is left.
     unexpected: for each unaltered cell, the share of its counts on genes that the training cells do not express.
     taught: bool, one for each cell of the reference: whether its label was among those that its fold trained on.
     neighbourhoods: one a held-out batch that is large enough, of a model with an embedding.
     """
 
-    members: dict[str, np.ndarray]
-    rows: np.ndarray
-    altered: np.ndarray
     unexpected: np.ndarray
     neighbourhoods: list[Neighbourhood]
-    fewer_genes: dict[float, FewerGenes]
+    fewer_genes: dict[float, Named]
     taught: np.ndarray
 
     @classmethod
     def of(
         cls,
-        parts: Sequence[tuple[dict[str, np.ndarray], np.ndarray, bool]],
+        parts: Sequence[Part],
         unexpected: Sequence[np.ndarray],
         neighbourhoods: list[Neighbourhood],
-        fewer_genes: Mapping[float, Sequence[tuple[dict[str, np.ndarray], np.ndarray]]],
+        fewer_genes: Mapping[float, Sequence[Part]],
         taught: np.ndarray,
     ) -> HeldOut:
-        """From the folds' parts: the members' probabilities, the cells, and whether these were altered.
-
-        fewer_genes: the members' probabilities and the cells of each fold, by the share of genes that was left.
-        """
+        """From the folds' parts; of each fold `unexpected` too."""
+        whole = Named.joined(parts)
         return cls(
-            {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0]},
-            np.concatenate([part[1] for part in parts]),
-            np.concatenate([np.full(len(part[1]), part[2]) for part in parts]),
+            whole.members,
+            whole.rows,
+            whole.altered,
             np.concatenate(unexpected),
             neighbourhoods,
-            {
-                share: FewerGenes(
-                    {name: np.concatenate([part[0][name] for part in folds]) for name in folds[0][0]},
-                    np.concatenate([part[1] for part in folds]),
-                )
-                for share, folds in fewer_genes.items()
-            },
+            {share: Named.joined(folds) for share, folds in fewer_genes.items()},
             taught,
         )
-
-
-@dataclass(frozen=True)
-class FewerGenes:
-    """Members' probabilities for held-out cells that lack genes. rows: the cells."""
-
-    members: dict[str, np.ndarray]
-    rows: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -168,10 +172,10 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
     codes, n_labels = cells.codes, len(cells.names)
     folds = folds_of(cells.batches, codes, seed=options.seed)
     scratch = scratch_beside(options.output)
-    parts: list[tuple[dict[str, np.ndarray], np.ndarray, bool]] = []
+    parts: list[Part] = []
     unexpected = []
     neighbourhoods: list[Neighbourhood] = []
-    fewer: dict[float, list[tuple[dict[str, np.ndarray], np.ndarray]]] = {share: [] for share in GENE_SHARES}
+    fewer: dict[float, list[Part]] = {share: [] for share in GENE_SHARES}
     first = 0
     for fold in range(folds.max() + 1):
         inside = folds != fold
@@ -182,7 +186,6 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
             f"training on {inside.sum():,} cells, testing on {len(held):,}"
         )
         chosen = choose_genes(cells, inside, options)
-        counts = cells.counts[held][:, chosen].tocsr()
         members = train_members(
             some_columns(cells.counts, chosen, scratch, np.flatnonzero(inside)),
             codes[inside],
@@ -192,10 +195,11 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
         )
         unexpected.append(unexpected_shares(cells.counts, codes, n_labels, np.flatnonzero(inside), held))
         rng = np.random.default_rng(options.seed + 1)
-        parts.append((members.probabilities(counts), held, False))
-        neighbourhoods += neighbourhoods_of(members, counts, cells.batches[held], first)
-        altered = thinned_copy(counts, rng)
-        parts.append((members.probabilities(altered), held, True))
+        plain = cells.counts[held].tocsr()
+        copies = {False: plain, True: thinned_copy(plain, rng)}
+        for altered, counts in copies.items():
+            parts.append((members.probabilities(counts[:, chosen].tocsr()), held, altered))
+        neighbourhoods += neighbourhoods_of(members, plain[:, chosen].tocsr(), cells.batches[held], first)
         known = (
             reference_counts(cells, inside, options)
             if members.logistic is not None and options.keep_counts
@@ -203,7 +207,8 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
         )
         for share in GENE_SHARES:
             kept = rng.random(cells.counts.shape[1]) < share
-            fewer[share].append((without_genes(members, known, cells, held, chosen, kept), held))
+            found = without_genes(members, known, copies.values(), chosen, kept)
+            fewer[share] += [(one, held, altered) for one, altered in zip(found, copies, strict=True)]
         first += 2 * len(held)
     return HeldOut.of(parts, unexpected, neighbourhoods, fewer, seen_elsewhere(codes, folds))
 
@@ -245,21 +250,25 @@ def unexpected_shares(
 def without_genes(
     members: Members,
     known: tuple[ReferenceCounts, np.ndarray] | None,
-    cells: LabelledCells,
-    rows: np.ndarray,
+    copies: Iterable[sp.csr_matrix],
     chosen: np.ndarray,
     kept: np.ndarray,
-) -> dict[str, np.ndarray]:
+) -> list[dict[str, np.ndarray]]:
     """Each member's probabilities for cells of which only some genes were measured, as MAP would have them.
 
-    known: `reference_counts` of the training cells. rows: the cells. chosen: the model's genes. kept: bool (n_genes,).
+    known: `reference_counts` of the training cells. copies: raw counts of the cells, each (n_cells, n_genes). chosen:
+    the model's genes. kept: bool (n_genes,).
     """
-    result = members.probabilities(only(cells.counts[rows][:, chosen], kept[chosen]))
+    regression = None
     if known is not None:
         reference, columns = known
-        found = kept[columns]
-        counts = only(cells.counts[rows][:, columns], found)
-        result[LOGISTIC] = softmax(reference.regression(found, members.n_labels).scores(counts))
+        regression = reference.regression(kept[columns], members.n_labels)
+    result = []
+    for counts in copies:
+        found = members.probabilities(only(counts[:, chosen], kept[chosen]), kept[chosen])
+        if regression is not None:
+            found[LOGISTIC] = softmax(regression.scores(only(counts[:, columns], kept[columns])))
+        result.append(found)
     return result
 
 

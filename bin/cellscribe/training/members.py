@@ -15,8 +15,9 @@ from cellscribe.errors import CellscribeError
 from cellscribe.io import scratch_beside
 from cellscribe.model.calibration import softmax
 from cellscribe.model.encoder import Encoder
+from cellscribe.model.likelihood import Likelihood
 from cellscribe.model.logistic import Logistic, batch_weights, log_normalise, train_logistic
-from cellscribe.model.model import LOGISTIC, NEIGHBOURS, TREES, rarity_weights, tree_probabilities
+from cellscribe.model.model import LIKELIHOOD, LOGISTIC, NEIGHBOURS, TREES, rarity_weights, tree_probabilities
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest, vote
 from cellscribe.model.profiles import Profiles
 from cellscribe.model.reference_counts import (
@@ -171,7 +172,8 @@ class Members:
 
     latent: (n_rows, n_latent) of cells and their altered copies, which are the neighbours that a query finds, the
     `n_cells` unaltered ones first; source: (n_rows,), each row's cell among those trained on; codes: (n_rows,), its
-    label. scvi: what fine-tuning the encoder takes, where it takes covariates. profiles: what the labels express.
+    label. scvi: what fine-tuning the encoder takes, where it takes covariates. profiles, likelihood: what the labels
+    express.
     """
 
     encoder: Encoder | None
@@ -184,14 +186,20 @@ class Members:
     n_labels: int
     scvi: ScviModel | None = None
     profiles: Profiles | None = None
+    likelihood: Likelihood | None = None
 
-    def probabilities(self, counts: sp.csr_matrix) -> dict[str, np.ndarray]:
-        """Each member's label probabilities for raw counts on the model's genes."""
+    def probabilities(self, counts: sp.csr_matrix, found: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Each member's label probabilities for raw counts on the model's genes. found: bool (n_genes,), by default
+        all: those that were measured in the cells.
+        """
         result: dict[str, np.ndarray] = {}
         if self.encoder is not None:
             result |= self.latent_probabilities(self.encoder.encode(counts))
         if self.logistic is not None:
             result[LOGISTIC] = softmax(self.logistic.scores(counts))
+        if self.likelihood is not None:
+            likelihood = self.likelihood if found is None else self.likelihood.on(found)
+            result[LIKELIHOOD] = softmax(likelihood.scores(counts))
         return result
 
     def latent_probabilities(self, latent: np.ndarray) -> dict[str, np.ndarray]:
@@ -215,7 +223,7 @@ def train_members(
 ) -> Members:
     """Train every member of the model's kind on raw counts of the model's genes."""
     rng = np.random.default_rng(options.seed)
-    encoder = trees = logistic = latent = scvi = profiles = None
+    encoder = trees = logistic = latent = scvi = profiles = likelihood = None
     taught, known = taught_cells(codes, n_labels, options.seed)
     source = known
     wanted = KINDS[options.kind]
@@ -225,6 +233,8 @@ def train_members(
         logistic = train_logistic(
             copies, codes[taught][rows], n_labels, cell_weights=weights[rows], seed=options.seed
         )
+    if LIKELIHOOD in wanted:
+        likelihood = likelihood_of(counts, codes, batch_weights(batches), n_labels)
     if NEIGHBOURS in wanted:
         copies = copies_on_disk(counts, options.encoder_copies, rng, scratch_beside(options.output))
         of_copies = np.tile(batches, options.encoder_copies + 1)
@@ -248,8 +258,32 @@ def train_members(
         latent, source = latent[kept], source[kept]
         profiles = profiles_of(counts, codes, n_labels, options.seed)
     return Members(
-        encoder, trees, logistic, latent, source, codes[source], len(known), n_labels, scvi, profiles
+        encoder,
+        trees,
+        logistic,
+        latent,
+        source,
+        codes[source],
+        len(known),
+        n_labels,
+        scvi,
+        profiles,
+        likelihood,
     )
+
+
+def likelihood_of(
+    counts: sp.csr_matrix, codes: np.ndarray, cell_weights: np.ndarray, n_labels: int
+) -> Likelihood:
+    """The mean share of each gene in the counts of a label's cells. counts: raw, on the model's genes. codes,
+    cell_weights: (n_cells,).
+    """
+    sums = np.zeros((n_labels, counts.shape[1]))
+    for own, block in blocks_of(counts):
+        totals = np.maximum(np.asarray(block.sum(axis=1)).ravel(), 1)
+        sums += label_sums(sp.diags(cell_weights[own] / totals) @ block, codes[own], n_labels)
+    shares = sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)
+    return Likelihood(np.ascontiguousarray(shares.T, dtype=np.float32))
 
 
 def profiles_of(counts: sp.csr_matrix, codes: np.ndarray, n_labels: int, seed: int) -> Profiles:

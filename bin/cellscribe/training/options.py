@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellscribe.model.model import LOGISTIC, NEIGHBOURS, TREES
+from cellscribe.model.model import LIKELIHOOD, LOGISTIC, NEIGHBOURS, TREES
 
 KINDS: dict[str, tuple[str, ...]] = {
     "scvi": (NEIGHBOURS, TREES),
     "logistic": (LOGISTIC,),
-    "consensus": (NEIGHBOURS, TREES, LOGISTIC),
+    "consensus": (NEIGHBOURS, TREES, LOGISTIC, LIKELIHOOD),
 }
 
 

@@ -18,6 +18,7 @@ from cellscribe.cli import log, warn
 from cellscribe.contract import OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import scratch_beside, write_json
+from cellscribe.model.likelihood import FILE as LIKELIHOOD_FILE
 from cellscribe.model.logistic import log_normalise
 from cellscribe.model.model import NEIGHBOURS, Reference
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest
@@ -192,6 +193,8 @@ def run_train(options: TrainOptions) -> Path:
             reference_of(members, cells.batches, options.seed).save(folder / "reference.safetensors")
             if members.profiles is not None and held.neighbourhoods:
                 members.profiles.save(folder / PROFILES)
+        if members.likelihood is not None:
+            members.likelihood.save(folder / LIKELIHOOD_FILE)
         if members.logistic is not None:
             members.logistic.save(folder / "logistic.safetensors")
             if options.keep_counts:

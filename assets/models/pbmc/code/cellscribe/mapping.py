@@ -17,7 +17,7 @@ from cellscribe.counts_file import CHUNK_ROWS, CountsFile, open_counts
 from cellscribe.errors import InputError, ModelMismatchError
 from cellscribe.io import write_h5ad
 from cellscribe.model.logistic import Logistic
-from cellscribe.model.model import LOGISTIC, Model
+from cellscribe.model.model import LIKELIHOOD, LOGISTIC, Model
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest
 from cellscribe.model.reference_counts import FEWEST_GENES, REFIT_BELOW
 from cellscribe.parallel import in_order
@@ -60,6 +60,7 @@ class Mapping:
     distances: np.ndarray | None
     indices: np.ndarray | None
     logistic_scores: np.ndarray | None
+    likelihood_scores: np.ndarray | None
     n_model_counts: np.ndarray
     n_counts: np.ndarray
     n_silent_counts: np.ndarray
@@ -80,6 +81,7 @@ class Mapping:
             "distances": self.distances,
             "indices": self.indices,
             "logistic_scores": self.logistic_scores,
+            "likelihood_scores": self.likelihood_scores,
         }
 
 
@@ -166,6 +168,7 @@ def map_cells(
     regression, on_regression = model.logistic if has_logistic else None, match
     if has_logistic and expression_overlap(match, model) < REFIT_BELOW:
         regression, on_regression = refitted(model, var, match, column, numbered=numbered)
+    likelihood = model.likelihood.on(match.found) if LIKELIHOOD in model.members else None
     on_gpu = None
     if device and encoder is not None:
         from cellscribe.gpu import Placer
@@ -189,6 +192,8 @@ def map_cells(
         if profiles is not None:
             # Half as much to keep and to write; its last digit says nothing of a mean over cells.
             part["sketches"] = finite(profiles.sketch(on_model), model).astype(np.float16)
+        if likelihood is not None:
+            part["likelihood_scores"] = finite(likelihood.scores(on_model, part["n_model_counts"]), model)
         if regression is not None:
             on = on_model
             if on_regression is not match:
@@ -210,6 +215,7 @@ def map_cells(
         joined.get("distances"),
         joined.get("indices"),
         joined.get("logistic_scores"),
+        joined.get("likelihood_scores"),
         joined["n_model_counts"],
         joined["n_counts"],
         joined["n_silent_counts"],
@@ -350,6 +356,7 @@ def write_mapping(mapping: Mapping, sample: CountsFile, output: Path) -> None:
         "neighbour_distances": mapping.distances,
         "neighbour_indices": mapping.indices,
         "logistic_scores": mapping.logistic_scores,
+        "likelihood_scores": mapping.likelihood_scores,
         "sketches": mapping.sketches,
     }
     of_labels = {} if mapping.label_sketches is None else {"label_sketches": mapping.label_sketches}
@@ -384,6 +391,7 @@ def read_mapping(path: Path) -> Mapping:
         distances=adata.obsm.get("neighbour_distances"),
         indices=adata.obsm.get("neighbour_indices"),
         logistic_scores=adata.obsm.get("logistic_scores"),
+        likelihood_scores=adata.obsm.get("likelihood_scores"),
         **obs,
         info=info,
         barcodes=adata.obs_names,

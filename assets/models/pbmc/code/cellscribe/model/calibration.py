@@ -44,19 +44,25 @@ def pool(members: list[np.ndarray], weights: np.ndarray, offsets: np.ndarray | N
 
 
 def fit_pool(
-    members: list[np.ndarray], codes: np.ndarray, cell_weights: np.ndarray | None = None
+    members: list[np.ndarray],
+    codes: np.ndarray,
+    cell_weights: np.ndarray | None = None,
+    taught: np.ndarray | None = None,
 ) -> np.ndarray:
     """Weights of `pool`, fitted on held-out cells in two steps.
 
     Their proportions minimise the log loss with each label weighed by the square root of its rarity, so that rare
     types have a say in which member is believed; their sum minimises the plain log loss, so that probabilities mean
-    what they say. codes: (n_cells,) true labels. cell_weights: (n_cells,). Returns (n_members,) float64, each >= 0.
+    what they say. codes: (n_cells,) true labels. cell_weights: (n_cells,). taught: bool (n_cells,), cells of labels
+    that the members were taught, by default all: the others count for the sum alone, as no member can know them, and
+    the one that says least would be believed. Returns (n_members,) float64, each >= 0.
     """
     logs = np.stack([np.log(np.maximum(member, FLOOR)) for member in members])
     weights = np.ones(len(codes)) if cell_weights is None else np.asarray(cell_weights, dtype=np.float64)
-    sizes = np.bincount(codes, weights=weights, minlength=members[0].shape[1])
-    rarity = np.sqrt(weights.sum() / np.maximum(sizes, 1e-12))
-    proportions = _least_loss(logs, codes, weights * rarity[codes])
+    judges = np.ones(len(codes), dtype=bool) if taught is None or not taught.any() else taught
+    sizes = np.bincount(codes[judges], weights=weights[judges], minlength=members[0].shape[1])
+    rarity = np.sqrt(weights[judges].sum() / np.maximum(sizes, 1e-12))
+    proportions = _least_loss(logs[:, judges], codes[judges], (weights * rarity[codes])[judges])
     temperature = _least_loss(np.tensordot(proportions, logs, axes=1)[None], codes, weights)
     return proportions * temperature
 

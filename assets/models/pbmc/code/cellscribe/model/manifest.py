@@ -33,6 +33,7 @@ NEEDED_FILES = {
     "scvi_neighbours": ("encoder.safetensors", "reference.safetensors"),
     "scvi_trees": ("encoder.safetensors", "trees.ubj"),
     "logistic": ("logistic.safetensors",),
+    "likelihood": ("likelihood.safetensors",),
     "scanvi": ("encoder.safetensors", "scanvi.safetensors"),
 }
 

@@ -15,6 +15,8 @@ from cellscribe.errors import CellscribeError, InputError, ModelFetchError
 from cellscribe.io import read_json
 from cellscribe.model.calibration import UNCALIBRATED, pool, softmax
 from cellscribe.model.encoder import Encoder
+from cellscribe.model.likelihood import FILE as LIKELIHOOD_FILE
+from cellscribe.model.likelihood import Likelihood
 from cellscribe.model.logistic import Logistic, link
 from cellscribe.model.manifest import FETCH_AGAIN, MANIFEST, model_sha256, read_manifest
 from cellscribe.model.neighbours import vote
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NEIGHBOURS, TREES, LOGISTIC, SCANVI = "scvi_neighbours", "scvi_trees", "logistic", "scanvi"
-MEMBERS = (NEIGHBOURS, TREES, LOGISTIC, SCANVI)
+LIKELIHOOD = "likelihood"
+MEMBERS = (NEIGHBOURS, TREES, LOGISTIC, LIKELIHOOD, SCANVI)
 # The classifiers of a model trained here, the best first; a model's own stand in its manifest, under `calibration`.
 CLASSIFIERS: dict[str, tuple[str, ...]] = {
-    "consensus": (NEIGHBOURS, TREES, LOGISTIC),
+    "consensus": (NEIGHBOURS, TREES, LOGISTIC, LIKELIHOOD),
     "scvi": (NEIGHBOURS, TREES),
     "neighbours": (NEIGHBOURS,),
     "trees": (TREES,),
@@ -149,7 +152,13 @@ class Model:
 
     def read(self, members: Iterable[str]) -> None:
         """Read what these members name cells by: threads that share the model would each read it anew."""
-        parts = {NEIGHBOURS: "reference", TREES: "trees", LOGISTIC: "logistic", SCANVI: "scanvi"}
+        parts = {
+            NEIGHBOURS: "reference",
+            TREES: "trees",
+            LOGISTIC: "logistic",
+            LIKELIHOOD: "likelihood",
+            SCANVI: "scanvi",
+        }
         for member in members:
             getattr(self, parts[member])
 
@@ -231,6 +240,15 @@ class Model:
             return regression
 
     @functools.cached_property
+    def likelihood(self) -> Likelihood:
+        """How likely each label makes counts."""
+        with self._part(LIKELIHOOD_FILE) as path:
+            likelihood = Likelihood.load(path)
+            _must_be("genes", likelihood.shares.shape[0], len(self.genes))
+            _must_be("labels", likelihood.shares.shape[1], len(self.labels))
+            return likelihood
+
+    @functools.cached_property
     def reference_counts(self) -> ReferenceCounts | None:
         """Counts to fit the regression anew from; None where the model holds none."""
         if REFERENCE_COUNTS not in self.manifest["files"]:
@@ -306,6 +324,7 @@ class Model:
         distances: np.ndarray | None,
         indices: np.ndarray | None,
         logistic_scores: np.ndarray | None,
+        likelihood_scores: np.ndarray | None = None,
         members: tuple[str, ...] | None = None,
     ) -> dict[str, np.ndarray]:
         """Each member's own label probabilities, (n_cells, n_labels)."""
@@ -319,6 +338,8 @@ class Model:
                 result[member] = tree_probabilities(self.trees, latent)
             elif member == LOGISTIC and logistic_scores is not None:
                 result[member] = link(logistic_scores, self.parameters(LOGISTIC).get("link", "softmax"))
+            elif member == LIKELIHOOD and likelihood_scores is not None:
+                result[member] = softmax(likelihood_scores)
             elif member == SCANVI and latent is not None:
                 result[member] = softmax(self.scanvi.forward(latent))
         return result
