@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from small_model import TYPES, simulate, small_mapping, small_model
 
+from cellscribe.answer import classify
 from cellscribe.errors import InputError, ModelFetchError
 from cellscribe.mapping import read_mapping
-from cellscribe.model.calibration import FLOOR, softmax
+from cellscribe.model.calibration import FLOOR, pool, softmax
 from cellscribe.model.model import LIKELIHOOD, LOGISTIC, NEIGHBOURS, TREES, Model, Reference, rarity_weights
 
 
@@ -139,3 +140,24 @@ def test_a_consensus_made_before_the_likelihood_is_used_as_it_was(consensus, mem
     logs = [np.log(np.maximum(members[name], FLOOR)) for name in (NEIGHBOURS, TREES, LOGISTIC)]
     expected = softmax(sum(weight * log for weight, log in zip(weights, logs, strict=True)))
     np.testing.assert_allclose(model.pooled(members, "consensus"), expected)
+
+
+def test_a_member_without_weight_is_not_asked_and_changes_nothing(consensus, members):
+    fitted = copy.deepcopy(consensus.manifest["calibration"]["consensus"])
+    fitted["weights"] = {NEIGHBOURS: 0.4, TREES: 0.0, LOGISTIC: 1.0, LIKELIHOOD: 0.3}
+    changed = copy.deepcopy(consensus.manifest)
+    changed["calibration"]["consensus"] = fitted
+    model = Model(consensus.folder)
+    model.manifest = changed
+    assert model.asked("consensus") == (NEIGHBOURS, LOGISTIC, LIKELIHOOD)
+    found = classify(read_mapping(small_mapping("consensus")), model, "consensus")
+    assert "trees" not in vars(model)
+    names = model.classifiers["consensus"]
+    everyone = pool(
+        [members[name] for name in names],
+        np.array([fitted["weights"][name] for name in names]),
+        np.array([fitted["label_offsets"][label] for label in model.labels]),
+    )
+    np.testing.assert_array_equal(found, everyone.astype(np.float32))
+    fitted["weights"] = dict.fromkeys(names, 0.0)
+    assert model.asked("consensus") == names

@@ -180,7 +180,7 @@ def coarser(model: Model, probabilities: np.ndarray) -> dict[str, tuple[np.ndarr
 def classify(mapping: Mapping, model: Model, classifier: str, cpus: int = 1) -> np.ndarray:
     """The probabilities of a classifier: float32 (n_cells, n_labels), found for some cells at a time."""
     overlap = float(mapping.info["expression_overlap"])
-    members = model.classifiers[classifier]
+    members = model.asked(classifier, overlap)
     model.read(members)
     probabilities = np.empty((mapping.n_obs, len(model.labels)), dtype=np.float32)
 

@@ -362,7 +362,7 @@ class Model:
 
         gene_overlap: how much of the reference's expression is on genes that the cells have (`expression_overlap`).
         """
-        names = self.classifiers[classifier]
+        names = self.asked(classifier, gene_overlap)
         if not self.is_calibrated(classifier):
             return members[names[0]]
         return pool(
@@ -370,6 +370,12 @@ class Model:
             self._fitted(classifier, "weights", names, gene_overlap),
             self._label_offsets(classifier),
         )
+
+    def asked(self, classifier: str, gene_overlap: float = 1.0) -> tuple[str, ...]:
+        """The members whose word counts for anything in a classifier, for cells with so much of the genes."""
+        names = self.classifiers[classifier]
+        weights = self._fitted(classifier, "weights", names, gene_overlap)
+        return tuple(name for name, weight in zip(names, weights, strict=True) if weight > 0) or names
 
     def set_limits(self, classifier: str, gene_overlap: float = 1.0) -> np.ndarray | None:
         """The least probability of each label in a cell's set, (n_labels,); None where the classifier has no sets."""
