@@ -46,6 +46,18 @@ def test_genes_that_were_not_measured_say_nothing():
     np.testing.assert_allclose(on.scores(counts([0, 0, 0])), 0)
 
 
+def test_with_few_of_the_genes_few_counts_are_deep():
+    """Its say is that of the depth of the cell, not of the counts that are left."""
+    likelihood, counted = Likelihood(SHARES), counts([0, 30, 10])
+    on = likelihood.on(np.array([False, True, True]))
+    left = SHARES[1:].sum() / SHARES.sum()
+    assert on.measured == pytest.approx(left)
+    plain = Likelihood(np.where(np.array([[False], [True], [True]]), SHARES, 0))
+    ratio = on.scores(counted)[0, 0] / plain.scores(counted)[0, 0]
+    assert ratio == pytest.approx((1 + (40 / HALF_AT) ** 3) / (1 + (40 / left / HALF_AT) ** 3), rel=1e-4)
+    assert ratio < 0.9
+
+
 def test_a_label_without_cells_is_the_least_likely_and_changes_no_other():
     with_absent = np.column_stack([SHARES, np.zeros(3)]).astype(np.float32)
     scores = Likelihood(with_absent).scores(counts([5, 5, 2]))

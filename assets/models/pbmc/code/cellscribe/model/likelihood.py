@@ -21,22 +21,26 @@ FILE = "likelihood.safetensors"
 # Of the mean over labels, added to each label's share, so that a gene that a label never showed does not rule it out.
 BACKGROUND = 0.05
 LEAST_SHARE = 1e-7
-# What the log likelihood is multiplied by: `STRENGTH` for a cell of hardly a count, half of it at `HALF_AT` counts,
-# and for one of ten times as many nothing to speak of. Chosen on held-out studies (docs/models.md).
+# What the log likelihood is multiplied by: `STRENGTH` for a cell of hardly a count, half of it at `HALF_AT` counts on
+# all of the model's genes, and for one of ten times as many nothing to speak of. Chosen on held-out studies
+# (docs/models.md).
 STRENGTH, HALF_AT, STEEPNESS = 0.2, 100, 3
 
 
 @dataclass(frozen=True)
 class Likelihood:
     """shares: (n_genes, n_labels), how much of a label's counts on these genes each of them has; a label without cells
-    has zeros, and is as unlikely as the least likely of the others.
+    has zeros, and is as unlikely as the least likely of the others. measured: how much of the reference's counts are on
+    genes that the cells have, 0 to 1: with a tenth of the genes a tenth of the counts is as deep.
     """
 
     shares: np.ndarray
+    measured: float = 1.0
 
     def on(self, found: np.ndarray) -> Likelihood:
         """As if the other genes had not been measured in the reference either. found: bool (n_genes,)."""
-        return Likelihood(np.where(found[:, None], self.shares, 0))
+        kept = self.shares[found].sum() / max(self.shares.sum(), 1e-12)
+        return Likelihood(np.where(found[:, None], self.shares, 0), float(kept))
 
     @functools.cached_property
     def _logs(self) -> np.ndarray:
@@ -63,7 +67,8 @@ class Likelihood:
         """
         if totals is None:
             totals = np.asarray(counts.sum(axis=1)).ravel()
-        strength = STRENGTH / (1 + (totals.astype(np.float64) / HALF_AT) ** STEEPNESS)
+        depth = totals.astype(np.float64) / max(self.measured, 1e-6)
+        strength = STRENGTH / (1 + (depth / HALF_AT) ** STEEPNESS)
         scores = (np.asarray(counts @ self._logs) * strength[:, None]).astype(np.float32)
         known = self.shares.any(axis=0)
         if known.any():
