@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -49,3 +50,11 @@ def numbers_as_they_are() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> Any:
+    """A folder with a reference and ids, and the options of a training that takes seconds."""
+    from small_model import ready_options
+
+    return ready_options(tmp_path)

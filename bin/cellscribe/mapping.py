@@ -118,7 +118,7 @@ def map_cells(
     chunk_rows: int = CHUNK_ROWS,
     cpus: int = 1,
 ) -> Mapping:
-    """Encode the cells, find their nearest reference cells, score them by the logistic regression.
+    """Encode the cells, find their nearest reference cells, score them by the logistic regression and the likelihood.
 
     One pass over the counts, in chunks of `chunk_rows` cells, `cpus` of them at a time. surgery: how to fine-tune the
     encoder on the cells first, which takes one pass more, and memory for the counts on the model's genes. orthologs_of:

@@ -78,6 +78,11 @@ METHODS = [
     ("UMAP", "McInnes, Healy & Melville, arXiv:1802.03426 (2018)", ""),
     ("Orthologues (Ensembl Compara)", "Herrero et al., Database 2016:bav096 (2016)", "orthologs"),
     ("xgboost", "Chen & Guestrin, KDD (2016)", "scvi"),
+    (
+        "Naive Bayes (likelihood)",
+        "McCallum & Nigam, AAAI-98 Workshop on Learning for Text Categorization (1998)",
+        "consensus",
+    ),
     ("CellTypist", "Domínguez Conde et al., Science 376:eabl5197 (2022)", "celltypist"),
     ("Cell Ontology", "Diehl et al., Journal of Biomedical Semantics 7:44 (2016)", ""),
 ]
@@ -251,6 +256,7 @@ def build_page(
     needs = {
         "called": bool(convert.get("called_cells")),
         "scvi": bool(kinds & {"scvi", "consensus"}),
+        "consensus": "consensus" in kinds,
         "orthologs": bool(annotation.get("orthologs")),
         "celltypist": (manifest.get("source") or {}).get("program") == "CellTypist",
         "": True,

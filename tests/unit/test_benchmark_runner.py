@@ -190,3 +190,21 @@ def test_quick_runs_ours_from_reference_to_figures(tmp_path: Path, sets: Sets) -
     assert set(scores["method"]) == set(programs.PROGRAMS[0].gives)
     assert scores["macro_f1"].min() > 0.8, "the simulated types are far apart"
     assert (tmp_path / "out" / "macro_f1.png").is_file()
+
+
+def test_a_model_is_trained_once_and_its_cost_told_to_every_other_query(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(programs.HERE / "methods"))
+    from kept_model import train_once
+
+    made: list[Path] = []
+
+    def train(folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        made.append(folder)
+
+    folder = tmp_path / "model"
+    assert train_once(folder, train) == {}
+    cost = train_once(folder, train)
+    assert made == [folder] and set(cost) == {"seconds_before", "cpu_seconds_before", "peak_kib_before"}
+    folder.with_suffix(".json").unlink()
+    assert train_once(folder, train) == {} and len(made) == 2

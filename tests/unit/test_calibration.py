@@ -55,7 +55,7 @@ def test_cells_that_no_member_can_know_say_how_sure_the_pool_is_and_not_which_me
     members = [softmax(np.where(np.arange(4) == 3, -9, one)) for one in (logits, logits + noise)]
     alone = fit_pool([member[known] for member in members], codes[known])
     told, untold = fit_pool(members, codes, taught=known), fit_pool(members, codes)
-    np.testing.assert_allclose(told / told.sum(), alone / alone.sum())
+    np.testing.assert_allclose(told / told.sum(), alone / alone.sum(), rtol=1e-3)
     assert told.sum() < 0.5 * alone.sum()
     assert not np.allclose(untold / untold.sum(), told / told.sum())
     np.testing.assert_array_equal(fit_pool(members, codes, taught=np.zeros(len(codes), bool)), untold)

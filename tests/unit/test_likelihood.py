@@ -31,7 +31,7 @@ def test_differences_between_labels_are_those_of_the_multinomial_likelihood():
 
 
 def test_its_say_fades_with_the_counts():
-    """Ten times the counts of the same gene: ten times the evidence at first, hardly any in the end."""
+    """More counts of the same gene: more evidence at first, hardly any in the end."""
     sure = softmax(Likelihood(SHARES).scores(counts([10, 0, 0], [50, 0, 0], [1_000, 0, 0], [9_000, 0, 0])))
     assert sure[0, 0] < sure[1, 0] > sure[2, 0] > sure[3, 0]
     np.testing.assert_allclose(sure[3], 1 / 3, atol=0.01)

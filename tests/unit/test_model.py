@@ -1,15 +1,19 @@
 """A model folder in memory."""
 
 import copy
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from small_model import TYPES, simulate, small_mapping, small_model
+from small_model import TYPES, simulate, small_counts, small_mapping, small_model
 
 from cellscribe.answer import classify
+from cellscribe.counts_file import open_counts
 from cellscribe.errors import InputError, ModelFetchError
-from cellscribe.mapping import read_mapping
-from cellscribe.model.calibration import FLOOR, pool, softmax
+from cellscribe.mapping import map_cells, read_mapping
+from cellscribe.model.calibration import pool
+from cellscribe.model.manifest import MANIFEST, write_manifest
 from cellscribe.model.model import LIKELIHOOD, LOGISTIC, NEIGHBOURS, TREES, Model, Reference, rarity_weights
 
 
@@ -130,16 +134,28 @@ def test_rare_labels_weigh_more_but_never_more_than_ten_times():
     np.testing.assert_allclose(rarity_weights(np.array([5, 5])), 1)
 
 
-def test_a_consensus_made_before_the_likelihood_is_used_as_it_was(consensus, members):
-    before = copy.deepcopy(consensus.manifest["calibration"]["consensus"])
+def test_a_consensus_made_before_the_likelihood_is_used_as_it_was(consensus, members, tmp_path):
+    folder = Path(shutil.copytree(consensus.folder, tmp_path / "before", copy_function=shutil.copyfile))
+    (folder / "likelihood.safetensors").unlink()
+    (folder / MANIFEST).unlink()
+    fields = copy.deepcopy(consensus.manifest)
+    fields["members"] = [member for member in fields["members"] if member["name"] != LIKELIHOOD]
+    before = fields["calibration"]["consensus"]
     for part in (before, *before["fewer_genes"]):
         del part["weights"][LIKELIHOOD]
-    model = model_with(consensus, before)
+    write_manifest(folder, fields)
+    model = Model(folder)
+    model.check()
     assert model.classifiers["consensus"] == (NEIGHBOURS, TREES, LOGISTIC)
-    weights = [before["weights"][name] for name in (NEIGHBOURS, TREES, LOGISTIC)]
-    logs = [np.log(np.maximum(members[name], FLOOR)) for name in (NEIGHBOURS, TREES, LOGISTIC)]
-    expected = softmax(sum(weight * log for weight, log in zip(weights, logs, strict=True)))
-    np.testing.assert_allclose(model.pooled(members, "consensus"), expected)
+    mapping = map_cells(open_counts(small_counts()), model)
+    assert mapping.likelihood_scores is None
+    names = (NEIGHBOURS, TREES, LOGISTIC)
+    expected = pool(
+        [members[name] for name in names],
+        np.array([before["weights"][name] for name in names]),
+        np.array([before["label_offsets"][label] for label in model.labels]),
+    )
+    np.testing.assert_allclose(classify(mapping, model, "consensus"), expected, atol=1e-5)
 
 
 def test_a_member_without_weight_is_not_asked_and_changes_nothing(consensus, members):

@@ -4,16 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from small_model import BATCHES, TYPES, ready_options, scratch, simulate, write_reference
+from small_model import BATCHES, TYPES, scratch, simulate, write_reference
 
 from cellscribe.training import calibrate, held_out
 from cellscribe.training.reference import read_reference
-
-
-@pytest.fixture
-def ready(tmp_path):
-    """A folder with a reference and ids, and the options of a training that takes seconds."""
-    return ready_options(tmp_path)
 
 
 def test_scores_come_from_weights_that_were_fitted_on_other_batches():
@@ -57,3 +51,30 @@ def test_sets_are_scored_by_limits_of_other_folds_with_one_batch_too():
         probabilities, np.zeros(400, int), folds, np.ones(400), np.ones(400, bool)
     )
     assert found["coverage"] == 0.5
+
+
+def test_thinned_copies_have_a_part_in_weights_and_none_in_limits_and_scores():
+    """Cells that are named right, and copies that are named wrong with the same certainty."""
+    rng, n = np.random.default_rng(0), 300
+    truth = rng.integers(0, 2, n)
+    right = np.where(np.arange(2) == truth[:, None], 0.9, 0.1)
+
+    def held_of(*copies):
+        rows, altered = np.tile(np.arange(n), len(copies)), np.repeat(np.arange(len(copies)) > 0, n)
+        part = held_out.Named({"logistic": np.concatenate(copies)}, rows, altered)
+        return held_out.HeldOut(part.members, rows, altered, np.zeros(n), [], {0.5: part}, np.ones(n, bool))
+
+    batches = np.repeat(list("abc"), n // 3).astype(object)
+    names = ["x", "y"]
+    found = []
+    for held in (held_of(right), held_of(right, right[:, ::-1])):
+        fitted = calibrate.fit_calibration(held, truth, batches, names)
+        scored = calibrate.score_classifiers(held, fitted, truth, batches, names, 0)
+        found.append((fitted["logistic"]["fewer_genes"][0], scored.fewer_genes[0]))
+    (alone, alone_scored), (both, both_scored) = found
+    assert both["weights"]["logistic"] < alone["weights"]["logistic"]
+    assert alone_scored["accuracy"] == both_scored["accuracy"] == 1
+    for label in names:
+        p = 0.9 ** both["weights"]["logistic"]
+        expected = p / (p + 0.1 ** both["weights"]["logistic"])
+        assert both["set_limits"][label] == pytest.approx(expected, abs=1e-4)

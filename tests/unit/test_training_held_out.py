@@ -5,17 +5,14 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from small_model import BATCHES, ready_options
+import scipy.sparse as sp
+from small_model import BATCHES, scratch
 
 from cellscribe.errors import InputError
+from cellscribe.model.calibration import softmax
+from cellscribe.model.likelihood import Likelihood
 from cellscribe.training import held_out, members
 from cellscribe.training.reference import read_reference
-
-
-@pytest.fixture
-def ready(tmp_path):
-    """A folder with a reference and ids, and the options of a training that takes seconds."""
-    return ready_options(tmp_path)
 
 
 @pytest.mark.parametrize("n_batches", [2, 3, 7])
@@ -63,6 +60,41 @@ def test_no_cell_of_a_held_out_batch_is_seen_in_training_not_even_for_its_genes(
     for part in (held, *held.fewer_genes.values()):
         for altered in (False, True):
             assert sorted(part.rows[part.altered == altered].tolist()) == list(range(120))
+
+
+def test_copies_are_thinner_and_cells_that_lack_genes_have_none_on_the_others(ready, monkeypatch):
+    """What each member is asked: of every fold the cells, their copies, and both on fewer and fewer genes."""
+    asked: list[tuple[float, int | None, bool]] = []
+    probabilities = members.Members.probabilities
+
+    def spy(own, counts, found=None):
+        outside = found is not None and counts[:, ~found].sum() > 0
+        asked.append((float(counts.sum()), None if found is None else int(found.sum()), bool(outside)))
+        return probabilities(own, counts, found)
+
+    monkeypatch.setattr(members.Members, "probabilities", spy)
+    cells = read_reference(ready.reference, "cell_type", batch_key="donor", scratch=scratch())
+    held_out.hold_out(cells, dataclasses.replace(ready, kind="logistic"))
+    each = 2 * (1 + len(held_out.GENE_SHARES))
+    assert len(asked) == 3 * each
+    for fold in range(3):
+        counts, genes, outside = zip(*asked[fold * each : (fold + 1) * each], strict=True)
+        assert all(copy < cells for cells, copy in zip(counts[::2], counts[1::2], strict=True))
+        assert genes[:2] == (None, None) and genes[2::2] == genes[3::2]
+        assert list(genes[2::2]) == sorted(genes[2::2], reverse=True)
+        assert not any(outside)
+
+
+def test_the_likelihood_of_cells_that_lack_genes_is_that_of_the_genes_they_have():
+    rng = np.random.default_rng(0)
+    counts = sp.csr_matrix(rng.poisson(1.0, (20, 6)).astype(np.float32))
+    likelihood = Likelihood(rng.dirichlet(np.ones(6), 3).T.astype(np.float32))
+    alone = members.Members(None, None, None, None, np.arange(0), np.arange(0), 0, 3, likelihood=likelihood)
+    kept = np.array([True, False, True, True, False, True])
+    (found,) = held_out.without_genes(alone, None, [counts], np.arange(6), kept)
+    expected = softmax(likelihood.on(kept).scores(held_out.only(counts, kept)))
+    np.testing.assert_array_equal(found["likelihood"], expected)
+    assert not np.allclose(expected, softmax(likelihood.scores(held_out.only(counts, kept))))
 
 
 def test_cells_are_drawn_for_the_test_as_frequent_as_they_are(monkeypatch):

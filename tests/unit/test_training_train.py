@@ -5,18 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_model import TYPES, ready_options, scratch, simulate, small_model, write_reference
+from small_model import TYPES, scratch, simulate, small_model, write_reference
 
 from cellscribe.errors import InputError
 from cellscribe.io import read_json
 from cellscribe.model.manifest import read_manifest, verify_model
 from cellscribe.training import folder, held_out, train
-
-
-@pytest.fixture
-def ready(tmp_path):
-    """A folder with a reference and ids, and the options of a training that takes seconds."""
-    return ready_options(tmp_path)
 
 
 @pytest.fixture

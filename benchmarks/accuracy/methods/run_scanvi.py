@@ -28,7 +28,7 @@ def train_scanvi(folder):
     model = train(reference, exchange.seed, encode_covariates=True)
     model = scvi.model.SCANVI.from_scvi_model(model, unlabeled_category=UNKNOWN, labels_key="label")
     model.train(max_epochs=20, n_samples_per_label=100, **quiet)
-    model.save(folder)
+    model.save(folder, overwrite=True)
 
 
 with exchange.timed("train"):

@@ -74,7 +74,6 @@ def fit(
             np.ones(len(codes)),
             folds,
             np.zeros(len(names)),
-            np.ones(len(codes), dtype=bool),
         )
     default = next(iter(calibration))
     evaluation = evaluate(pooled, codes, batches, np.zeros(len(codes), dtype=bool), names, default, [])

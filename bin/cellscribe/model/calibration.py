@@ -59,10 +59,10 @@ def fit_pool(
     """
     logs = np.stack([np.log(np.maximum(member, FLOOR)) for member in members])
     weights = np.ones(len(codes)) if cell_weights is None else np.asarray(cell_weights, dtype=np.float64)
-    judges = np.ones(len(codes), dtype=bool) if taught is None or not taught.any() else taught
-    sizes = np.bincount(codes[judges], weights=weights[judges], minlength=members[0].shape[1])
-    rarity = np.sqrt(weights[judges].sum() / np.maximum(sizes, 1e-12))
-    proportions = _least_loss(logs[:, judges], codes[judges], (weights * rarity[codes])[judges])
+    judges = weights if taught is None or not taught.any() else weights * taught
+    sizes = np.bincount(codes, weights=judges, minlength=members[0].shape[1])
+    rarity = np.sqrt(judges.sum() / np.maximum(sizes, 1e-12))
+    proportions = _least_loss(logs, codes, judges * rarity[codes])
     temperature = _least_loss(np.tensordot(proportions, logs, axes=1)[None], codes, weights)
     return proportions * temperature
 

@@ -65,8 +65,8 @@ def fit_classifier(
     """Weights of the members, and the limits of the sets of labels, by held-out cells.
 
     codes, cell_weights: (n_cells,), of all cells. offsets: (n_labels,), of `pool`, for the limits; weights are fitted
-    without, so that held-out cells of other labels do not undo them. taught: bool (n_cells,), the cells whose unaltered
-    copies the limits are fitted on.
+    without, so that held-out cells of other labels do not undo them. taught: bool (n_cells,), the cells that say which
+    member is believed (`fit_pool`), and on which, as they are, the limits are fitted.
     """
     own = [part.members[m] for m in members]
     truth, own_weights = codes[part.rows], cell_weights[part.rows]
@@ -91,18 +91,23 @@ def pooled_across(
     cell_weights: np.ndarray,
     folds: np.ndarray,
     offsets: np.ndarray,
-    taught: np.ndarray,
+    taught: np.ndarray | None = None,
 ) -> np.ndarray:
     """A classifier's probabilities for held-out cells, each fold's by weights that were fitted on the other folds.
 
-    probabilities: of each member, (n_cells, n_labels). truth, cell_weights, folds, taught: (n_cells,). offsets:
-    (n_labels,).
+    probabilities: of each member, (n_cells, n_labels). truth, cell_weights, folds: (n_cells,). offsets: (n_labels,).
+    taught: bool (n_cells,), of `fit_pool`.
     """
     own = [probabilities[member] for member in members]
     result = np.empty(own[0].shape)
     for fold in np.unique(folds):
         held, others = folds == fold, folds != fold
-        weights = fit_pool([p[others] for p in own], truth[others], cell_weights[others], taught[others])
+        weights = fit_pool(
+            [p[others] for p in own],
+            truth[others],
+            cell_weights[others],
+            None if taught is None else taught[others],
+        )
         result[held] = pool([p[held] for p in own], weights, offsets)
     return result
 

@@ -54,6 +54,7 @@ def folds_of(batches: np.ndarray, codes: np.ndarray, *, most: int = MOST_FOLDS, 
     return np.array([fold_of[batch] for batch in batches.astype(str)])
 
 
+# The members' probabilities for some cells of a fold, which cells these are, and whether they were thinned first.
 Part = tuple[dict[str, np.ndarray], np.ndarray, bool]
 
 
@@ -68,14 +69,14 @@ class Named:
     rows: np.ndarray
     altered: np.ndarray
 
-    @classmethod
-    def joined(cls, parts: Sequence[Part]) -> Named:
-        """From the folds' parts: the members' probabilities, the cells, and whether these were altered."""
-        return cls(
-            {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0]},
-            np.concatenate([part[1] for part in parts]),
-            np.concatenate([np.full(len(part[1]), part[2]) for part in parts]),
-        )
+
+def joined(parts: Sequence[Part]) -> Named:
+    """The folds' parts as one, in single precision: there are ten sets of them, each of every label and member."""
+    return Named(
+        {name: np.concatenate([part[0][name] for part in parts], dtype=np.float32) for name in parts[0][0]},
+        np.concatenate([part[1] for part in parts]),
+        np.concatenate([np.full(len(part[1]), part[2]) for part in parts]),
+    )
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,14 @@ class HeldOut(Named):
         taught: np.ndarray,
     ) -> HeldOut:
         """From the folds' parts; of each fold `unexpected` too."""
-        whole = Named.joined(parts)
+        whole = joined(parts)
         return cls(
             whole.members,
             whole.rows,
             whole.altered,
             np.concatenate(unexpected),
             neighbourhoods,
-            {share: Named.joined(folds) for share, folds in fewer_genes.items()},
+            {share: joined(folds) for share, folds in fewer_genes.items()},
             taught,
         )
 
@@ -194,21 +195,27 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
             options,
         )
         unexpected.append(unexpected_shares(cells.counts, codes, n_labels, np.flatnonzero(inside), held))
-        rng = np.random.default_rng(options.seed + 1)
-        plain = cells.counts[held].tocsr()
-        copies = {False: plain, True: thinned_copy(plain, rng)}
-        for altered, counts in copies.items():
-            parts.append((members.probabilities(counts[:, chosen].tocsr()), held, altered))
-        neighbourhoods += neighbourhoods_of(members, plain[:, chosen].tocsr(), cells.batches[held], first)
         known = (
             reference_counts(cells, inside, options)
             if members.logistic is not None and options.keep_counts
             else None
         )
+        used = np.zeros(cells.counts.shape[1], dtype=bool)
+        used[chosen] = True
+        if known is not None:
+            used[known[1]] = True
+        rng = np.random.default_rng(options.seed + 1)
+        plain = cells.counts[held].tocsr()
+        copies = [(False, only(plain, used)), (True, only(thinned_copy(plain, rng), used))]
+        for altered, counts in copies:
+            parts.append((members.probabilities(counts[:, chosen].tocsr()), held, altered))
+        neighbourhoods += neighbourhoods_of(
+            members, copies[0][1][:, chosen].tocsr(), cells.batches[held], first
+        )
         for share in GENE_SHARES:
             kept = rng.random(cells.counts.shape[1]) < share
-            found = without_genes(members, known, copies.values(), chosen, kept)
-            fewer[share] += [(one, held, altered) for one, altered in zip(found, copies, strict=True)]
+            found = without_genes(members, known, [counts for _, counts in copies], chosen, kept)
+            fewer[share] += [(one, held, altered) for one, (altered, _) in zip(found, copies, strict=True)]
         first += 2 * len(held)
     return HeldOut.of(parts, unexpected, neighbourhoods, fewer, seen_elsewhere(codes, folds))
 

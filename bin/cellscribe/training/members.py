@@ -1,4 +1,4 @@
-"""Training of the members of a model: the scVI encoder, neighbours and trees in its latent space, the regression."""
+"""Training of a model's members: the scVI encoder, neighbours and trees in its latent space, regression, likelihood."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from cellscribe.training.reference import LabelledCells
 if TYPE_CHECKING:
     import pandas as pd
 
-# Of a larger reference, so many cells teach the regression and the trees (`draw_cells`). All cells teach the encoder
-# and the markers.
+# Of a larger reference, so many cells teach the regression and the trees (`draw_cells`). All cells teach the encoder,
+# the likelihood and the markers.
 MOST_TAUGHT = 50_000
 # Cells that a query finds as neighbours, each with its copies: to find the nearest is half of what mapping takes, and
 # as many as these lose nothing (benchmarks/neighbours.py). Labels with up to half their share keep all of theirs.
@@ -173,7 +173,7 @@ class Members:
     latent: (n_rows, n_latent) of cells and their altered copies, which are the neighbours that a query finds, the
     `n_cells` unaltered ones first; source: (n_rows,), each row's cell among those trained on; codes: (n_rows,), its
     label. scvi: what fine-tuning the encoder takes, where it takes covariates. profiles, likelihood: what the labels
-    express.
+    express; the likelihood is None for an scvi or a logistic model.
     """
 
     encoder: Encoder | None

@@ -220,7 +220,7 @@ def silent_table(genes: pd.DataFrame, silent: np.ndarray) -> pd.DataFrame:
 
 
 def gene_table(genes: pd.DataFrame, counts: sp.csr_matrix, members: Members) -> pd.DataFrame:
-    """genes.tsv: gene_id, symbol, mean (log-normalised), importance (share of all weight that the model puts on it)."""
+    """genes.tsv: gene_id, symbol, mean (log-normalised), importance (share of what regression and encoder weigh it)."""
     mean, deviation = moments(counts)
     weight = np.zeros(len(genes))
     if members.logistic is not None:

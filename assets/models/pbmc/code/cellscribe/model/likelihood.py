@@ -29,9 +29,9 @@ STRENGTH, HALF_AT, STEEPNESS = 0.2, 100, 3
 
 @dataclass(frozen=True)
 class Likelihood:
-    """shares: (n_genes, n_labels), how much of a label's counts on these genes each of them has; a label without cells
-    has zeros, and is as unlikely as the least likely of the others. measured: how much of the reference's counts are on
-    genes that the cells have, 0 to 1: with a tenth of the genes a tenth of the counts is as deep.
+    """shares: (n_genes, n_labels), each gene's share of a label's counts; zeros for a label without cells, which is
+    scored as the least likely of the others. measured: how much of the labels' counts are on genes that the cells have,
+    mean over labels, 0 to 1: a cell is as deep as its counts divided by this.
     """
 
     shares: np.ndarray
@@ -43,10 +43,9 @@ class Likelihood:
         return Likelihood(np.where(found[:, None], self.shares, 0), float(kept))
 
     @functools.cached_property
-    def _logs(self) -> np.ndarray:
-        """Log of the shares, less the mean over labels, which says nothing of the label: float32 (n_genes, n_labels).
-
-        Genes that no label has are nothing.
+    def logs(self) -> np.ndarray:
+        """Log of the shares, less the mean over labels, which says nothing of the label: float32 (n_genes, n_labels),
+        zero for genes that no label has.
         """
         of_labels = self.shares / np.maximum(self.shares.sum(axis=0), 1e-12)
         known = of_labels.any(axis=0)
@@ -69,7 +68,7 @@ class Likelihood:
             totals = np.asarray(counts.sum(axis=1)).ravel()
         depth = totals.astype(np.float64) / max(self.measured, 1e-6)
         strength = STRENGTH / (1 + (depth / HALF_AT) ** STEEPNESS)
-        scores = (np.asarray(counts @ self._logs) * strength[:, None]).astype(np.float32)
+        scores = (np.asarray(counts @ self.logs) * strength[:, None]).astype(np.float32)
         known = self.shares.any(axis=0)
         if known.any():
             scores[:, ~known] = scores[:, known].min(axis=1, keepdims=True)
@@ -87,5 +86,5 @@ class Likelihood:
         tensors, _ = read_tensors(path)
         shares = tensors["shares"]
         if shares.ndim != 2 or (shares < 0).any() or not shares.any():
-            raise ValueError("its shares are none of genes and labels")
+            raise ValueError("its shares are no table of genes and labels, none below zero and some above")
         return cls(shares)
