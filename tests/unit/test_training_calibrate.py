@@ -61,7 +61,7 @@ def test_thinned_copies_have_a_part_in_weights_and_none_in_limits_and_scores():
 
     def held_of(*copies):
         rows, altered = np.tile(np.arange(n), len(copies)), np.repeat(np.arange(len(copies)) > 0, n)
-        part = held_out.Named({"logistic": np.concatenate(copies)}, rows, altered)
+        part = held_out.HeldOutNames({"logistic": np.concatenate(copies)}, rows, altered)
         return held_out.HeldOut(part.members, rows, altered, np.zeros(n), [], {0.5: part}, np.ones(n, bool))
 
     batches = np.repeat(list("abc"), n // 3).astype(object)

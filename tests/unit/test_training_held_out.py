@@ -91,7 +91,7 @@ def test_the_likelihood_of_cells_that_lack_genes_is_that_of_the_genes_they_have(
     likelihood = Likelihood(rng.dirichlet(np.ones(6), 3).T.astype(np.float32))
     alone = members.Members(None, None, None, None, np.arange(0), np.arange(0), 0, 3, likelihood=likelihood)
     kept = np.array([True, False, True, True, False, True])
-    (found,) = held_out.without_genes(alone, None, [counts], np.arange(6), kept)
+    (found,) = held_out.without_genes(alone, None, [held_out.Copy(False, counts)], np.arange(6), kept)
     expected = softmax(likelihood.on(kept).scores(held_out.only(counts, kept)))
     np.testing.assert_array_equal(found["likelihood"], expected)
     assert not np.allclose(expected, softmax(likelihood.scores(held_out.only(counts, kept))))

@@ -144,15 +144,11 @@ def test_a_consensus_model_with_a_real_encoder_is_made_and_annotates(ready, tmp_
 
     folder = train.run_train(dataclasses.replace(ready, kind="consensus", max_epochs=2, batch_key=None))
     manifest = verify_model(folder)
-    assert [member["name"] for member in manifest["members"]] == [
-        *("scvi_neighbours", "scvi_trees", "logistic", "likelihood")
-    ]
+    names = [member["name"] for member in manifest["members"]]
+    assert names == ["scvi_neighbours", "scvi_trees", "logistic", "likelihood"]
     model, cells = Model(folder), simulate(30, seed=3)
     mapping = map_cells(CountsInMemory(cells.X, cells.var), model)
-    probabilities = model.pooled(
-        model.member_probabilities(**mapping.arrays()),
-        "consensus",
-    )
+    probabilities = model.pooled(model.member_probabilities(**mapping.arrays()), "consensus")
     named = np.array(model.labels)[probabilities.argmax(axis=1)]
     assert (named == cells.obs["cell_type"].to_numpy()).mean() > 0.8
 

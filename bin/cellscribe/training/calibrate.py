@@ -13,7 +13,7 @@ from cellscribe.model.logistic import batch_weights
 from cellscribe.model.model import CLASSIFIERS, LOGISTIC
 from cellscribe.model.novelty import entropy_of, fit_null, strangeness
 from cellscribe.training.evaluate import Evaluation, evaluate, scores
-from cellscribe.training.held_out import FEWEST_HELD_OUT, HeldOut, Named, folds_of, or_all
+from cellscribe.training.held_out import FEWEST_HELD_OUT, HeldOut, HeldOutNames, folds_of, or_all
 
 # Of a thinned copy of a cell, beside the cell itself.
 ALTERED_WEIGHT = 0.25
@@ -35,7 +35,7 @@ def fit_calibration(
     weights = batch_weights(batches)
     offsets = few_cells_offsets(np.bincount(codes, minlength=len(names)))
 
-    def fitted(part: Named, members: Sequence[str]) -> dict[str, Any]:
+    def fitted(part: HeldOutNames, members: Sequence[str]) -> dict[str, Any]:
         return fit_classifier(part, members, codes, weights, names, offsets=offsets, taught=held.taught)
 
     for name, members in CLASSIFIERS.items():
@@ -53,7 +53,7 @@ def fit_calibration(
 
 
 def fit_classifier(
-    part: Named,
+    part: HeldOutNames,
     members: Sequence[str],
     codes: np.ndarray,
     cell_weights: np.ndarray,
@@ -79,7 +79,7 @@ def fit_classifier(
     }
 
 
-def shares_of(part: Named) -> np.ndarray:
+def shares_of(part: HeldOutNames) -> np.ndarray:
     """How much each row counts beside the others, for being a copy or not: (n_rows,)."""
     return np.where(part.altered, ALTERED_WEIGHT, 1.0)
 
@@ -130,7 +130,7 @@ def score_classifiers(
     weights = batch_weights(batches)
     offsets = few_cells_offsets(np.bincount(codes, minlength=len(names)))
 
-    def across(classifier: str, part: Named) -> np.ndarray:
+    def across(classifier: str, part: HeldOutNames) -> np.ndarray:
         rows = part.rows
         return pooled_across(
             part.members,

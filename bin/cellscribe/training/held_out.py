@@ -59,7 +59,7 @@ Part = tuple[dict[str, np.ndarray], np.ndarray, bool]
 
 
 @dataclass(frozen=True)
-class Named:
+class HeldOutNames:
     """Members' probabilities for cells whose batch was not trained on.
 
     One row a held-out cell and copy: `rows` is the cell, `altered` says whether it was thinned first.
@@ -70,9 +70,9 @@ class Named:
     altered: np.ndarray
 
 
-def joined(parts: Sequence[Part]) -> Named:
+def joined(parts: Sequence[Part]) -> HeldOutNames:
     """The folds' parts as one, in single precision: there are ten sets of them, each of every label and member."""
-    return Named(
+    return HeldOutNames(
         {name: np.concatenate([part[0][name] for part in parts], dtype=np.float32) for name in parts[0][0]},
         np.concatenate([part[1] for part in parts]),
         np.concatenate([np.full(len(part[1]), part[2]) for part in parts]),
@@ -80,7 +80,7 @@ def joined(parts: Sequence[Part]) -> Named:
 
 
 @dataclass(frozen=True)
-class HeldOut(Named):
+class HeldOut(HeldOutNames):
     """All that is known of held-out cells.
 
     fewer_genes: the same cells without some of the genes, by the share that is left.
@@ -91,7 +91,7 @@ class HeldOut(Named):
 
     unexpected: np.ndarray
     neighbourhoods: list[Neighbourhood]
-    fewer_genes: dict[float, Named]
+    fewer_genes: dict[float, HeldOutNames]
     taught: np.ndarray
 
     @classmethod
@@ -200,24 +200,38 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
             if members.logistic is not None and options.keep_counts
             else None
         )
-        used = np.zeros(cells.counts.shape[1], dtype=bool)
-        used[chosen] = True
-        if known is not None:
-            used[known[1]] = True
         rng = np.random.default_rng(options.seed + 1)
-        plain = cells.counts[held].tocsr()
-        copies = [(False, only(plain, used)), (True, only(thinned_copy(plain, rng), used))]
-        for altered, counts in copies:
-            parts.append((members.probabilities(counts[:, chosen].tocsr()), held, altered))
-        neighbourhoods += neighbourhoods_of(
-            members, copies[0][1][:, chosen].tocsr(), cells.batches[held], first
-        )
+        copies = copies_of(cells.counts[held].tocsr(), chosen, None if known is None else known[1], rng)
+        for copy in copies:
+            parts.append((members.probabilities(copy.on_model), held, copy.altered))
+        neighbourhoods += neighbourhoods_of(members, copies[0].on_model, cells.batches[held], first)
         for share in GENE_SHARES:
             kept = rng.random(cells.counts.shape[1]) < share
-            found = without_genes(members, known, [counts for _, counts in copies], chosen, kept)
-            fewer[share] += [(one, held, altered) for one, (altered, _) in zip(found, copies, strict=True)]
+            found = without_genes(members, known, copies, chosen, kept)
+            fewer[share] += [(one, held, copy.altered) for one, copy in zip(found, copies, strict=True)]
         first += 2 * len(held)
     return HeldOut.of(parts, unexpected, neighbourhoods, fewer, seen_elsewhere(codes, folds))
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Raw counts of held-out cells, CSR (n_cells, n_genes): on the model's genes, and on those that a regression is
+    fitted anew from, where there are such. altered: whether they were thinned.
+    """
+
+    altered: bool
+    on_model: sp.csr_matrix
+    on_reference: sp.csr_matrix | None = None
+
+
+def copies_of(
+    counts: sp.csr_matrix, chosen: np.ndarray, columns: np.ndarray | None, rng: np.random.Generator
+) -> list[Copy]:
+    """Cells as they are, and thinned. counts: raw, all genes; chosen, columns: which genes `Copy` has."""
+    return [
+        Copy(altered, part[:, chosen].tocsr(), None if columns is None else part[:, columns].tocsr())
+        for altered, part in ((False, counts), (True, thinned_copy(counts, rng)))
+    ]
 
 
 def tested_cells(held: np.ndarray, seed: int) -> np.ndarray:
@@ -257,24 +271,23 @@ def unexpected_shares(
 def without_genes(
     members: Members,
     known: tuple[ReferenceCounts, np.ndarray] | None,
-    copies: Iterable[sp.csr_matrix],
+    copies: Iterable[Copy],
     chosen: np.ndarray,
     kept: np.ndarray,
 ) -> list[dict[str, np.ndarray]]:
     """Each member's probabilities for cells of which only some genes were measured, as MAP would have them.
 
-    known: `reference_counts` of the training cells. copies: raw counts of the cells, each (n_cells, n_genes). chosen:
-    the model's genes. kept: bool (n_genes,).
+    known: `reference_counts` of the training cells. chosen: the model's genes. kept: bool (n_genes,).
     """
     regression = None
     if known is not None:
         reference, columns = known
         regression = reference.regression(kept[columns], members.n_labels)
     result = []
-    for counts in copies:
-        found = members.probabilities(only(counts[:, chosen], kept[chosen]), kept[chosen])
-        if regression is not None:
-            found[LOGISTIC] = softmax(regression.scores(only(counts[:, columns], kept[columns])))
+    for copy in copies:
+        found = members.probabilities(only(copy.on_model, kept[chosen]), kept[chosen])
+        if regression is not None and copy.on_reference is not None:
+            found[LOGISTIC] = softmax(regression.scores(only(copy.on_reference, kept[columns])))
         result.append(found)
     return result
 
