@@ -78,6 +78,12 @@ def _about(context: click.Context, parameter: click.Parameter, value: str) -> di
     default=True,
     help="Keep raw counts of some reference cells in the model, for samples that lack genes.",
 )
+@click.option(
+    "--correct-labels",
+    type=bool,
+    default=False,
+    help="Rename or leave out T cells whose label their coreceptor (CD4, CD8) contradicts.",
+)
 @click.option("--seed", type=int, default=0, help="Seed of everything random.")
 @click.option("--use-gpu", type=bool, default=False, help="Train scVI on a GPU.")
 @click.option("--output", type=path_out, required=True, help="The model folder to write.")

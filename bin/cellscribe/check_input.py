@@ -155,6 +155,7 @@ TRAIN = {
     "max_epochs": "max_epochs",
     "encode_covariates": "encode_covariates",
     "keep_counts": "keep_counts",
+    "correct_labels": "correct_labels",
     "seed": "seed",
     "use_gpu": "use_gpu",
 }

@@ -114,3 +114,20 @@ def test_labels_that_are_batches_are_refused(ready):
     )
     with pytest.raises(InputError, match="is the only label left"):
         held_out.hold_out(cells, ready)
+
+
+def test_the_rows_of_some_cells_are_those_of_every_copy_and_share_of_genes(ready):
+    cells = read_reference(ready.reference, "cell_type", batch_key="donor")
+    held = held_out.hold_out(cells, ready)
+    wanted = np.arange(120) % 3 == 0
+    some = held.of_cells(wanted)
+    for whole, part in [
+        (held, some),
+        *((held.fewer_genes[s], some.fewer_genes[s]) for s in held.fewer_genes),
+    ]:
+        inside = wanted[whole.rows]
+        assert 0 < inside.sum() < len(inside)
+        assert part.rows.tolist() == whole.rows[inside].tolist()
+        assert part.altered.tolist() == whole.altered[inside].tolist()
+        for name, values in whole.members.items():
+            assert (part.members[name] == values[inside]).all()

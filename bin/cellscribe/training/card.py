@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cellscribe.training.evaluate import Evaluation
+from cellscribe.training.reference import Contested
 
 CARD = Path(__file__).resolve().parent / "card.html.j2"
 THINNED = "thinned to 10-100 % of counts"
@@ -133,6 +134,8 @@ def how_made(fields: dict[str, Any]) -> list[str]:
             f"({training['batch_key'] or 'one a file'}), from {', '.join(training['sources'])}; "
             f"labels from {fields['label_key']}."
         )
+    contested = [Contested(**entry) for entry in training.get("contested", ())]
+    lines += [f"Labels: {one.sentence()}" for one in contested if one.is_corrected]
     return [
         *lines,
         f"Genes: {training['n_genes']:,}. Organism: {fields['organism']}. Kind: {fields['kind']}. "

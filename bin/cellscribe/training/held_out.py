@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -69,6 +70,16 @@ class HeldOutNames:
     rows: np.ndarray
     altered: np.ndarray
 
+    def of_cells(self, wanted: np.ndarray) -> Self:
+        """The rows of some cells. wanted: bool, one for each cell of the reference."""
+        inside = wanted[self.rows]
+        return replace(
+            self,
+            members={name: values[inside] for name, values in self.members.items()},
+            rows=self.rows[inside],
+            altered=self.altered[inside],
+        )
+
 
 def joined(parts: Sequence[Part]) -> HeldOutNames:
     """The folds' parts as one, in single precision: there are ten sets of them, each of every label and member."""
@@ -115,6 +126,11 @@ class HeldOut(HeldOutNames):
             taught,
         )
 
+    def of_cells(self, wanted: np.ndarray) -> Self:
+        """The rows of some cells, and those without some of the genes; what stands by itself stays that of all."""
+        fewer = {share: part.of_cells(wanted) for share, part in self.fewer_genes.items()}
+        return replace(super().of_cells(wanted), fewer_genes=fewer)
+
 
 @dataclass(frozen=True)
 class Neighbourhood:
@@ -157,7 +173,7 @@ def check_fold(codes: np.ndarray, batches: np.ndarray, inside: np.ndarray, names
     """Raises InputError where the cells that a fold trains on have one label only. inside: bool (n_cells,)."""
     if len(np.unique(codes[inside])) > 1:
         return
-    away = ", ".join(sorted(set(batches[~inside].astype(str))))
+    away = ", ".join(sorted({*batches.astype(str)} - {*batches[inside].astype(str)}))
     raise InputError(
         f"with the batches {away} held out for the test, '{names[codes[inside][0]]}' is the only label left: no model "
         "could be trained without them, or it would learn the batches and not the labels",
@@ -168,9 +184,11 @@ def check_fold(codes: np.ndarray, batches: np.ndarray, inside: np.ndarray, names
 def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
     """Train without each fold in turn and predict it, as it is, thinned, and without some of the genes.
 
-    Genes are chosen anew in each fold, so that nothing of the held-out batches is seen.
+    Genes are chosen anew in each fold, so that nothing of the held-out batches is seen. Cells whose label is in doubt
+    are predicted, and teach nothing.
     """
     codes, n_labels = cells.codes, len(cells.names)
+    teaching = np.ones(len(codes), dtype=bool) if cells.doubtful is None else ~cells.doubtful
     folds = folds_of(cells.batches, codes, seed=options.seed)
     scratch = scratch_beside(options.output)
     parts: list[Part] = []
@@ -179,8 +197,8 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
     fewer: dict[float, list[Part]] = {share: [] for share in GENE_SHARES}
     first = 0
     for fold in range(folds.max() + 1):
-        inside = folds != fold
-        held = tested_cells(np.flatnonzero(~inside), options.seed)
+        inside = (folds != fold) & teaching
+        held = tested_cells(np.flatnonzero(folds == fold), options.seed)
         check_fold(codes, cells.batches, inside, cells.names)
         log(
             f"held-out test {fold + 1} of {folds.max() + 1}: "

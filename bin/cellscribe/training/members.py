@@ -228,11 +228,8 @@ def train_members(
     source = known
     wanted = KINDS[options.kind]
     if LOGISTIC in wanted:
-        copies, rows = with_copies(counts[taught], options.logistic_copies, rng)
         weights = batch_weights(batches)[taught]
-        logistic = train_logistic(
-            copies, codes[taught][rows], n_labels, cell_weights=weights[rows], seed=options.seed
-        )
+        logistic = regression_of(counts[taught], codes[taught], weights, n_labels, options, rng)
     if LIKELIHOOD in wanted:
         likelihood = likelihood_of(counts, codes, batch_weights(batches), n_labels)
     if NEIGHBOURS in wanted:
@@ -270,6 +267,21 @@ def train_members(
         profiles,
         likelihood,
     )
+
+
+def regression_of(
+    counts: sp.csr_matrix,
+    codes: np.ndarray,
+    cell_weights: np.ndarray,
+    n_labels: int,
+    options: TrainOptions,
+    rng: np.random.Generator,
+) -> Logistic:
+    """A regression that learned from cells and their thinned copies. counts: raw, on the model's genes. codes,
+    cell_weights: (n_cells,).
+    """
+    copies, rows = with_copies(counts, options.logistic_copies, rng)
+    return train_logistic(copies, codes[rows], n_labels, cell_weights=cell_weights[rows], seed=options.seed)
 
 
 def likelihood_of(

@@ -18,9 +18,37 @@ from cellscribe.errors import InputError
 from cellscribe.h5ad_input import cell_names, open_h5ad
 from cellscribe.label_csv import check_cells, is_labelled, read_label_csv, with_labels
 from cellscribe.stored import SomeRows, StoredInput, blocks
-from cellscribe.training.disk import on_disk
+from cellscribe.training.disk import blocks_of, on_disk
 
 FEWEST_CELLS = 5
+
+
+@dataclass(frozen=True)
+class Contested:
+    """Cells of a label that have the coreceptor of the other kind of T cell alone (coreceptors.py), and what became of
+    them: with neither renamed nor left out they are as they were. of: all cells of the label.
+    """
+
+    label: str
+    of: int
+    cells: int
+    renamed: int = 0
+    left_out: int = 0
+
+    @property
+    def is_corrected(self) -> bool:
+        """Whether they were renamed or left out."""
+        return self.renamed + self.left_out > 0
+
+    def sentence(self) -> str:
+        """What a card says of them."""
+        found = (
+            f"{self.cells:,} of the {self.of:,} cells called {self.label} have counts of the other kind of T cell's "
+            "coreceptor (CD4, CD8) and none of their own's"
+        )
+        if self.is_corrected:
+            return f"{found}: {self.renamed:,} were renamed, {self.left_out:,} left out."
+        return f"{found}, and may be of that kind: --correct_labels renames them or leaves them out."
 
 
 @dataclass
@@ -30,6 +58,8 @@ class LabelledCells:
     counts: CSR float32 (n_obs, n_genes), on disk where `read_reference` read them. genes: columns `gene_id`, `symbol`.
     labels, batches: text (n_obs,). levels: for each coarser level, label -> coarse label. left_out: label -> cells, for
     labels too rare to learn. covariates: one row a cell, the further obs columns that were asked for and are there.
+    contested: what `check_coreceptors` found. renamed: bool (n_obs,), cells whose label is not the one that they came
+    with; doubtful: those whose label is in doubt, so that they teach nothing. Both None where there are none.
     """
 
     counts: sp.csr_matrix
@@ -42,6 +72,9 @@ class LabelledCells:
     left_out: dict[str, int] = field(default_factory=dict)
     n_unlabelled: int = 0
     covariates: pd.DataFrame = field(default_factory=pd.DataFrame)
+    contested: list[Contested] = field(default_factory=list)
+    renamed: np.ndarray | None = None
+    doubtful: np.ndarray | None = None
 
     @property
     def names(self) -> list[str]:
@@ -52,6 +85,20 @@ class LabelledCells:
     def codes(self) -> np.ndarray:
         """Each cell's position in `names`, int (n_obs,)."""
         return np.searchsorted(np.array(self.names, dtype=object).astype(str), self.labels.astype(str))
+
+    def of_cells(self, wanted: np.ndarray, folder: Path | None = None) -> LabelledCells:
+        """Some of the cells, their counts on disk too. wanted: bool (n_obs,). folder: as `on_disk` takes it."""
+        rows = np.flatnonzero(wanted)
+        counts = on_disk((block for _, block in blocks_of(self.counts, rows)), self.counts.shape[1], folder)
+        return replace(
+            self,
+            counts=counts,
+            labels=self.labels[rows],
+            batches=self.batches[rows],
+            covariates=self.covariates.iloc[rows] if len(self.covariates) else self.covariates,
+            renamed=None if self.renamed is None else self.renamed[rows],
+            doubtful=None if self.doubtful is None else self.doubtful[rows],
+        )
 
 
 @dataclass

@@ -24,6 +24,7 @@ from cellscribe.model.model import NEIGHBOURS, Reference
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest
 from cellscribe.model.profiles import FILE as PROFILES
 from cellscribe.training.calibrate import fit_calibration, novelty_null, score_classifiers, unexpected_limit
+from cellscribe.training.coreceptors import check_coreceptors
 from cellscribe.training.disk import blocks_of, some_columns
 from cellscribe.training.evaluate import Evaluation
 from cellscribe.training.folder import (
@@ -152,23 +153,33 @@ def run_train(options: TrainOptions) -> Path:
         gene_column=options.gene_column,
         scratch=scratch_beside(options.output),
     )
-    names, codes = cells.names, cells.codes
+    names = cells.names
     log(
-        f"reference: {len(codes):,} cells, {len(names)} labels, {len(np.unique(cells.batches.astype(str)))} batches, "
-        f"{len(cells.genes):,} genes"
+        f"reference: {len(cells.labels):,} cells, {len(names)} labels, "
+        f"{len(np.unique(cells.batches.astype(str)))} batches, {len(cells.genes):,} genes"
     )
     if options.encode_covariates and len(np.unique(cells.batches.astype(str))) == 1:
         warn("--encode_covariates has no effect: there is one batch, so that the encoder sees genes alone")
     cl_ids, ontology = place_labels(names, options.cl_map)
+    cells = check_coreceptors(cells, cl_ids, ontology, options)
+    codes = cells.codes
     levels = [
         {"name": level, "labels": {n: cells.levels[level][n] for n in names}} for level in options.levels
     ]
     levels = levels or lineage_levels(ontology, names, cl_ids)
 
-    held = hold_out(cells, options)
-    calibration = fit_calibration(held, codes, cells.batches, names)
-    evaluation = score_classifiers(held, calibration, codes, cells.batches, names, options.seed)
+    held = certain = tested = hold_out(cells, options)
+    if cells.renamed is not None and cells.doubtful is not None:
+        # a label in doubt calibrates nothing, one that a regression gave is no test of one; but new cells will be like
+        # both, and look as strange
+        certain = held.of_cells(~cells.doubtful)
+        tested = certain.of_cells(~cells.renamed)
+    calibration = fit_calibration(certain, codes, cells.batches, names)
+    evaluation = score_classifiers(tested, calibration, codes, cells.batches, names, options.seed)
 
+    if cells.doubtful is not None:
+        cells = cells.of_cells(~cells.doubtful, scratch_beside(options.output))
+        codes = cells.codes
     log("training on all cells")
     every = np.ones(len(codes), dtype=bool)
     chosen = choose_genes(cells, every, options)
@@ -299,10 +310,12 @@ def manifest_fields(
             "n_batches": len(np.unique(cells.batches.astype(str))),
             "parameters": parameters,
             "seed": options.seed,
+            "contested": [asdict(one) for one in cells.contested],
         },
         "evaluation": evaluation.headline,
         "does_not_know": [
-            f"{label} ({number} cells: too few to learn)" for label, number in cells.left_out.items()
+            *(f"{label} ({number} cells: too few to learn)" for label, number in cells.left_out.items()),
+            *(one.sentence() for one in cells.contested if not one.is_corrected),
         ],
         "libraries": {
             name: importlib.metadata.version(name)

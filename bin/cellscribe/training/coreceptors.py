@@ -1,0 +1,153 @@
+"""Reference cells whose coreceptor contradicts their label.
+
+The Cell Ontology tells T cells of two kinds apart by the coreceptor that they carry, CD4 or CD8. Clusters seldom do:
+naive T cells of both kinds are nearer to each other than to the rest of their kind. So labels that were given to
+clusters call many naive CD8 T cells CD4 T cells, and a model learns the mistake. A cell is contested where it has
+counts of the other kind's coreceptor and none of its own kind's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from cellscribe.cli import log, warn
+from cellscribe.io import scratch_beside
+from cellscribe.model.calibration import softmax
+from cellscribe.model.logistic import batch_weights
+from cellscribe.model.ontology import Ontology, descendants
+from cellscribe.training.disk import blocks_of, draw_cells, some_columns
+from cellscribe.training.genes import choose_genes
+from cellscribe.training.held_out import folds_of
+from cellscribe.training.members import MOST_TAUGHT, regression_of
+from cellscribe.training.options import TrainOptions
+from cellscribe.training.reference import FEWEST_CELLS, Contested, LabelledCells
+
+# Genes of the coreceptor, human and mouse, by the Cell Ontology's term for the T cells that carry it.
+CORECEPTORS = {
+    "CL:0000624": frozenset(["CD4", "ENSG00000010610", "ENSMUSG00000023274"]),
+    "CL:0000625": frozenset(
+        [
+            *("CD8A", "ENSG00000153563", "ENSMUSG00000053977"),
+            *("CD8B", "ENSG00000172116", "CD8B1", "ENSMUSG00000053044"),
+        ]
+    ),
+}
+NO_LABEL = -1
+
+
+def check_coreceptors(
+    cells: LabelledCells, cl_ids: Mapping[str, str], ontology: Ontology, options: TrainOptions
+) -> LabelledCells:
+    """Find contested cells and, where `options.correct_labels`, correct them; say what was found.
+
+    cl_ids: each label's Cell Ontology id, "" where it has none. A label of which more than half is contested is left as
+    it is, with a warning: its id may be wrong. Returns the cells with `contested`, `renamed` and `doubtful` filled in.
+    """
+    kinds = kinds_of_labels(cells.names, cl_ids, ontology)
+    if kinds is None:
+        return cells
+    codes = cells.codes
+    contested = contested_cells(cells, kinds[codes])
+    numbers = np.bincount(codes, minlength=len(kinds))
+    found = np.bincount(codes[contested], minlength=len(kinds))
+    for code in np.flatnonzero(numbers - found < np.maximum(numbers / 2, FEWEST_CELLS)):
+        if found[code]:
+            warn(
+                f"{found[code]:,} of {numbers[code]:,} cells called '{cells.names[code]}' have the coreceptor of the "
+                f"other kind of T cell alone: is {cl_ids[cells.names[code]]} the right term for it (--cl_map)?"
+            )
+            contested &= codes != code
+            found[code] = 0
+    new = codes.copy()
+    if options.correct_labels and contested.any():
+        new[contested] = corrected_codes(cells, contested, kinds, options)
+    doubtful, renamed = new == NO_LABEL, (new != codes) & (new != NO_LABEL)
+    report = [
+        Contested(
+            cells.names[code],
+            int(numbers[code]),
+            int(found[code]),
+            int((renamed & (codes == code)).sum()),
+            int((doubtful & (codes == code)).sum()),
+        )
+        for code in np.flatnonzero(found)
+    ]
+    for one in report:
+        (log if options.correct_labels else warn)(one.sentence())
+    if not (doubtful | renamed).any():
+        return replace(cells, contested=report)
+    names = np.array(cells.names, dtype=object)
+    labels = names[np.where(doubtful, codes, new)]
+    return replace(cells, labels=labels, contested=report, renamed=renamed, doubtful=doubtful)
+
+
+def kinds_of_labels(names: list[str], cl_ids: Mapping[str, str], ontology: Ontology) -> np.ndarray | None:
+    """Which kind of T cell each label is, int (n_labels,): a position in `CORECEPTORS`, or -1. None unless there are
+    labels of both kinds: otherwise a cell of the other kind has no label to get.
+    """
+    covers = descendants(ontology, [cl_ids[name] for name in names])
+    kinds = np.full(len(names), NO_LABEL)
+    for kind, term in enumerate(CORECEPTORS):
+        if term not in covers:
+            return None
+        kinds[covers[term]] = kind
+    return kinds
+
+
+def contested_cells(cells: LabelledCells, kinds: np.ndarray) -> np.ndarray:
+    """Whether each cell has counts of the other kind's coreceptor and none of its own kind's: bool (n_obs,).
+
+    kinds: int (n_obs,), of each cell's label. None is where the reference lacks the genes of either.
+    """
+    names = [cells.genes[column].str.upper() for column in ("gene_id", "symbol")]
+    columns = [np.flatnonzero(names[0].isin(genes) | names[1].isin(genes)) for genes in CORECEPTORS.values()]
+    contested = np.zeros(len(kinds), dtype=bool)
+    if any(len(places) == 0 for places in columns):
+        return contested
+    for rows, block in blocks_of(cells.counts):
+        has = np.stack([np.asarray(block[:, places].sum(axis=1)).ravel() > 0 for places in columns])
+        for kind in range(len(has)):
+            others = np.delete(has, kind, axis=0).any(axis=0)
+            contested[rows] |= (kinds[rows] == kind) & others & ~has[kind]
+    return contested
+
+
+def corrected_codes(
+    cells: LabelledCells, contested: np.ndarray, kinds: np.ndarray, options: TrainOptions
+) -> np.ndarray:
+    """The label that each contested cell gets, int (n_contested,): the best of the other kind where a regression finds
+    that kind the more probable of the two, else -1, for none.
+
+    The regression learns from uncontested cells of other batches (of one batch, from other cells). contested: bool
+    (n_obs,). kinds: int (n_labels,).
+    """
+    codes, n_labels = cells.codes, len(cells.names)
+    folds = folds_of(cells.batches, codes, seed=options.seed)
+    result = np.full(len(codes), NO_LABEL)
+    for fold in np.unique(folds[contested]):
+        inside = (folds != fold) & ~contested
+        known = np.unique(codes[inside])
+        rows = np.flatnonzero(inside)
+        rows = rows[draw_cells(codes[rows], MOST_TAUGHT, seed=options.seed)]
+        chosen = choose_genes(cells, inside, options)
+        regression = regression_of(
+            some_columns(cells.counts, chosen, scratch_beside(options.output), rows),
+            codes[rows],
+            batch_weights(cells.batches[rows]),
+            n_labels,
+            options,
+            np.random.default_rng(options.seed),
+        )
+        for own, block in blocks_of(cells.counts, np.flatnonzero(contested & (folds == fold))):
+            probabilities = softmax(regression.scores(block[:, chosen].tocsr()))
+            of_kind = np.stack(
+                [probabilities[:, kinds == kind].sum(axis=1) for kind in range(len(CORECEPTORS))], axis=1
+            )
+            kind = of_kind.argmax(axis=1)
+            best = np.where(kinds == kind[:, None], probabilities, -1).argmax(axis=1)
+            is_other = (kind != kinds[codes[own]]) & np.isin(best, known)
+            result[own] = np.where(is_other, best, NO_LABEL)
+    return result[contested]

@@ -1,0 +1,180 @@
+"""Reference cells whose coreceptor contradicts their label: found, said, and corrected where that is asked for."""
+
+import dataclasses
+
+import anndata
+import numpy as np
+import pytest
+from small_model import simulate, write_reference
+
+from cellscribe.model.manifest import verify_model
+from cellscribe.training import held_out, members, train
+from cellscribe.training.coreceptors import check_coreceptors, contested_cells
+from cellscribe.training.folder import place_labels
+from cellscribe.training.reference import read_reference
+
+CD4_GENE, CD8_GENE = 300, 301
+
+
+def with_coreceptors(
+    cells: anndata.AnnData, names: tuple[str, str] = ("CD4", "CD8A"), *, column: str = "gene_symbols"
+) -> anndata.AnnData:
+    """Simulated cells whose T cells have three counts of their own coreceptor, and the others none."""
+    counts = cells.X.tolil()
+    label = cells.obs["cell_type"].to_numpy()
+    counts[:, CD4_GENE] = np.where(label == "CD4 T cell", 3, 0)[:, None]
+    counts[:, CD8_GENE] = np.where(label == "CD8 T cell", 3, 0)[:, None]
+    cells.X = counts.tocsr()
+    found = cells.var[column].to_numpy(dtype=object)
+    found[[CD4_GENE, CD8_GENE]] = names
+    cells.var[column] = found
+    if column == "gene_symbols":
+        cells.var_names = found
+    return cells
+
+
+def mistaken(cells: anndata.AnnData, n: int = 6) -> np.ndarray:
+    """Call the first CD8 T cells CD4 T cells; returns which rows these are."""
+    rows = np.flatnonzero(cells.obs["cell_type"] == "CD8 T cell")[:n]
+    labels = cells.obs["cell_type"].to_numpy(dtype=object)
+    labels[rows] = "CD4 T cell"
+    cells.obs["cell_type"] = labels
+    return rows
+
+
+def checked(ready, cells, **changes):
+    """What `check_coreceptors` makes of these cells."""
+    options = dataclasses.replace(ready, **changes)
+    write_reference(cells, options.reference[0])
+    read = read_reference(options.reference, "cell_type", batch_key="donor")
+    return read, check_coreceptors(read, *place_labels(read.names, options.cl_map), options)
+
+
+@pytest.mark.parametrize(
+    ("names", "column"),
+    [
+        (("CD4", "CD8A"), "gene_symbols"),
+        (("CD4", "CD8B"), "gene_symbols"),
+        (("Cd4", "Cd8b1"), "gene_symbols"),
+        (("ENSG00000010610", "ENSG00000172116"), "gene_ids"),
+    ],
+)
+def test_cells_with_the_other_coreceptor_alone_are_contested(ready, names, column, capsys):
+    cells = with_coreceptors(simulate(150), names, column=column)
+    rows = mistaken(cells)
+    # one that has both is not contested, nor is one that has neither
+    counts = cells.X.tolil()
+    both, neither = np.flatnonzero(cells.obs["cell_type"] == "CD4 T cell")[-2:]
+    counts[both, CD8_GENE], counts[neither, CD4_GENE] = 2, 0
+    cells.X = counts.tocsr()
+    read, found = checked(ready, cells)
+    assert [(one.label, one.of, one.cells) for one in found.contested] == [("CD4 T cell", 36, 6)]
+    assert not found.contested[0].is_corrected and found.renamed is None
+    assert (found.labels == read.labels).all() and found.counts is read.counts
+    kinds = np.select([read.labels == "CD4 T cell", read.labels == "CD8 T cell"], [0, 1], -1)
+    assert np.flatnonzero(contested_cells(read, kinds)).tolist() == rows.tolist()
+    assert "6 of the 36 cells called CD4 T cell" in capsys.readouterr().err
+
+
+def test_a_cd8_label_is_contested_by_cd4(ready):
+    cells = with_coreceptors(simulate(150))
+    counts = cells.X.tolil()
+    row = np.flatnonzero(cells.obs["cell_type"] == "CD8 T cell")[0]
+    counts[row, CD4_GENE], counts[row, CD8_GENE] = 1, 0
+    cells.X = counts.tocsr()
+    _, found = checked(ready, cells)
+    assert [(one.label, one.cells) for one in found.contested] == [("CD8 T cell", 1)]
+
+
+def test_nothing_is_said_without_both_kinds_or_without_their_genes(ready, capsys):
+    cells = with_coreceptors(simulate(150))
+    mistaken(cells)
+    _, found = checked(ready, cells[cells.obs["cell_type"] != "CD8 T cell"].copy(), correct_labels=True)
+    assert found.contested == []
+    plain = simulate(150)
+    mistaken(plain)
+    _, found = checked(ready, plain, correct_labels=True)
+    assert found.contested == [] and found.renamed is None
+    assert "coreceptor" not in capsys.readouterr().err
+
+
+def test_contested_cells_are_renamed_where_the_rest_of_their_genes_agree_and_left_out_where_not(ready):
+    cells = with_coreceptors(simulate(300))
+    wrong = mistaken(cells)
+    # ambient CD8 in true CD4 T cells that show no CD4
+    counts = cells.X.tolil()
+    ambient = np.flatnonzero(cells.obs["cell_type"] == "CD4 T cell")[-4:]
+    counts[ambient, CD4_GENE], counts[ambient, CD8_GENE] = 0, 1
+    cells.X = counts.tocsr()
+    read, found = checked(ready, cells, correct_labels=True)
+    (one,) = found.contested
+    assert (one.label, one.cells, one.renamed, one.left_out) == ("CD4 T cell", 10, 6, 4)
+    rows = np.arange(300)
+    assert np.flatnonzero(found.renamed).tolist() == wrong.tolist()
+    assert np.flatnonzero(found.doubtful).tolist() == ambient.tolist()
+    assert found.labels.tolist() == np.where(np.isin(rows, wrong), "CD8 T cell", read.labels).tolist()
+    # as they came
+    assert (read.labels[wrong] == "CD4 T cell").all()
+
+
+def test_some_cells_keep_what_is_theirs(ready):
+    _, found = checked(ready, with_coreceptors(simulate(150)))
+    found.renamed, found.doubtful = np.arange(150) % 2 == 0, np.arange(150) % 3 == 0
+    some = found.of_cells(~found.doubtful)
+    kept = np.flatnonzero(~found.doubtful)
+    assert (some.counts.toarray() == found.counts.toarray()[kept]).all()
+    assert some.labels.tolist() == found.labels[kept].tolist()
+    assert some.batches.tolist() == found.batches[kept].tolist()
+    assert some.renamed.tolist() == found.renamed[kept].tolist() and not some.doubtful.any()
+    assert some.names == found.names
+
+
+def test_cells_in_doubt_are_named_by_the_test_and_teach_nothing(ready, monkeypatch):
+    cells = with_coreceptors(simulate(150))
+    mistaken(cells)
+    _, found = checked(ready, cells, correct_labels=True)
+    found.doubtful = np.arange(150) % 5 == 1
+    taught = []
+    monkeypatch.setattr(
+        held_out,
+        "train_members",
+        lambda counts, codes, *rest: taught.append(len(codes)) or members.train_members(counts, codes, *rest),
+    )
+    held = held_out.hold_out(found, ready)
+    folds = held_out.folds_of(found.batches, found.codes)
+    assert taught == [int(((folds != fold) & ~found.doubtful).sum()) for fold in range(3)]
+    assert sorted(held.rows[~held.altered].tolist()) == list(range(150))
+
+
+def test_a_label_that_is_contested_as_a_whole_is_left_with_a_warning(ready, capsys):
+    cells = with_coreceptors(simulate(150))
+    labels = cells.obs["cell_type"].to_numpy()
+    cells.obs["cell_type"] = np.select(
+        [labels == "CD4 T cell", labels == "CD8 T cell"], ["CD8 T cell", "CD4 T cell"], labels
+    )
+    read, found = checked(ready, cells, correct_labels=True)
+    assert found.contested == [] and (found.labels == read.labels).all()
+    said = capsys.readouterr().err
+    assert "30 of 30 cells called 'CD4 T cell'" in said and "CL:0000624" in said and "--cl_map" in said
+
+
+def test_the_model_and_its_card_tell_what_was_contested(ready):
+    cells = with_coreceptors(simulate(150))
+    mistaken(cells)
+    write_reference(cells, ready.reference[0])
+    as_given = verify_model(train.run_train(ready))
+    assert as_given["training"]["contested"] == [
+        {"label": "CD4 T cell", "of": 36, "cells": 6, "renamed": 0, "left_out": 0}
+    ]
+    assert "6 of the 36 cells called CD4 T cell" in as_given["does_not_know"][0]
+    assert "--correct_labels" in (ready.output / "card.md").read_text().replace("\\_", "_")
+    corrected = dataclasses.replace(ready, output=ready.output.parent / "corrected", correct_labels=True)
+    manifest = verify_model(train.run_train(corrected))
+    (one,) = manifest["training"]["contested"]
+    assert one["renamed"] + one["left_out"] == 6 and one["renamed"] > 0
+    assert manifest["does_not_know"] == []
+    assert manifest["training"]["n_cells"] == 150 - one["left_out"]
+    # a label that was given by a regression is not scored
+    assert manifest["evaluation"]["n_cells"] == 144
+    for page in ("card.md", "card.html"):
+        assert f"{one['renamed']} were renamed" in (corrected.output / page).read_text()
