@@ -91,6 +91,17 @@ class Program:
             environments / self.environment / "bin" / "python" if self.environment else Path(sys.executable)
         )
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it runs the code of bin/cellscribe."""
+        return self.script == "run_ours.py"
+
+    def trained_by(self) -> str:
+        """Of everything but the reference and the seed that a kept model depends on."""
+        if not self.is_ours:
+            return self.code_hash()
+        return hash_of([library_hash(), *self.options]) if self.options else library_hash()
+
     def code_hash(self) -> str:
         """Of everything that can change its result, the inputs and the seed left out."""
         files = [self.path, HERE / "methods" / "exchange.py"]
@@ -102,7 +113,7 @@ class Program:
             files.append(HERE / "methods" / "scvi_reference.py")
         if not self.environment:
             files.append(ROOT / "uv.lock")
-        code = library_hash() if self.name == OURS else ""
+        code = library_hash() if self.is_ours else ""
         return hash_of([*(path.read_bytes() for path in files), " ".join(self.options), code])
 
 
@@ -111,6 +122,20 @@ PROGRAMS = (
         OURS,
         "run_ours.py",
         (DEFAULT_METHOD, "cellscribe_scvi", "cellscribe_logistic"),
+        keeps_model=True,
+    ),
+    Program(
+        "ours_corrected",
+        "run_ours.py",
+        ("cellscribe_consensus_corrected", "cellscribe_scvi_corrected", "cellscribe_logistic_corrected"),
+        options=("--way", "corrected"),
+        keeps_model=True,
+    ),
+    Program(
+        "ours_surgery",
+        "run_ours.py",
+        ("cellscribe_consensus_surgery", "cellscribe_scvi_surgery"),
+        options=("--way", "surgery"),
         keeps_model=True,
     ),
     Program(

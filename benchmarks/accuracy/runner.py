@@ -12,7 +12,7 @@ import numpy as np
 
 from accuracy.measure import run_measured
 from accuracy.pairs import CL_IDS, Pair, Sets
-from accuracy.programs import HERE, OURS, Program, hash_of, library_hash, thread_limits
+from accuracy.programs import HERE, Program, hash_of, thread_limits
 from cellscribe.io import atomic_path, read_json, write_h5ad, write_json
 
 
@@ -135,8 +135,7 @@ def run_one(program: Program, pair: Pair, seed: int, inputs: Inputs, settings: S
     command += ["--output", folder, "--seed", str(seed), "--cpus", str(settings.cpus), *program.options]
     if program.keeps_model:
         # The model depends on the reference, the code that trains and the seed, not on the query.
-        trained_by = library_hash() if program.name == OURS else code
-        model = hash_of([inputs.reference.name, inputs.labels.name, trained_by, str(seed)])
+        model = hash_of([inputs.reference.name, inputs.labels.name, program.trained_by(), str(seed)])
         cache = settings.out / "models"
         cache.mkdir(parents=True, exist_ok=True)
         command += ["--cache", cache, "--model", model]

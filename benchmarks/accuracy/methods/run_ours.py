@@ -3,6 +3,9 @@
 The model is trained without seeing the query, on all genes of the reference, and kept in the cache folder, for other
 queries of the same reference. Seconds and memory of its training are told apart, so that a model taken from the cache
 costs what it cost when it was made.
+
+`--way corrected` trains with `--correct-labels`; `--way surgery` trains an encoder that takes the batch, and fine-tunes
+it on the query.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ def train(exchange, folder):
             organism="human",
             output=folder,
             name="benchmark",
+            correct_labels=exchange.options.way == "corrected",
+            encode_covariates=exchange.options.way == "surgery",
             seed=exchange.seed,
             cpus=exchange.cpus,
         )
@@ -45,8 +50,11 @@ def main():
     from cellscribe.model.label_sets import label_sets
     from cellscribe.model.model import Model
     from cellscribe.one_file import CountsInMemory
+    from cellscribe.surgery import Surgery
 
-    exchange = Exchange(options=("--model",))
+    exchange = Exchange(options=("--model", "--way"))
+    way = exchange.options.way
+    classifiers = ("consensus", "scvi") if way == "surgery" else ("consensus", "scvi", "logistic")
     with exchange.timed("train"):
         before = train_once(
             exchange.options.cache / exchange.options.model, lambda folder: train(exchange, folder)
@@ -55,12 +63,17 @@ def main():
         model = Model(exchange.options.cache / exchange.options.model)
         read = read_h5ad(exchange.options.query)
         # The pipeline asks for half of the model's genes; here a query with fewer is named all the same.
-        mapping = map_cells(CountsInMemory(read.matrix, read.var), model, min_gene_overlap=0.0)
+        mapping = map_cells(
+            CountsInMemory(read.matrix, read.var),
+            model,
+            min_gene_overlap=0.0,
+            surgery=Surgery(seed=exchange.seed) if way == "surgery" else None,
+        )
         labels = np.array(model.labels)
-        for classifier in ("consensus", "scvi", "logistic"):
+        for classifier in classifiers:
             answer = answer_cells(mapping, model, classifier=classifier)
             exchange.write(
-                f"cellscribe_{classifier}",
+                f"cellscribe_{classifier}" + (f"_{way}" if way else ""),
                 labels,
                 labels[answer.predicted],
                 probabilities=answer.probabilities,
