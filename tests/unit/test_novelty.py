@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from cellscribe.clusters import neighbour_graph
+from cellscribe.model import profiles as profiles_module
 from cellscribe.model.logistic import log_normalise
 from cellscribe.model.novelty import (
     FALSE_ALARMS,
@@ -154,6 +155,18 @@ def test_a_sketch_keeps_how_different_two_profiles_are():
     for one in range(1, 4):
         apart = np.sqrt(np.square(means[0] - means[one]).mean() / 0.52)
         assert np.linalg.norm(sketches[0] - sketches[one]) == pytest.approx(apart, rel=0.2)
+
+
+def test_a_model_of_another_number_of_projections_is_used_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(profiles_module, "N_NUMBERS", 128)
+    older = Profiles.of(KNOWN, np.ones(N_GENES))
+    older.save(tmp_path / "profiles.safetensors")
+    monkeypatch.undo()
+    read = Profiles.load(tmp_path / "profiles.safetensors")
+    assert read.projection.shape == (N_GENES, 128) and N_NUMBERS != 128
+    counts = sp.csr_matrix(np.random.default_rng(0).poisson(2, (5, N_GENES)).astype(np.float32))
+    assert (read.sketch(counts) == older.sketch(counts)).all()
+    assert read.of_labels(np.ones(N_GENES, dtype=bool)).shape == (len(KNOWN), 128)
 
 
 def test_a_cell_that_lacks_genes_is_held_against_labels_that_lack_them_too():
