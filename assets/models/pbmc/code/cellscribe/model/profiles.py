@@ -17,14 +17,16 @@ import scipy.sparse as sp
 from cellscribe.model.logistic import log_normalise
 
 FILE = "profiles.safetensors"
-N_NUMBERS = 128
+# Of half as many the residual of a whole label hangs on which were drawn. Models with another number are used as they
+# are.
+N_NUMBERS = 256
 # Added to each gene's variance within labels, so that hardly seen genes do not weigh most.
 VARIANCE_FLOOR = 0.02
 
 
 @dataclass(frozen=True)
 class Profiles:
-    """means: (n_labels, n_genes), of log-normalised counts; projection: (n_genes, 128)."""
+    """means: (n_labels, n_genes), of log-normalised counts; projection: (n_genes, n_numbers)."""
 
     means: np.ndarray
     projection: np.ndarray
@@ -42,12 +44,13 @@ class Profiles:
         )
 
     def sketch(self, counts: sp.csr_matrix) -> np.ndarray:
-        """Of raw counts on the model's genes: float32 (n_cells, 128)."""
+        """Of raw counts on the model's genes: float32 (n_cells, n_numbers)."""
         return np.asarray(log_normalise(counts) @ self.projection)
 
     def of_labels(self, found: np.ndarray) -> np.ndarray:
-        """The sketches of the labels on the genes that a sample has, float32 (n_labels, 128). found: bool (n_genes,).
+        """The sketches of the labels on the genes that a sample has, float32 (n_labels, n_numbers).
 
+        found: bool (n_genes,), the genes that it has.
         A sample without some of the genes is normalised by fewer counts: the labels are as if they were too.
         """
         share = np.expm1(self.means)
@@ -68,7 +71,7 @@ class Profiles:
 
         tensors = load_file(path)
         means, projection = (tensors[name].astype(np.float32) for name in ("means", "projection"))
-        if means.ndim != 2 or projection.shape != (means.shape[1], N_NUMBERS):
+        if means.ndim != 2 or projection.ndim != 2 or len(projection) != means.shape[1]:
             raise ValueError("its labels' means and its projection are not of the same genes")
         if not (np.isfinite(means).all() and np.isfinite(projection).all()):
             raise ValueError("a number is not finite")
