@@ -335,8 +335,10 @@ def test_cells_of_a_study_that_the_model_has_not_seen_get_their_names(
         if pair[0] != "unlabelled"
     ]
     assert len(pairs) > 2000
-    # 0.797 when the model was made; two points for other versions of libraries.
-    assert sum(one == other for one, other in pairs) / len(pairs) >= 0.777
+    share = sum(one == other for one, other in pairs) / len(pairs)
+    print(f"named right: {share:.4f}")
+    # 0.867 when the model was made; two points for other versions of libraries.
+    assert share >= 0.847
 
 
 # --- what happens to every run, on files of no content ---
