@@ -81,7 +81,7 @@ def _about(context: click.Context, parameter: click.Parameter, value: str) -> di
 @click.option(
     "--correct-labels",
     type=bool,
-    default=False,
+    default=True,
     help="Rename or leave out T cells whose label their coreceptor (CD4, CD8) contradicts.",
 )
 @click.option("--seed", type=int, default=0, help="Seed of everything random.")

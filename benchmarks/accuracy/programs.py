@@ -125,10 +125,10 @@ PROGRAMS = (
         keeps_model=True,
     ),
     Program(
-        "ours_corrected",
+        "ours_as_given",
         "run_ours.py",
-        ("cellscribe_consensus_corrected", "cellscribe_scvi_corrected", "cellscribe_logistic_corrected"),
-        options=("--way", "corrected"),
+        ("cellscribe_consensus_as_given", "cellscribe_scvi_as_given", "cellscribe_logistic_as_given"),
+        options=("--way", "as_given"),
         keeps_model=True,
     ),
     Program(

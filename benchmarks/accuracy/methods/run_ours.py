@@ -4,8 +4,8 @@ The model is trained without seeing the query, on all genes of the reference, an
 queries of the same reference. Seconds and memory of its training are told apart, so that a model taken from the cache
 costs what it cost when it was made.
 
-`--way corrected` trains with `--correct-labels`; `--way surgery` trains an encoder that takes the batch, and fine-tunes
-it on the query.
+`--way as_given` trains with `--correct-labels false`; `--way surgery` trains an encoder that takes the batch, and
+fine-tunes it on the query.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def train(exchange, folder):
             organism="human",
             output=folder,
             name="benchmark",
-            correct_labels=exchange.options.way == "corrected",
+            correct_labels=exchange.options.way != "as_given",
             encode_covariates=exchange.options.way == "surgery",
             seed=exchange.seed,
             cpus=exchange.cpus,

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cellscribe.cli import log, warn
+from cellscribe.cli import warn
 from cellscribe.io import scratch_beside
 from cellscribe.model.calibration import softmax
 from cellscribe.model.logistic import batch_weights
@@ -41,7 +41,7 @@ NO_LABEL = -1
 def check_coreceptors(
     cells: LabelledCells, cl_ids: Mapping[str, str], ontology: Ontology, options: TrainOptions
 ) -> LabelledCells:
-    """Find contested cells and, where `options.correct_labels`, correct them; say what was found.
+    """Find contested cells and, unless `options.correct_labels` is false, correct them; say what was found.
 
     cl_ids: each label's Cell Ontology id, "" where it has none. A label of which more than half is contested is left as
     it is, with a warning: its id may be wrong. Returns the cells with `contested`, `renamed` and `doubtful` filled in.
@@ -76,7 +76,7 @@ def check_coreceptors(
         for code in np.flatnonzero(found)
     ]
     for one in report:
-        (log if options.correct_labels else warn)(one.sentence())
+        warn(one.sentence())
     if not (doubtful | renamed).any():
         return replace(cells, contested=report)
     names = np.array(cells.names, dtype=object)

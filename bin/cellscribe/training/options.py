@@ -40,7 +40,7 @@ class TrainOptions:
     max_epochs: int | None = None
     encode_covariates: bool = False
     keep_counts: bool = True
-    correct_labels: bool = False
+    correct_labels: bool = True
     logistic_copies: int = 3
     encoder_copies: int = 1
     seed: int = 0

@@ -26,7 +26,7 @@ FEWEST_CELLS = 5
 @dataclass(frozen=True)
 class Contested:
     """Cells of a label that have the coreceptor of the other kind of T cell alone (coreceptors.py), and what became of
-    them: with neither renamed nor left out they are as they were. of: all cells of the label.
+    them: with none renamed and none left out they are as they were. of: all cells of the label.
     """
 
     label: str
@@ -47,8 +47,11 @@ class Contested:
             "coreceptor (CD4, CD8) and none of their own's"
         )
         if self.is_corrected:
-            return f"{found}: {self.renamed:,} were renamed, {self.left_out:,} left out."
-        return f"{found}, and may be of that kind: --correct_labels renames them or leaves them out."
+            return (
+                f"{found}: {self.renamed:,} were renamed and {self.left_out:,} taught nothing "
+                "(--correct_labels false leaves them as they are)."
+            )
+        return f"{found}, and may be of that kind."
 
 
 @dataclass
