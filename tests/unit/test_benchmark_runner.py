@@ -161,6 +161,12 @@ def test_methods_are_chosen_by_program_or_method() -> None:
         programs.chosen("garnett")
 
 
+def test_each_way_of_ours_has_a_model_of_its_own() -> None:
+    ours = [program for program in programs.PROGRAMS if program.is_ours]
+    assert [program.name for program in ours] == ["ours", "ours_as_given", "ours_surgery"]
+    assert len({program.trained_by() for program in ours}) == len(ours)
+
+
 def test_our_models_are_made_anew_when_what_trains_them_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

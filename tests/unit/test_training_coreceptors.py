@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small_model import simulate, write_reference
 
+from cellscribe.errors import InputError
 from cellscribe.model.manifest import verify_model
 from cellscribe.training import held_out, members, train
 from cellscribe.training.coreceptors import check_coreceptors, contested_cells
@@ -31,6 +32,15 @@ def with_coreceptors(
     if column == "gene_symbols":
         cells.var_names = found
     return cells
+
+
+def with_ambient_cd8(cells: anndata.AnnData, n: int = 4) -> np.ndarray:
+    """Let the last CD4 T cells have a count of CD8 and none of CD4; returns which rows these are."""
+    rows = np.flatnonzero(cells.obs["cell_type"] == "CD4 T cell")[-n:]
+    counts = cells.X.tolil()
+    counts[rows, CD4_GENE], counts[rows, CD8_GENE] = 0, 1
+    cells.X = counts.tocsr()
+    return rows
 
 
 def mistaken(cells: anndata.AnnData, n: int = 6) -> np.ndarray:
@@ -68,7 +78,7 @@ def test_cells_with_the_other_coreceptor_alone_are_contested(ready, names, colum
     counts[both, CD8_GENE], counts[neither, CD4_GENE] = 2, 0
     cells.X = counts.tocsr()
     read, found = checked(ready, cells, correct_labels=False)
-    assert [(one.label, one.of, one.cells) for one in found.contested] == [("CD4 T cell", 36, 6)]
+    assert [(one.label, one.n_cells, one.n_contested) for one in found.contested] == [("CD4 T cell", 36, 6)]
     assert not found.contested[0].is_corrected and found.renamed is None
     assert (found.labels == read.labels).all() and found.counts is read.counts
     kinds = np.select([read.labels == "CD4 T cell", read.labels == "CD8 T cell"], [0, 1], -1)
@@ -83,7 +93,7 @@ def test_a_cd8_label_is_contested_by_cd4(ready):
     counts[row, CD4_GENE], counts[row, CD8_GENE] = 1, 0
     cells.X = counts.tocsr()
     _, found = checked(ready, cells, correct_labels=False)
-    assert [(one.label, one.cells) for one in found.contested] == [("CD8 T cell", 1)]
+    assert [(one.label, one.n_contested) for one in found.contested] == [("CD8 T cell", 1)]
 
 
 def test_nothing_is_said_without_both_kinds_or_without_their_genes(ready, capsys):
@@ -101,14 +111,10 @@ def test_nothing_is_said_without_both_kinds_or_without_their_genes(ready, capsys
 def test_contested_cells_are_renamed_where_the_rest_of_their_genes_agree_and_left_out_where_not(ready):
     cells = with_coreceptors(simulate(300))
     wrong = mistaken(cells)
-    # ambient CD8 in true CD4 T cells that show no CD4
-    counts = cells.X.tolil()
-    ambient = np.flatnonzero(cells.obs["cell_type"] == "CD4 T cell")[-4:]
-    counts[ambient, CD4_GENE], counts[ambient, CD8_GENE] = 0, 1
-    cells.X = counts.tocsr()
+    ambient = with_ambient_cd8(cells)
     read, found = checked(ready, cells)
     (one,) = found.contested
-    assert (one.label, one.cells, one.renamed, one.left_out) == ("CD4 T cell", 10, 6, 4)
+    assert (one.label, one.n_contested, one.n_renamed, one.n_left_out) == ("CD4 T cell", 10, 6, 4)
     rows = np.arange(300)
     assert np.flatnonzero(found.renamed).tolist() == wrong.tolist()
     assert np.flatnonzero(found.doubtful).tolist() == ambient.tolist()
@@ -119,6 +125,7 @@ def test_contested_cells_are_renamed_where_the_rest_of_their_genes_agree_and_lef
 
 def test_some_cells_keep_what_is_theirs(ready):
     _, found = checked(ready, with_coreceptors(simulate(150)))
+    assert found.contested == [] and found.renamed is None and found.doubtful is None
     found.renamed, found.doubtful = np.arange(150) % 2 == 0, np.arange(150) % 3 == 0
     some = found.of_cells(~found.doubtful)
     kept = np.flatnonzero(~found.doubtful)
@@ -146,35 +153,77 @@ def test_cells_in_doubt_are_named_by_the_test_and_teach_nothing(ready, monkeypat
     assert sorted(held.rows[~held.altered].tolist()) == list(range(150))
 
 
-def test_a_label_that_is_contested_as_a_whole_is_left_with_a_warning(ready, capsys):
+def test_nothing_is_renamed_where_other_batches_lack_the_cells_own_kind(ready):
+    cells = with_coreceptors(simulate(300))
+    cells = cells[(cells.obs["cell_type"] != "CD4 T cell") | (cells.obs["donor"] == "donor_1")].copy()
+    ambient = with_ambient_cd8(cells)
+    _, found = checked(ready, cells)
+    assert found.renamed is None
+    assert np.flatnonzero(found.doubtful).tolist() == ambient.tolist()
+
+
+def test_batches_of_one_label_each_are_refused_by_the_test_and_not_before(ready):
+    cells = with_coreceptors(simulate(300))
+    cells = cells[cells.obs["cell_type"].isin(["CD4 T cell", "CD8 T cell"])].copy()
+    cells.obs["donor"] = cells.obs["cell_type"].to_numpy()
+    with_ambient_cd8(cells)
+    _, found = checked(ready, cells)
+    assert found.renamed is None and found.doubtful.sum() == 4
+    with pytest.raises(InputError, match="held out for the test"):
+        held_out.hold_out(found, ready)
+
+
+def test_one_batch_is_corrected_by_its_other_cells(ready):
+    cells = with_coreceptors(simulate(300))
+    cells.obs["donor"] = "one"
+    wrong = mistaken(cells)
+    _, found = checked(ready, cells)
+    assert np.flatnonzero(found.renamed).tolist() == wrong.tolist() and found.doubtful is None
+
+
+@pytest.mark.parametrize(("of", "n_contested"), [("all", 30), ("few", 2)])
+def test_a_label_that_would_keep_too_few_cells_is_left_with_a_warning(ready, capsys, of, n_contested):
     cells = with_coreceptors(simulate(150))
-    labels = cells.obs["cell_type"].to_numpy()
-    cells.obs["cell_type"] = np.select(
-        [labels == "CD4 T cell", labels == "CD8 T cell"], ["CD8 T cell", "CD4 T cell"], labels
-    )
+    labels = cells.obs["cell_type"].to_numpy(dtype=object)
+    if of == "all":
+        cells.obs["cell_type"] = np.where(labels == "CD4 T cell", "CD8 T cell", labels)
+        cells.obs.loc[labels == "CD8 T cell", "cell_type"] = "CD4 T cell"
+    else:
+        kept = np.r_[np.flatnonzero(labels != "CD4 T cell"), np.flatnonzero(labels == "CD4 T cell")[:6]]
+        cells = cells[np.sort(kept)].copy()
+        with_ambient_cd8(cells, 2)
     read, found = checked(ready, cells)
-    assert found.contested == [] and (found.labels == read.labels).all()
+    one = found.contested[0]
+    assert (one.label, one.n_contested, one.is_corrected) == ("CD4 T cell", n_contested, False)
+    assert found.renamed is None and found.doubtful is None and (found.labels == read.labels).all()
     said = capsys.readouterr().err
-    assert "30 of 30 cells called 'CD4 T cell'" in said and "CL:0000624" in said and "--cl_map" in said
+    assert "CL:0000624" in said and "--cl_map" in said
 
 
 def test_the_model_and_its_card_tell_what_was_contested(ready):
     cells = with_coreceptors(simulate(150))
     mistaken(cells)
+    with_ambient_cd8(cells)
     write_reference(cells, ready.reference[0])
     as_given = verify_model(train.run_train(dataclasses.replace(ready, correct_labels=False)))
     assert as_given["training"]["contested"] == [
-        {"label": "CD4 T cell", "of": 36, "cells": 6, "renamed": 0, "left_out": 0}
+        {"label": "CD4 T cell", "n_cells": 36, "n_contested": 10, "n_renamed": 0, "n_left_out": 0}
     ]
-    assert "6 of the 36 cells called CD4 T cell" in as_given["does_not_know"][0]
-    assert "6 of the 36 cells called CD4 T cell" in (ready.output / "card.md").read_text()
+    assert "10 of the 36 cells called CD4 T cell" in as_given["does_not_know"][0]
+    assert "10 of the 36 cells called CD4 T cell" in (ready.output / "card.md").read_text()
+    assert as_given["evaluation"]["n_cells"] == 150
     corrected = dataclasses.replace(ready, output=ready.output.parent / "corrected")
     manifest = verify_model(train.run_train(corrected))
     (one,) = manifest["training"]["contested"]
-    assert one["renamed"] + one["left_out"] == 6 and one["renamed"] > 0
+    assert one["n_renamed"] > 0 and one["n_left_out"] > 0 and one["n_renamed"] + one["n_left_out"] == 10
     assert manifest["does_not_know"] == []
-    assert manifest["training"]["n_cells"] == 150 - one["left_out"]
-    # a label that was given by a regression is not scored
-    assert manifest["evaluation"]["n_cells"] == 144
+    assert manifest["training"]["n_cells"] == 150 - one["n_left_out"]
+    numbers = {label["label"]: label["n_cells"] for label in manifest["labels"]}
+    assert numbers["CD4 T cell"] == 26 and numbers["CD8 T cell"] == 24 + one["n_renamed"]
+    # neither a label in doubt nor one that a regression gave is scored
+    assert manifest["evaluation"]["n_cells"] == 140
     for page in ("card.md", "card.html"):
-        assert f"{one['renamed']} were renamed and" in (corrected.output / page).read_text()
+        assert (
+            f"{one['n_renamed']} were renamed and {one['n_left_out']}"
+            in (corrected.output / page).read_text()
+        )

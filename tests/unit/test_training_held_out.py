@@ -121,6 +121,7 @@ def test_the_rows_of_some_cells_are_those_of_every_copy_and_share_of_genes(ready
     held = held_out.hold_out(cells, ready)
     wanted = np.arange(120) % 3 == 0
     some = held.of_cells(wanted)
+    assert some.unexpected.tolist() == held.unexpected[wanted[held.rows[~held.altered]]].tolist()
     for whole, part in [
         (held, some),
         *((held.fewer_genes[s], some.fewer_genes[s]) for s in held.fewer_genes),
@@ -131,3 +132,10 @@ def test_the_rows_of_some_cells_are_those_of_every_copy_and_share_of_genes(ready
         assert part.altered.tolist() == whole.altered[inside].tolist()
         for name, values in whole.members.items():
             assert (part.members[name] == values[inside]).all()
+
+
+def test_a_label_is_taught_only_by_cells_that_teach():
+    codes, folds = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 0])
+    assert held_out.seen_elsewhere(codes, folds).tolist() == [True, True, True, True, False]
+    teaching = np.array([True, True, True, False, True])
+    assert held_out.seen_elsewhere(codes, folds, teaching).tolist() == [True, True, False, True, False]

@@ -21,11 +21,17 @@ KNOWN_ACCEPTED = 0.995
 
 
 def fit_calibration(
-    held: HeldOut, codes: np.ndarray, batches: np.ndarray, names: Sequence[str]
+    held: HeldOut,
+    codes: np.ndarray,
+    batches: np.ndarray,
+    names: Sequence[str],
+    *,
+    teaching: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Pool weights of each classifier and the limits of its sets of labels, fitted on held-out cells, altered copies
-    weighing a quarter; and the same for cells that lack genes. codes, batches: (n_cells,), of all cells, whose numbers
-    say which labels have few (`label_offsets`).
+    weighing a quarter; and the same for cells that lack genes. codes, batches: (n_cells,), of all cells. teaching: bool
+    (n_cells,), those that a model learns from, by default all: their numbers say which labels have few
+    (`label_offsets`).
 
     Cells of a label that a fold's training part lacked have a part in how sure the pool is: being wrong there is what
     uncertainty is for. They have none in which member is believed (`fit_pool`), nor in the limits, which are for labels
@@ -33,7 +39,7 @@ def fit_calibration(
     """
     result: dict[str, Any] = {}
     weights = batch_weights(batches)
-    offsets = few_cells_offsets(np.bincount(codes, minlength=len(names)))
+    offsets = label_offsets(codes, teaching, len(names))
 
     def fitted(part: HeldOutNames, members: Sequence[str]) -> dict[str, Any]:
         return fit_classifier(part, members, codes, weights, names, offsets=offsets, taught=held.taught)
@@ -50,6 +56,13 @@ def fit_calibration(
                 ],
             }
     return result
+
+
+def label_offsets(codes: np.ndarray, teaching: np.ndarray | None, n_labels: int) -> np.ndarray:
+    """`few_cells_offsets` of the cells that a model learns from: (n_labels,). codes: (n_cells,); teaching: bool
+    (n_cells,), by default all.
+    """
+    return few_cells_offsets(np.bincount(codes if teaching is None else codes[teaching], minlength=n_labels))
 
 
 def fit_classifier(
@@ -120,15 +133,17 @@ def score_classifiers(
     names: Sequence[str],
     seed: int,
     *,
+    teaching: np.ndarray | None = None,
     held_from: str = "from the weights of the pool too",
 ) -> Evaluation:
     """Score each of the classifiers on held-out cells, by weights that were fitted without the cell's own fold.
 
-    codes, batches: (n_cells,), of all cells. held_from: what had not seen them, as the card says.
+    codes, batches: (n_cells,), of all cells. teaching: as for `fit_calibration`. held_from: what had not seen them, as
+    the card says.
     """
     folds = folds_of(batches, codes, seed=seed)
     weights = batch_weights(batches)
-    offsets = few_cells_offsets(np.bincount(codes, minlength=len(names)))
+    offsets = label_offsets(codes, teaching, len(names))
 
     def across(classifier: str, part: HeldOutNames) -> np.ndarray:
         rows = part.rows

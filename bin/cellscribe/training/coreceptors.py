@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cellscribe.cli import warn
+from cellscribe.cli import log, warn
 from cellscribe.io import scratch_beside
 from cellscribe.model.calibration import softmax
 from cellscribe.model.logistic import batch_weights
@@ -27,13 +27,11 @@ from cellscribe.training.reference import FEWEST_CELLS, Contested, LabelledCells
 
 # Genes of the coreceptor, human and mouse, by the Cell Ontology's term for the T cells that carry it.
 CORECEPTORS = {
-    "CL:0000624": frozenset(["CD4", "ENSG00000010610", "ENSMUSG00000023274"]),
-    "CL:0000625": frozenset(
-        [
-            *("CD8A", "ENSG00000153563", "ENSMUSG00000053977"),
-            *("CD8B", "ENSG00000172116", "CD8B1", "ENSMUSG00000053044"),
-        ]
-    ),
+    "CL:0000624": {"CD4", "ENSG00000010610", "ENSMUSG00000023274"},
+    "CL:0000625": {
+        *("CD8A", "ENSG00000153563", "ENSMUSG00000053977"),
+        *("CD8B", "ENSG00000172116", "CD8B1", "ENSMUSG00000053044"),
+    },
 }
 NO_LABEL = -1
 
@@ -43,45 +41,48 @@ def check_coreceptors(
 ) -> LabelledCells:
     """Find contested cells and, unless `options.correct_labels` is false, correct them; say what was found.
 
-    cl_ids: each label's Cell Ontology id, "" where it has none. A label of which more than half is contested is left as
-    it is, with a warning: its id may be wrong. Returns the cells with `contested`, `renamed` and `doubtful` filled in.
+    cl_ids: each label's Cell Ontology id, "" where it has none. A label that would keep fewer than half of its cells,
+    or fewer than a label needs, is left as it is, with a warning. Returns the cells with `contested` filled in and,
+    where anything was corrected, `renamed` and `doubtful`.
     """
     kinds = kinds_of_labels(cells.names, cl_ids, ontology)
     if kinds is None:
         return cells
     codes = cells.codes
     contested = contested_cells(cells, kinds[codes])
-    numbers = np.bincount(codes, minlength=len(kinds))
-    found = np.bincount(codes[contested], minlength=len(kinds))
-    for code in np.flatnonzero(numbers - found < np.maximum(numbers / 2, FEWEST_CELLS)):
-        if found[code]:
-            warn(
-                f"{found[code]:,} of {numbers[code]:,} cells called '{cells.names[code]}' have the coreceptor of the "
-                f"other kind of T cell alone: is {cl_ids[cells.names[code]]} the right term for it (--cl_map)?"
-            )
-            contested &= codes != code
-            found[code] = 0
+    numbers, found = (np.bincount(some, minlength=len(kinds)) for some in (codes, codes[contested]))
+    left_alone = (found > 0) & (numbers - found < np.maximum(numbers / 2, FEWEST_CELLS))
     new = codes.copy()
-    if options.correct_labels and contested.any():
-        new[contested] = corrected_codes(cells, contested, kinds, options)
+    to_correct = contested & ~left_alone[codes]
+    if options.correct_labels and to_correct.any():
+        corrected = corrected_codes(cells, contested, kinds, options)
+        new[to_correct] = corrected[to_correct[contested]]
     doubtful, renamed = new == NO_LABEL, (new != codes) & (new != NO_LABEL)
     report = [
         Contested(
             cells.names[code],
-            int(numbers[code]),
-            int(found[code]),
-            int((renamed & (codes == code)).sum()),
-            int((doubtful & (codes == code)).sum()),
+            n_cells=int(numbers[code]),
+            n_contested=int(found[code]),
+            n_renamed=int((renamed & (codes == code)).sum()),
+            n_left_out=int((doubtful & (codes == code)).sum()),
         )
         for code in np.flatnonzero(found)
     ]
-    for one in report:
+    for one, code in zip(report, np.flatnonzero(found), strict=True):
         warn(one.sentence())
-    if not (doubtful | renamed).any():
-        return replace(cells, contested=report)
+        if left_alone[code]:
+            warn(
+                f"'{one.label}' is left as it is, as too few of its cells would remain: is {cl_ids[one.label]} the "
+                "right term for it (--cl_map)?"
+            )
     names = np.array(cells.names, dtype=object)
-    labels = names[np.where(doubtful, codes, new)]
-    return replace(cells, labels=labels, contested=report, renamed=renamed, doubtful=doubtful)
+    return replace(
+        cells,
+        labels=names[np.where(doubtful, codes, new)],
+        contested=report,
+        renamed=renamed if renamed.any() else None,
+        doubtful=doubtful if doubtful.any() else None,
+    )
 
 
 def kinds_of_labels(names: list[str], cl_ids: Mapping[str, str], ontology: Ontology) -> np.ndarray | None:
@@ -100,18 +101,20 @@ def kinds_of_labels(names: list[str], cl_ids: Mapping[str, str], ontology: Ontol
 def contested_cells(cells: LabelledCells, kinds: np.ndarray) -> np.ndarray:
     """Whether each cell has counts of the other kind's coreceptor and none of its own kind's: bool (n_obs,).
 
-    kinds: int (n_obs,), of each cell's label. None is where the reference lacks the genes of either.
+    kinds: int (n_obs,), of each cell's label. No cell is contested where the reference lacks the genes of either kind.
     """
     names = [cells.genes[column].str.upper() for column in ("gene_id", "symbol")]
     columns = [np.flatnonzero(names[0].isin(genes) | names[1].isin(genes)) for genes in CORECEPTORS.values()]
     contested = np.zeros(len(kinds), dtype=bool)
     if any(len(places) == 0 for places in columns):
+        log(
+            "the labels of CD4 and CD8 T cells are not checked: the reference lacks CD4, or both CD8A and CD8B"
+        )
         return contested
     for rows, block in blocks_of(cells.counts):
         has = np.stack([np.asarray(block[:, places].sum(axis=1)).ravel() > 0 for places in columns])
         for kind in range(len(has)):
-            others = np.delete(has, kind, axis=0).any(axis=0)
-            contested[rows] |= (kinds[rows] == kind) & others & ~has[kind]
+            contested[rows] |= (kinds[rows] == kind) & has[1 - kind] & ~has[kind]
     return contested
 
 
@@ -121,8 +124,8 @@ def corrected_codes(
     """The label that each contested cell gets, int (n_contested,): the best of the other kind where a regression finds
     that kind the more probable of the two, else -1, for none.
 
-    The regression learns from uncontested cells of other batches (of one batch, from other cells). contested: bool
-    (n_obs,). kinds: int (n_labels,).
+    The regression learns from uncontested cells of other batches (of one batch, from other cells); where these lack
+    either kind nothing is known of the cell. contested: bool (n_obs,). kinds: int (n_labels,).
     """
     codes, n_labels = cells.codes, len(cells.names)
     folds = folds_of(cells.batches, codes, seed=options.seed)
@@ -130,6 +133,8 @@ def corrected_codes(
     for fold in np.unique(folds[contested]):
         inside = (folds != fold) & ~contested
         known = np.unique(codes[inside])
+        if len(np.unique(kinds[known][kinds[known] != NO_LABEL])) < len(CORECEPTORS):
+            continue
         rows = np.flatnonzero(inside)
         rows = rows[draw_cells(codes[rows], MOST_TAUGHT, seed=options.seed)]
         chosen = choose_genes(cells, inside, options)

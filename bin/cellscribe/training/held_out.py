@@ -127,9 +127,13 @@ class HeldOut(HeldOutNames):
         )
 
     def of_cells(self, wanted: np.ndarray) -> Self:
-        """The rows of some cells, and those without some of the genes; what stands by itself stays that of all."""
-        fewer = {share: part.of_cells(wanted) for share, part in self.fewer_genes.items()}
-        return replace(super().of_cells(wanted), fewer_genes=fewer)
+        """The rows of some cells, those without some of the genes too; without neighbourhoods, which are of all."""
+        return replace(
+            super().of_cells(wanted),
+            unexpected=self.unexpected[wanted[self.rows[~self.altered]]],
+            neighbourhoods=[],
+            fewer_genes={share: part.of_cells(wanted) for share, part in self.fewer_genes.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -169,11 +173,15 @@ def neighbourhoods_of(
     return result
 
 
-def check_fold(codes: np.ndarray, batches: np.ndarray, inside: np.ndarray, names: Sequence[str]) -> None:
-    """Raises InputError where the cells that a fold trains on have one label only. inside: bool (n_cells,)."""
+def check_fold(
+    codes: np.ndarray, batches: np.ndarray, inside: np.ndarray, held: np.ndarray, names: Sequence[str]
+) -> None:
+    """Raises InputError where the cells that a fold trains on have one label only. inside: bool (n_cells,); held: rows
+    of the fold's own cells.
+    """
     if len(np.unique(codes[inside])) > 1:
         return
-    away = ", ".join(sorted({*batches.astype(str)} - {*batches[inside].astype(str)}))
+    away = ", ".join(sorted(set(batches[held].astype(str))))
     raise InputError(
         f"with the batches {away} held out for the test, '{names[codes[inside][0]]}' is the only label left: no model "
         "could be trained without them, or it would learn the batches and not the labels",
@@ -199,7 +207,7 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
     for fold in range(folds.max() + 1):
         inside = (folds != fold) & teaching
         held = tested_cells(np.flatnonzero(folds == fold), options.seed)
-        check_fold(codes, cells.batches, inside, cells.names)
+        check_fold(codes, cells.batches, inside, held, cells.names)
         log(
             f"held-out test {fold + 1} of {folds.max() + 1}: "
             f"training on {inside.sum():,} cells, testing on {len(held):,}"
@@ -228,7 +236,7 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
             found = without_genes(members, known, copies, chosen, kept)
             fewer[share] += [(one, held, copy.altered) for one, copy in zip(found, copies, strict=True)]
         first += 2 * len(held)
-    return HeldOut.of(parts, unexpected, neighbourhoods, fewer, seen_elsewhere(codes, folds))
+    return HeldOut.of(parts, unexpected, neighbourhoods, fewer, seen_elsewhere(codes, folds, teaching))
 
 
 @dataclass(frozen=True)
@@ -261,11 +269,14 @@ def tested_cells(held: np.ndarray, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(held, MOST_TESTED, replace=False))
 
 
-def seen_elsewhere(codes: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Whether each cell's label is that of a cell in another group too: bool (n_cells,). codes, groups: (n_cells,)."""
+def seen_elsewhere(codes: np.ndarray, groups: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+    """Whether each cell's label is that of a cell in another group too: bool (n_cells,). codes, groups: (n_cells,).
+    counted: bool (n_cells,), the cells that are looked for, by default all.
+    """
     _, of = np.unique(groups, return_inverse=True)
-    labels, _ = np.unique(np.stack([codes, of]), axis=1)
-    return np.asarray(np.bincount(labels)[codes] > 1)
+    there = np.zeros((codes.max() + 1, of.max() + 1), dtype=bool)
+    there[(codes, of) if counted is None else (codes[counted], of[counted])] = True
+    return np.asarray(there.sum(axis=1)[codes] - there[codes, of] > 0)
 
 
 def or_all(some: np.ndarray) -> np.ndarray:

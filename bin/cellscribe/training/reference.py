@@ -26,30 +26,30 @@ FEWEST_CELLS = 5
 @dataclass(frozen=True)
 class Contested:
     """Cells of a label that have the coreceptor of the other kind of T cell alone (coreceptors.py), and what became of
-    them: with none renamed and none left out they are as they were. of: all cells of the label.
+    them: with none renamed and none left out they are as they were. n_cells: all of the label.
     """
 
     label: str
-    of: int
-    cells: int
-    renamed: int = 0
-    left_out: int = 0
+    n_cells: int
+    n_contested: int
+    n_renamed: int = 0
+    n_left_out: int = 0
 
     @property
     def is_corrected(self) -> bool:
         """Whether they were renamed or left out."""
-        return self.renamed + self.left_out > 0
+        return self.n_renamed + self.n_left_out > 0
 
     def sentence(self) -> str:
         """What a card says of them."""
         found = (
-            f"{self.cells:,} of the {self.of:,} cells called {self.label} have counts of the other kind of T cell's "
-            "coreceptor (CD4, CD8) and none of their own's"
+            f"{self.n_contested:,} of the {self.n_cells:,} cells called {self.label} have counts of the other kind of "
+            "T cell's coreceptor (CD4, CD8) and none of their own's"
         )
         if self.is_corrected:
             return (
-                f"{found}: {self.renamed:,} were renamed and {self.left_out:,} taught nothing "
-                "(--correct_labels false leaves them as they are)."
+                f"{found}: {self.n_renamed:,} were renamed and {self.n_left_out:,} taught nothing; none of them is in "
+                "the scores (--correct_labels false leaves them as they are)."
             )
         return f"{found}, and may be of that kind."
 

@@ -168,17 +168,19 @@ def run_train(options: TrainOptions) -> Path:
     ]
     levels = levels or lineage_levels(ontology, names, cl_ids)
 
-    held = certain = tested = hold_out(cells, options)
-    if cells.renamed is not None and cells.doubtful is not None:
-        # a label in doubt calibrates nothing, one that a regression gave is no test of one; but new cells will be like
-        # both, and look as strange
-        certain = held.of_cells(~cells.doubtful)
-        tested = certain.of_cells(~cells.renamed)
-    calibration = fit_calibration(certain, codes, cells.batches, names)
-    evaluation = score_classifiers(tested, calibration, codes, cells.batches, names, options.seed)
+    # A label in doubt calibrates nothing, and one that a regression gave is no test of one. But new cells will be like
+    # both, and look as strange.
+    held = hold_out(cells, options)
+    certain = held if cells.doubtful is None else held.of_cells(~cells.doubtful)
+    tested = certain if cells.renamed is None else certain.of_cells(~cells.renamed)
+    teaching = None if cells.doubtful is None else ~cells.doubtful
+    calibration = fit_calibration(certain, codes, cells.batches, names, teaching=teaching)
+    evaluation = score_classifiers(
+        tested, calibration, codes, cells.batches, names, options.seed, teaching=teaching
+    )
 
-    if cells.doubtful is not None:
-        cells = cells.of_cells(~cells.doubtful, scratch_beside(options.output))
+    if teaching is not None:
+        cells = cells.of_cells(teaching, scratch_beside(options.output))
         codes = cells.codes
     log("training on all cells")
     every = np.ones(len(codes), dtype=bool)
