@@ -103,9 +103,10 @@ def test_real_mouse_cells_are_named_by_the_human_model(root: Path, shared_data: 
     annotate_file(query, target, model, orthologs=True)
     named = anndata.read_h5ad(target)
     assert named.uns["cxg_cell_type_predictions"]["orthologs"] == "mouse to human"
-    # Blood has no granulocytes to tell from monocytes.
+    # Blood has no granulocytes to tell from monocytes, and many monocytes of marrow are called dendritic cells.
     known = named[named.obs["cell_type"] != "Granulocyte"]
-    assert agreement(known, "cxg_cell_type_predicted") > 0.93
+    assert agreement(known, "cxg_cell_type_predicted") > 0.9
+    assert agreement(known[known.obs["cell_type"] != "Monocyte"], "cxg_cell_type_predicted") > 0.94
     left = named.obs["cxg_cell_type_final"][named.obs["cell_type"] == "Granulocyte"]
     assert (left == "unassigned").mean() > 0.9
 
