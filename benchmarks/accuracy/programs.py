@@ -98,9 +98,7 @@ class Program:
 
     def trained_by(self) -> str:
         """Of everything but the reference and the seed that a kept model depends on."""
-        if not self.is_ours:
-            return self.code_hash()
-        return hash_of([library_hash(), *self.options]) if self.options else library_hash()
+        return hash_of([library_hash(), *self.options]) if self.is_ours else self.code_hash()
 
     def code_hash(self) -> str:
         """Of everything that can change its result, the inputs and the seed left out."""

@@ -435,8 +435,8 @@ def hold_out(placed: Placed, codes: np.ndarray, names: list[str], options: ScviO
     fewer: dict[float, list[Part]] = {share: [] for share in placed.fewer_genes}
     for fold in range(folds.max() + 1):
         inside, held = folds != fold, np.flatnonzero(folds == fold)
+        check_fold(codes, cells.batches, inside, held, names)
         held = tested_cells(held, options.seed)
-        check_fold(codes, cells.batches, inside, np.flatnonzero(~inside), names)
         members = members_of(placed, codes, len(names), inside, options)
         parts.append((members.latent_probabilities(placed.asked[held]), held, False))
         if placed.altered is not None:

@@ -34,6 +34,7 @@ CORECEPTORS = {
     },
 }
 NO_LABEL = -1
+NEITHER = -1
 
 
 def check_coreceptors(
@@ -86,11 +87,11 @@ def check_coreceptors(
 
 
 def kinds_of_labels(names: list[str], cl_ids: Mapping[str, str], ontology: Ontology) -> np.ndarray | None:
-    """Which kind of T cell each label is, int (n_labels,): a position in `CORECEPTORS`, or -1. None unless there are
-    labels of both kinds: otherwise a cell of the other kind has no label to get.
+    """Which kind of T cell each label is, int (n_labels,): a position in `CORECEPTORS`, or NEITHER. None unless there
+    are labels of both kinds: otherwise a cell of the other kind has no label to get.
     """
     covers = descendants(ontology, [cl_ids[name] for name in names])
-    kinds = np.full(len(names), NO_LABEL)
+    kinds = np.full(len(names), NEITHER)
     for kind, term in enumerate(CORECEPTORS):
         if term not in covers:
             return None
@@ -133,7 +134,7 @@ def corrected_codes(
     for fold in np.unique(folds[contested]):
         inside = (folds != fold) & ~contested
         known = np.unique(codes[inside])
-        if len(np.unique(kinds[known][kinds[known] != NO_LABEL])) < len(CORECEPTORS):
+        if not np.isin(range(len(CORECEPTORS)), kinds[known]).all():
             continue
         rows = np.flatnonzero(inside)
         rows = rows[draw_cells(codes[rows], MOST_TAUGHT, seed=options.seed)]

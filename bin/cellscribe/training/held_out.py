@@ -206,8 +206,9 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
     first = 0
     for fold in range(folds.max() + 1):
         inside = (folds != fold) & teaching
-        held = tested_cells(np.flatnonzero(folds == fold), options.seed)
+        held = np.flatnonzero(folds == fold)
         check_fold(codes, cells.batches, inside, held, cells.names)
+        held = tested_cells(held, options.seed)
         log(
             f"held-out test {fold + 1} of {folds.max() + 1}: "
             f"training on {inside.sum():,} cells, testing on {len(held):,}"

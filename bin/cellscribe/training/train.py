@@ -171,9 +171,9 @@ def run_train(options: TrainOptions) -> Path:
     # A label in doubt calibrates nothing, and one that a regression gave is no test of one. But new cells will be like
     # both, and look as strange.
     held = hold_out(cells, options)
-    certain = held if cells.doubtful is None else held.of_cells(~cells.doubtful)
-    tested = certain if cells.renamed is None else certain.of_cells(~cells.renamed)
     teaching = None if cells.doubtful is None else ~cells.doubtful
+    certain = held if teaching is None else held.of_cells(teaching)
+    tested = certain if cells.renamed is None else certain.of_cells(~cells.renamed)
     calibration = fit_calibration(certain, codes, cells.batches, names, teaching=teaching)
     evaluation = score_classifiers(
         tested, calibration, codes, cells.batches, names, options.seed, teaching=teaching
