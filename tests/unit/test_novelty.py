@@ -20,7 +20,7 @@ from cellscribe.model.novelty import (
     scores_of,
     strangeness,
 )
-from cellscribe.model.profiles import N_NUMBERS, Profiles
+from cellscribe.model.profiles import N_NUMBERS, N_PLACES, Profiles
 
 NAMES = [f"label {number}" for number in range(5)]
 N_GENES = 200
@@ -157,15 +157,27 @@ def test_a_sketch_keeps_how_different_two_profiles_are():
         assert np.linalg.norm(sketches[0] - sketches[one]) == pytest.approx(apart, rel=0.2)
 
 
-def test_a_model_of_another_number_of_projections_is_used_as_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(profiles_module, "N_NUMBERS", 128)
-    older = Profiles.of(KNOWN, np.ones(N_GENES))
-    older.save(tmp_path / "profiles.safetensors")
-    monkeypatch.undo()
+def counts_of(n_cells: int, n_genes: int) -> sp.csr_matrix:
+    return sp.csr_matrix(np.random.default_rng(0).poisson(0.5, (n_cells, n_genes)).astype(np.float32))
+
+
+def test_a_gene_is_part_of_few_numbers_and_each_number_has_as_many_genes(monkeypatch):
+    profiles = Profiles.of(np.ones((2, 640)), np.ones(640))
+    parts = profiles.projection != 0
+    assert set(parts.sum(axis=1)) == {N_PLACES}
+    assert set(parts.sum(axis=0)) == {640 * N_PLACES // N_NUMBERS}
+    counts = counts_of(7, 640)
+    monkeypatch.setattr(profiles_module, "BLOCK", 3)
+    assert profiles.sketch(counts) == pytest.approx(log_normalise(counts) @ profiles.projection, abs=1e-5)
+
+
+def test_a_projection_by_an_older_release_is_used_as_it_is(tmp_path):
+    """Every gene was part of every number, of which there were 128 or 256."""
+    dense = np.random.default_rng(1).normal(size=(N_GENES, 128)).astype(np.float16).astype(np.float32)
+    Profiles(KNOWN.astype(np.float32), dense).save(tmp_path / "profiles.safetensors")
     read = Profiles.load(tmp_path / "profiles.safetensors")
-    assert read.projection.shape == (N_GENES, 128) and N_NUMBERS != 128
-    counts = sp.csr_matrix(np.random.default_rng(0).poisson(2, (5, N_GENES)).astype(np.float32))
-    assert (read.sketch(counts) == older.sketch(counts)).all()
+    counts = counts_of(5, N_GENES)
+    assert read.sketch(counts) == pytest.approx(log_normalise(counts) @ dense, abs=1e-4)
     assert read.of_labels(np.ones(N_GENES, dtype=bool)).shape == (len(KNOWN), 128)
 
 
