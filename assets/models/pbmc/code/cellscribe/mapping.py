@@ -249,7 +249,7 @@ def gpu_for(n_cells: int, has_latent: bool, surgery: Surgery | None) -> str | No
 def finite(values: np.ndarray, model: Model) -> np.ndarray:
     """What a model gives of some cells, as it is. Raises ModelMismatchError where it is no number."""
     # Far above what any model gives, and far below what overflows when it is squared.
-    if not (np.abs(values) < LARGEST).all():
+    if not -LARGEST < values.min() <= values.max() < LARGEST:
         raise ModelMismatchError(
             f"the model '{model.name}' gives numbers without bounds for these cells",
             "The model is damaged, or was never tried: ask whoever made it.",
