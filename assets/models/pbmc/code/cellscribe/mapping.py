@@ -206,8 +206,15 @@ def map_cells(
 
     n_chunks = -(-counts.n_obs // chunk_rows)
     placed = in_order(place, (chunk for _, chunk in counts.chunks(chunk_rows)), cpus)
-    parts = list(progress(placed, total=n_chunks, label="mapping"))
-    joined = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
+    joined: dict[str, np.ndarray] = {}
+    start = 0
+    for part in progress(placed, total=n_chunks, label="mapping"):
+        stop = start + len(part["n_counts"])
+        for name, values in part.items():
+            if name not in joined:
+                joined[name] = np.empty((counts.n_obs, *values.shape[1:]), values.dtype)
+            joined[name][start:stop] = values
+        start = stop
     for warning in warnings:
         warn(warning)
     return Mapping(
