@@ -177,7 +177,7 @@ def test_a_projection_by_an_older_release_is_used_as_it_is(tmp_path):
     Profiles(KNOWN.astype(np.float32), dense).save(tmp_path / "profiles.safetensors")
     read = Profiles.load(tmp_path / "profiles.safetensors")
     counts = counts_of(5, N_GENES)
-    assert read.sketch(counts) == pytest.approx(log_normalise(counts) @ dense, abs=1e-4)
+    assert (read.sketch(counts) == log_normalise(counts) @ dense).all()
     assert read.of_labels(np.ones(N_GENES, dtype=bool)).shape == (len(KNOWN), 128)
 
 

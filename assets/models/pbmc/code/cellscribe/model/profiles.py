@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellscribe.model.logistic import log_normalise
+from cellscribe.model.neighbours import row_blocks
 
 FILE = "profiles.safetensors"
 # Of half as many the residual of a whole label hangs on which were drawn. Models with another number are used as they
@@ -74,15 +75,13 @@ class Profiles:
             return np.asarray(logged @ self.projection)
         places, factors = self._places
         result = np.empty((counts.shape[0], self.projection.shape[1]), dtype=np.float32)
-        for start in range(0, len(result), BLOCK):
-            cells = logged[start : start + BLOCK]
+        for rows in row_blocks(len(result), BLOCK):
+            cells = logged[rows]
             parts = cells.data[:, None] * factors.take(cells.indices, axis=0)
             numbers = places.take(cells.indices, axis=0)
             entries = (parts.ravel(), numbers.ravel(), cells.indptr * places.shape[1])
             # What falls together is summed.
-            result[start : start + BLOCK] = sp.csr_matrix(
-                entries, (cells.shape[0], result.shape[1])
-            ).toarray()
+            result[rows] = sp.csr_matrix(entries, (cells.shape[0], result.shape[1])).toarray()
         return result
 
     def of_labels(self, found: np.ndarray) -> np.ndarray:
