@@ -1,3 +1,4 @@
+include { SPLIT         } from '../modules/split'
 include { CONVERT       } from '../modules/convert'
 include { QC            } from '../modules/qc'
 include { RESOLVE_MODEL } from '../modules/resolve_model'
@@ -14,7 +15,7 @@ include { SUMMARY       } from '../modules/summary'
 include { MULTIQC       } from '../modules/multiqc'
 include { keepModel ; keptOrItself } from './cache'
 include { failureTable ; sampleFailures } from './failures'
-include { contentsOf ; inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; otherVersion ; readJson ; readSamples ; shards ; withResolved ; writtenTo } from './inputs'
+include { contentsOf ; inOrder ; inRowOrder ; isOurs ; missingPaths ; modelSource ; otherVersion ; partsOf ; readJson ; readSamples ; shards ; withParts ; withResolved ; writtenTo } from './inputs'
 
 // Names the cells of every sample. A sample that fails at a step is absent from the next: the joins drop it.
 workflow ANNOTATION {
@@ -27,14 +28,31 @@ workflow ANNOTATION {
     trace           // where Nextflow writes which task ended how
 
     main:
-    def samples = checked.flatMap { json ->
-        def read = readSamples(json)
-        // Here, not in the function: an error there reaches the user without its words.
-        if (missingPaths(read)) {
-            error(missingPaths(read))
+    def given_samples = checked
+        .flatMap { json ->
+            def read = readSamples(json)
+            // Here, not in the function: an error there reaches the user without its words.
+            if (missingPaths(read)) {
+                error(missingPaths(read))
+            }
+            read
         }
-        read
-    }
+        .branch { sample ->
+            several: sample.split
+            one    : true
+        }
+    // A file of several samples: each goes its way by itself from here.
+    SPLIT(given_samples.several.map { sample -> tuple(sample.meta, sample.data, sample.split) })
+    def samples = given_samples.several
+        .map { sample -> tuple(sample.meta, sample) }
+        .join(SPLIT.out.samples)
+        .flatMap { _meta, sample, json, files -> partsOf(sample, readJson(json), files) }
+        .mix(given_samples.one)
+    // Sorted, for -resume.
+    def listed_samples = checked
+        .combine(SPLIT.out.samples.map { meta, json, _files -> [meta.id, json] }.toSortedList { a, b -> a[0] <=> b[0] }.map { parts -> [parts] })
+        .map { json, parts -> groovy.json.JsonOutput.toJson(withParts(readJson(json), parts.collectEntries { whole, list -> [(whole): readJson(list)] })) }
+        .collectFile(name: 'samples.json')
     def run     = settings.map { json -> readJson(json) }.first()
 
     def given = run.flatMap { run_settings -> run_settings.models }.branch { model ->
@@ -176,11 +194,11 @@ workflow ANNOTATION {
         .map { _meta, json -> json }
         .toSortedList { a, b -> a.name <=> b.name }
     // Why samples failed, which is known by now: whatever became of them, their last task has ended.
-    def failed = checked
+    def failed = listed_samples
         .combine(metrics.map { files -> [files] })
         .map { json, files -> failureTable(sampleFailures(trace, readJson(json).collect { sample -> sample.id }, files)) }
         .collectFile(name: 'failures.tsv')
-    SUMMARY(checked, metrics, failed)
+    SUMMARY(listed_samples, metrics, failed)
     def pages = SUMMARY.out.multiqc
         .mix(versions)
         .flatten()

@@ -29,6 +29,24 @@ def readSamples(json) {
     }
 }
 
+// The samples of a file that SPLIT parted, as CHECK_INPUT would have written them. Their counts are in X now, wherever they were.
+def withParts(samples, parts) {
+    return samples.collectMany { sample ->
+        (parts[sample.id] ?: [[sample: sample.id]]).collect { part -> part.sample == sample.id ? sample : partOf(sample, part) }
+    }
+}
+
+def partOf(sample, part) {
+    def own_batch = sample.convert.batch == sample.id ? part.sample : sample.convert.batch
+    return sample + [id: part.sample, split: null, convert: sample.convert.findAll { name, _value -> name != 'counts_layer' } + [batch: own_batch]]
+}
+
+// The same ready to run. files: what SPLIT wrote, one file or several.
+def partsOf(sample, parts, files) {
+    def named = [files].flatten().collectEntries { place -> [(place.name): place] }
+    return parts.collect { part -> partOf(sample, part) + [meta: [id: part.sample], data: named[part.file]] }
+}
+
 def firstThere(paths) {
     return paths.collect { path -> file(path, glob: false) }.find { place -> place.exists() }
 }

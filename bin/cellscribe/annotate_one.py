@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellscribe.annotation import annotate_cells, write_annotated
 from cellscribe.check_input import name_of
-from cellscribe.cli import log
+from cellscribe.cli import log, warn
 from cellscribe.contract import OutputNames
 from cellscribe.convert import ConvertOptions, run_convert
 from cellscribe.counts_file import CountsFile, open_counts
@@ -24,7 +24,11 @@ from cellscribe.one_file import annotate_file
 from cellscribe.places import HOW_INSTEAD, hidden, is_registered
 from cellscribe.qc import QcOptions, run_qc
 from cellscribe.registry import parse_name, resolve
+from cellscribe.several import looks_like_several
 from cellscribe.tenx import find_input
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def annotate_one(options: OneOptions) -> dict[str, Any]:
             return _annotate_by_others(options, model, names)
         with _cells(options) as (cells, as_given):
             log(f"Naming the cells of {options.query} with {options.model_url}")
-            return annotate_file(
+            info = annotate_file(
                 cells,
                 options.output,
                 Model(model),
@@ -99,6 +103,9 @@ def annotate_one(options: OneOptions) -> dict[str, Any]:
                 seed=options.seed,
                 pipeline_version=options.pipeline_version,
             )
+            if as_given and (several := looks_like_several(_obs_of(cells))):
+                warn(f"{several} (nextflow run .)")
+            return info
 
 
 def _annotate_by_others(options: OneOptions, model: Path, names: OutputNames) -> dict[str, Any]:
@@ -136,13 +143,17 @@ def _annotate_by_others(options: OneOptions, model: Path, names: OutputNames) ->
 
 def _stays_as_given(options: OneOptions, cells: CountsFile) -> bool:
     """Whether the answer can be added to the h5ad that was given: all its cells were read."""
-    if options.qc != "off" or not _can_be_added_to(options.query):
-        return False
+    return (
+        options.qc == "off" and _can_be_added_to(options.query) and len(_obs_of(options.query)) == cells.n_obs
+    )
+
+
+def _obs_of(path: Path) -> pd.DataFrame:
     import h5py
     from anndata.io import read_elem
 
-    with h5py.File(options.query, "r") as file:
-        return len(read_elem(file["obs"])) == cells.n_obs
+    with h5py.File(path, "r") as file:
+        return read_elem(file["obs"])
 
 
 def _can_be_added_to(query: Path) -> bool:

@@ -29,6 +29,8 @@ from cellscribe.registry import address_problem, parse_name
 from cellscribe.schema import coerce, nearest, parameters, problem, required, shown
 
 NEEDED = ("sample", "path")
+# Letters of a sample's name to which `_<value>` is added.
+LONGEST_SPLIT = 60
 # More than a sheet of ten thousand samples has: what is larger is no sheet. YAML is read a hundred times slower.
 MOST_BYTES = {".csv": 20_000_000, ".tsv": 20_000_000, ".yaml": 1_000_000, ".yml": 1_000_000}
 MOST_COLUMNS, MOST_SHOWN = 200, 500
@@ -58,6 +60,8 @@ CONVERT = {
     "call_cells": "call_cells",
     "seed": "seed",
 }
+# A file of several samples is parted before it is converted.
+SPLIT = {"sample_key": "sample_key", "counts_layer": "counts_layer"}
 QC = {
     "mode": "qc",
     **{
@@ -635,6 +639,7 @@ def check_samples(
                 "id": name,
                 "path": path,
                 "paths": paths,
+                "split": _split(row, values, resolved, problems),
                 "convert": _options(CONVERT, resolved) | {"batch": resolved.get("batch") or name},
                 "qc": _options(QC, resolved),
                 "map": _options(MAP, resolved),
@@ -644,7 +649,40 @@ def check_samples(
                 "curate": _options(CURATE, values),
             }
         )
+    _check_parts(samples, problems)
     return samples
+
+
+def _split(
+    row: Row, values: Mapping[str, Any], resolved: Mapping[str, Any], problems: Problems
+) -> dict[str, Any] | None:
+    """Options of SPLIT for a file of several samples; None for one that is a sample itself."""
+    if resolved["sample_key"] is None:
+        return None
+    where = f"{row.where}, sample_key" if "sample_key" in values else "--sample_key"
+    if not values["path"].split("?")[0].lower().endswith(".h5ad"):
+        problems.add(
+            f"{where}: {shown(values['path'])} is no .h5ad, and only these have an obs column of samples; in a sheet, "
+            "give sample_key in the rows of .h5ad files alone"
+        )
+    if len(values["sample"]) > LONGEST_SPLIT:
+        problems.add(
+            f"{row.where}, sample: '{values['sample']}' has more than {LONGEST_SPLIT} letters, and each of its samples "
+            "gets a longer name"
+        )
+    return _options(SPLIT, resolved)
+
+
+def _check_parts(samples: Iterable[Mapping[str, Any]], problems: Problems) -> None:
+    """Note names that a sample of a split file might have too: what it will be called, only SPLIT sees."""
+    names = [sample["id"] for sample in samples]
+    for whole in (sample["id"] for sample in samples if sample["split"]):
+        for name in names:
+            if name.casefold().startswith(f"{whole}_".casefold()):
+                problems.add(
+                    f"sample '{name}': the samples of '{whole}', which is split, are called {whole}_...; "
+                    "give one of the two another name"
+                )
 
 
 def _places(

@@ -20,7 +20,9 @@ from cellscribe.counts_file import new_counts_file, new_dense
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import open_h5ad
 from cellscribe.io import scratch_beside, without_nul, write_json
+from cellscribe.several import looks_like_several, split_note
 from cellscribe.stored import SomeColumns, blocks, group_totals
+from cellscribe.tables import writable
 from cellscribe.tenx import AnyCounts, choose_genome, find_input, read_tenx
 
 if TYPE_CHECKING:
@@ -158,7 +160,12 @@ def read_any(options: ConvertOptions) -> AnyCounts:
     scratch = scratch_beside(options.output)
     found = find_input(options.input)
     if found.kind == "h5ad":
-        return open_h5ad(found.paths[0], options.counts_layer, scratch)
+        counts = open_h5ad(found.paths[0], options.counts_layer, scratch)
+        if note := split_note(found.paths[0]):
+            counts.notes.insert(0, note)
+        elif several := looks_like_several(counts.obs):
+            counts.warnings.append(several)
+        return counts
     counts = read_tenx(found, options.genome, scratch)
     if options.counts_layer:
         counts.warnings.append(
@@ -294,32 +301,6 @@ def _var(var: pd.DataFrame, identity: genes.GeneIdentity, warnings: list[str]) -
     kept.insert(0, "gene_ids", identity.gene_ids)
     kept.insert(1, "gene_symbols", identity.gene_symbols)
     return writable(kept, warnings)
-
-
-def writable(table: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:
-    """A table of a stranger as an h5ad can hold it: by other names, and without columns of unknown kinds."""
-    unknown = [place for place, kind in enumerate(table.dtypes) if not _can_be_written(kind)]
-    if unknown:
-        listed = ", ".join(str(table.columns[place]) for place in unknown)
-        warnings.append(f"Columns that are neither text nor numbers were left out: {listed}.")
-        table = table.iloc[:, [place for place in range(table.shape[1]) if place not in unknown]]
-    return table.set_axis(_safe_names(table.columns), axis=1)
-
-
-def _can_be_written(kind: Any) -> bool:
-    if isinstance(kind, np.dtype):
-        return kind.kind in "biufOSU"
-    return isinstance(kind, pd.CategoricalDtype) or kind.kind in "biufO"
-
-
-def _safe_names(columns: pd.Index) -> list[str]:
-    """HDF5 takes '/' for a folder, '.' for this one, and knows no NUL; anndata keeps '_index' for itself."""
-    from anndata.utils import make_index_unique
-
-    names = ["input_index" if name == "_index" else re.sub("[/\0]", "_", str(name)) for name in columns]
-    names = [name if name.strip(".") else f"column{name.replace('.', '_')}" for name in names]
-    index = pd.Index(names, dtype=object)
-    return [str(name) for name in (index if index.is_unique else make_index_unique(index))]
 
 
 def _other_features(counts: AnyCounts, warnings: list[str]) -> dict[str, np.ndarray]:

@@ -28,7 +28,7 @@ STEPS = {"convert": "CONVERT", "qc": "QC", "annotation": "MAP or ANNOTATE", "ver
 # REPORT leaves it where it was asked for.
 OPTIONAL = {"truth": "REPORT"}
 WARNED_BY = {**STEPS, "annotation": "ANNOTATE", **OPTIONAL}
-ORDER = ("CONVERT", "QC", "MAP", "PREDICT", "GATHER", "ANNOTATE", "CURATE", "REPORT")
+ORDER = ("SPLIT", "CONVERT", "QC", "MAP", "PREDICT", "GATHER", "ANNOTATE", "CURATE", "REPORT")
 
 MAX_LABELS_DRAWN = 25
 OTHER_LABELS, OTHER_COLOUR = "other labels", "#6f6f6f"

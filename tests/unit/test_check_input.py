@@ -71,6 +71,32 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
+# --- files of several samples ---
+
+
+def test_a_file_of_several_samples_is_split_by_its_own_column(folder: Folder) -> None:
+    text = "sample,path,sample_key,counts_layer\na,a.h5ad,donor,umis\nb,b.h5ad,,\n"
+    first, second = folder.check(folder.sheet(text))[0]
+    assert first["split"] == {"sample_key": "donor", "counts_layer": "umis"} and second["split"] is None
+    both, _ = folder.check(folder.sheet(text), sample_key="batch")
+    assert [sample["split"]["sample_key"] for sample in both] == ["donor", "batch"]
+
+
+@pytest.mark.parametrize(
+    ("sheet", "said"),
+    [
+        ("a,outs", "line 2, sample_key: 'outs' is no .h5ad"),
+        ("a,a.h5ad\nA_b,b.h5ad", "sample 'A_b': the samples of 'a', which is split, are called a_..."),
+        (f"{'a' * 61},a.h5ad", "has more than 60 letters"),
+    ],
+)
+def test_what_cannot_be_split_is_told_before_anything_runs(folder: Folder, sheet: str, said: str) -> None:
+    (folder.path / "outs").mkdir()
+    rows = "\n".join(f"{row}," for row in sheet.splitlines()[1:])
+    found = folder.problems(folder.sheet(f"sample,path,sample_key\n{sheet.splitlines()[0]},donor\n{rows}\n"))
+    assert len(found) == 1 and said in found[0], found
+
+
 # --- the sheet's form ---
 
 SHEETS = {

@@ -1,0 +1,65 @@
+"""A file of several samples, parted by a column of its cells, in the real Nextflow."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+from nextflow_runner import Launch
+from small_model import simulate, small_model, write_reference
+
+from cellscribe.published import check_results
+from cellscribe.summary import read_failures
+
+
+def test_the_samples_of_a_file_are_named_each_by_itself_and_merged(launch: Launch) -> None:
+    cells = simulate(150, seed=1)
+    donor = np.array(["b", "a 1", "c"])[np.arange(150) % 3]
+    cells.obs["donor"] = donor
+    write_reference(cells, launch.folder / "whole.h5ad")
+    launch.write(
+        "sheet.csv", "sample,path,sample_key\nw,whole.h5ad,donor\nbad,whole.h5ad,donr\none,whole.h5ad,\n"
+    )
+    options = f"--input sheet.csv --model {small_model('logistic')} --qc flag --doublets off --merge".split()
+    run = launch.run(*options)
+    names = ["one", "w_a_1", "w_b", "w_c"]
+    assert run.tasks("Submitted").count("SPLIT (w)") == 1
+    assert [name for name in run.tasks("Submitted") if name.startswith("CONVERT")] == [
+        f"CONVERT ({name})" for name in names
+    ]
+    assert (
+        "bad: SPLIT ended with 3 (bad input)" in run.output and "there is no obs column 'donr'" in run.output
+    )
+    results = launch.folder / "results"
+    assert not [one for one in check_results(results) if one.problems]
+    table = (results / "summary" / "summary.tsv").read_text().splitlines()
+    assert [line.split("\t")[:3] for line in table[1:]] == [
+        ["w_b", "done", ""],
+        ["w_a_1", "done", ""],
+        ["w_c", "done", ""],
+        ["bad", "failed", "SPLIT"],
+        ["one", "done", ""],
+    ]
+    assert list(read_failures(results / "summary" / "failures.tsv")) == ["bad"]
+    part = anndata.read_h5ad(results / "samples" / "w_b" / "w_b.annotated.h5ad")
+    assert list(part.obs_names) == list(cells.obs_names[donor == "b"])
+    assert set(part.obs["sample"]) == set(part.obs["batch"]) == {"w_b"}
+    whole = anndata.read_h5ad(results / "samples" / "one" / "one.annotated.h5ad")
+    # A label depends on its cell alone.
+    key = "cxg_cell_type_predicted"
+    assert list(part.obs[key]) == list(whole.obs[key][donor == "b"])
+    page = (results / "samples" / "one" / "one.report.html").read_text()
+    assert "--sample_key donor" in page
+    assert (
+        "whose &#39;donor&#39; is &#39;b&#39;"
+        in (results / "samples" / "w_b" / "w_b.report.html").read_text()
+    )
+    assert anndata.read_h5ad(results / "merged" / "merged.annotated.h5ad", backed="r").n_obs == 300
+    again = launch.run(*options, "-resume")
+    assert again.tasks("Submitted") == ["SPLIT (bad)"], again.output
+
+
+def test_a_stub_of_several_samples_runs(launch: Launch) -> None:
+    (launch.folder / "model").mkdir()
+    (launch.folder / "a.h5ad").touch()
+    run = launch.run("-stub-run", "--input", "a.h5ad", "--sample_key", "donor", "--model", "./model")
+    assert run.returncode == 0 and "REPORT (a_1)" in run.tasks("Submitted"), run.output

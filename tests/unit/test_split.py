@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from tenx_files import IDS, SYMBOLS, barcodes, small_counts
+
+from cellscribe import split
+from cellscribe.convert import ConvertOptions, run_convert
+from cellscribe.errors import InputError
+from cellscribe.several import looks_like_several, split_note
+from cellscribe.split import Part, run_split, sample_names
+
+COUNTS = small_counts(11)
+DONORS = ["b", "a", "b", None, "a", "c/1", "b", "C 1", "a", "b", "a"]
+
+
+def several(path: Path, x: Any = COUNTS, donors: Any = DONORS, **more: Any) -> Path:
+    obs = pd.DataFrame(
+        {"donor": pd.Categorical(donors), "age": range(len(donors))}, index=barcodes(len(donors))
+    )
+    ad.AnnData(x, obs=obs, var=pd.DataFrame({"gene_ids": IDS}, index=SYMBOLS), **more).write_h5ad(path)
+    return path
+
+
+def test_each_sample_gets_its_own_cells_in_their_order(tmp_path: Path) -> None:
+    umap = np.arange(22, dtype=np.float32).reshape(11, 2)
+    path = several(tmp_path / "in.h5ad", sp.csr_matrix(COUNTS), obsm={"X_umap": umap})
+    (tmp_path / "parts").mkdir()
+    parts = run_split(path, "s", "donor", tmp_path / "parts" / "split.json")
+    assert [(part.sample, part.value, part.n_cells) for part in parts] == [
+        ("s_b", "b", 4),
+        ("s_a", "a", 4),
+        ("s_unnamed", "unnamed", 1),
+        ("s_c_1", "c/1", 1),
+        ("s_C_1_2", "C 1", 1),
+    ]
+    assert [Part(**one) for one in json.loads((tmp_path / "parts" / "split.json").read_text())] == parts
+    assert {file.name for file in (tmp_path / "parts").iterdir()} == {"split.json"} | {
+        part.file for part in parts
+    }
+    rows = [0, 2, 6, 9]
+    one = ad.read_h5ad(tmp_path / "parts" / "s_b.h5ad")
+    np.testing.assert_array_equal(one.X.toarray(), COUNTS[rows])
+    np.testing.assert_array_equal(one.obsm["X_umap"], umap[rows])
+    assert list(one.obs_names) == [barcodes(11)[row] for row in rows]
+    assert list(one.obs["donor"].cat.categories) == ["b"] and list(one.obs["age"]) == rows
+    assert list(one.var_names) == SYMBOLS and list(one.var["gene_ids"]) == IDS
+
+
+@pytest.mark.parametrize("many", [1, 2])
+def test_more_samples_than_files_may_be_open_take_more_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    monkeypatch.setattr(split, "MOST_FILES", many)
+    path = several(tmp_path / "in.h5ad", donors=list("abcabcabcab"))
+    run_split(path, "s", "donor", tmp_path / "split.json")
+    for first, value in enumerate("abc"):
+        one = ad.read_h5ad(tmp_path / f"s_{value}.h5ad")
+        np.testing.assert_array_equal(one.X.toarray(), COUNTS[first::3])
+
+
+def test_counts_of_a_layer_are_converted_and_the_page_says_where_the_cells_are_from(tmp_path: Path) -> None:
+    path = several(tmp_path / "in.h5ad", np.log1p(COUNTS), layers={"umis": sp.csc_matrix(COUNTS)})
+    run_split(path, "s", "donor", tmp_path / "split.json", counts_layer="umis")
+    part = tmp_path / "s_a.h5ad"
+    said = (
+        "These are the 4 of the 11 cells of in.h5ad whose 'donor' is 'a'; their counts were in layers/umis."
+    )
+    assert split_note(part) == said and split_note(path) == ""
+    made = tmp_path / "out" / "c.h5ad"
+    made.parent.mkdir()
+    report = run_convert(ConvertOptions(sample="s_a", input=part, output=made, metrics=tmp_path / "c.json"))
+    assert report["notes"][0] == said and report["n_cells"] == 4
+    np.testing.assert_array_equal(ad.read_h5ad(made).X.toarray(), COUNTS[[1, 4, 8, 10]])
+
+
+@pytest.mark.parametrize(
+    ("key", "seen"),
+    [
+        ("donr", "there is no obs column 'donr'; there are: donor, age"),
+        ("age", "the obs column 'age' has 11 values for 11 cells"),
+    ],
+)
+def test_a_column_that_tells_no_samples_apart_is_refused(tmp_path: Path, key: str, seen: str) -> None:
+    path = several(tmp_path / "in.h5ad")
+    (tmp_path / "parts").mkdir()
+    with pytest.raises(InputError, match=f"{seen}.*") as caught:
+        run_split(path, "s", key, tmp_path / "parts" / "split.json")
+    assert caught.value.file == path and "as sample_key" in caught.value.todo
+    assert not list((tmp_path / "parts").iterdir())
+
+
+def test_a_file_without_counts_is_refused_as_convert_does(tmp_path: Path) -> None:
+    path = several(tmp_path / "in.h5ad", np.log1p(COUNTS))
+    with pytest.raises(InputError, match="no raw counts were found"):
+        run_split(path, "s", "donor", tmp_path / "split.json")
+
+
+def test_names_of_samples_differ_whatever_the_values_are() -> None:
+    names = sample_names("s" * 60, ["a b", "a_b", "A/B", "", "é", "x" * 200, "x" * 201])
+    assert len({name.casefold() for name in names}) == 7 and max(map(len, names)) <= 100
+    assert names[:3] == [f"{'s' * 60}_{end}" for end in ("a_b", "a_b_2", "A_B_3")]
+    assert all(name.startswith(f"{'s' * 60}_") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"donor": ["a"] * 60 + ["b"] * 60}, "--sample_key donor"),
+        ({"donor": ["a"] * 60 + ["b"] * 60, "Batch": ["1"] * 50 + ["2"] * 70}, "--sample_key Batch"),
+        ({"donor": ["a"] * 119 + ["b"]}, ""),
+        ({"donor": ["a"] * 120}, ""),
+        ({"batch": [None] * 120, "cell_type": ["x", "y"] * 60}, ""),
+        ({"sample": np.linspace(0, 1, 120)}, ""),
+    ],
+)
+def test_a_file_of_several_samples_is_noticed_by_its_columns(columns: dict[str, Any], said: str) -> None:
+    warning = looks_like_several(pd.DataFrame(columns))
+    assert warning.endswith(said) if said else warning == ""
+
+
+def test_convert_warns_of_several_samples_taken_for_one(tmp_path: Path) -> None:
+    path = several(tmp_path / "in.h5ad", small_counts(120), ["a", "b"] * 60)
+    options = ConvertOptions(sample="s", input=path, output=tmp_path / "c.h5ad", metrics=tmp_path / "c.json")
+    warnings = run_convert(options)["warnings"]
+    assert [one for one in warnings if "By the obs column 'donor' these are cells of 2 samples" in one]
+    run_split(path, "s", "donor", tmp_path / "split.json")
+    part = ConvertOptions(**(vars(options) | {"input": tmp_path / "s_a.h5ad"}))
+    assert not [one for one in run_convert(part)["warnings"] if "samples" in one]
