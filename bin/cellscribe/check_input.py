@@ -649,7 +649,8 @@ def check_samples(
                 "curate": _options(CURATE, values),
             }
         )
-    _check_parts(samples, problems)
+    whole = {sample["id"] for sample in samples if sample["split"]}
+    _check_parts(dict(seen.values()), whole, problems)
     return samples
 
 
@@ -673,15 +674,17 @@ def _split(
     return _options(SPLIT, resolved)
 
 
-def _check_parts(samples: Iterable[Mapping[str, Any]], problems: Problems) -> None:
-    """Note names that a sample of a split file might have too: what it will be called, only SPLIT sees."""
-    names = [sample["id"] for sample in samples]
-    for whole in (sample["id"] for sample in samples if sample["split"]):
-        for name in names:
+def _check_parts(places: Mapping[str, str], split: Iterable[str], problems: Problems) -> None:
+    """Note names that a sample of a split file might have too: what it will be called, only SPLIT sees.
+
+    places: where each name stands.
+    """
+    for whole in split:
+        for name, where in places.items():
             if name.casefold().startswith(f"{whole}_".casefold()):
                 problems.add(
-                    f"sample '{name}': the samples of '{whole}', which is split, are called {whole}_...; "
-                    "give one of the two another name"
+                    f"{where}, sample: '{name}' may be one of the samples of '{whole}' too, which is split by its "
+                    f"sample_key into {whole}_...; give one of the two another name"
                 )
 
 

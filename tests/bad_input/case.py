@@ -66,6 +66,9 @@ STEPS = {
         ),
         ("samples.json", "settings.json"),
     ),
+    "SPLIT": Step(
+        "split.py", ("--sample", "s1", "--output", "split.json"), ("split.json", "s1_*.h5ad"), ("--input",)
+    ),
     "CONVERT": Step(
         "convert.py",
         ("--sample", "s1", "--output", "s1.counts.h5ad", "--metrics", "s1.convert.json"),

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from bad_input.case import Holds, Maker
+from bad_input.case import Case, Holds, Maker
 from bad_input.cellranger import bad, counts_are, files, good
 from tenx_files import IDS, SYMBOLS, barcodes, small_counts
 
@@ -251,4 +251,44 @@ H5AD = [
     bad("a link to another file", h5ad(cells(sp.csr_matrix(COUNTS)), change=link_out),
         "cut short or damaged", "'uns/gone' is a link to another file"),
     good("two cells", h5ad(cells(sp.csr_matrix(COUNTS[:2]))), counts_are(COUNTS[:2])),
+]  # fmt: skip
+
+
+def donors(*values: Any, x: Any = COUNTS) -> Callable[[], ad.AnnData]:
+    def make() -> ad.AnnData:
+        data = cells(x)
+        data.obs["donor"] = values
+        return data
+
+    return make
+
+
+def parts_are(**sizes: int) -> Holds:
+    def check(out: Path) -> None:
+        assert {
+            path.stem.removeprefix("s1_"): len(ad.read_h5ad(path)) for path in out.glob("*.h5ad")
+        } == sizes
+
+    listed = ", ".join(f"`{name}` of {n} cells" for name, n in sizes.items())
+    return Holds(f"samples by what may be a file's name: {listed}", check)
+
+
+BY_DONOR = ("--sample-key", "donor")
+SPLIT = [
+    Case("a column that is not there", "SPLIT", h5ad(cells(COUNTS), "--sample-key", "sample"), 3,
+         ("there is no obs column 'sample'; there are: donor", "Give the column that tells the samples apart")),
+    Case("a column of numbers, another for each cell", "SPLIT", h5ad(donors(*np.linspace(0, 1, 8)), *BY_DONOR), 3,
+         ("the obs column 'donor' has 8 values for 8 cells", "one value for each sample")),
+    Case("samples of logarithms", "SPLIT", h5ad(donors(*"aabbccdd", x=LOGGED), *BY_DONOR), 3,
+         ("no raw counts were found", "log1p-normalised")),
+    Case("names of samples that no file can have", "SPLIT",
+         h5ad(donors(*["../x", "=1+1", "a\nb", "$(touch y)"] * 2), *BY_DONOR), 0, (),
+         parts_are(x=2, **{"1_1": 2, "a_b": 2, "touch_y": 2})),
+    Case("cells without a sample, in different words", "SPLIT",
+         h5ad(donors("a", "nan", "", "unknown", "a", "NA", "a", "a"), *BY_DONOR), 0, (),
+         parts_are(a=4, unnamed=4)),
+    Case("names that differ in capitals alone", "SPLIT", h5ad(donors(*"AaAaAAaa"), *BY_DONOR), 0, (),
+         parts_are(A=4, a_2=4)),
+    Case("a column of yes and no", "SPLIT", h5ad(donors(*[True, False] * 4), *BY_DONOR), 0, (),
+         parts_are(**{"True": 4, "False": 4})),
 ]  # fmt: skip

@@ -114,6 +114,11 @@ def yaml_bomb() -> str:
 
 
 SHEETS = [
+    bad("a folder of Cell Ranger to be split by a column of cells",
+        sheet("sample,path,sample_key\na,a.h5ad,donor\nb,.,donor\n"), "line 3, sample_key: '.' is no .h5ad"),
+    bad("a name that a sample of a split file may get too",
+        sheet("sample,path,sample_key\na,a.h5ad,donor\na_b,b.h5ad,\n"),
+        "line 3, sample: 'a_b' may be one of the samples of 'a' too"),
     bad("a sheet without the column `path`", sheet("sample,file\na,a.h5ad\n"),
         "no column 'file'", "the column 'path' is missing; seen: sample, file"),
     bad("a sheet without the column `sample`", sheet("path\na.h5ad\n"), "the column 'sample' is missing; seen: path"),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from bad_input.case import Case
 from bad_input.cellranger import FOLDERS, H5
 from bad_input.cells import ANNOTATE, ANNOTATE_ONE, MAP, QC
-from bad_input.h5ads import H5AD
+from bad_input.h5ads import H5AD, SPLIT
 from bad_input.models import MODELS
 from bad_input.sheets import PARAMETERS, SHEETS
 
@@ -18,6 +18,7 @@ CHAPTERS: dict[str, Sequence[Case]] = {
     "Folders of Cell Ranger": FOLDERS,
     "Files of Cell Ranger and of others (.h5)": H5,
     "Files of AnnData (.h5ad)": H5AD,
+    "Files of several samples": SPLIT,
     "Quality control": QC,
     "Mapping": MAP,
     "Annotation": ANNOTATE,

@@ -86,7 +86,7 @@ def test_a_file_of_several_samples_is_split_by_its_own_column(folder: Folder) ->
     ("sheet", "said"),
     [
         ("a,outs", "line 2, sample_key: 'outs' is no .h5ad"),
-        ("a,a.h5ad\nA_b,b.h5ad", "sample 'A_b': the samples of 'a', which is split, are called a_..."),
+        ("a,a.h5ad\nA_b,b.h5ad", "line 3, sample: 'A_b' may be one of the samples of 'a' too"),
         (f"{'a' * 61},a.h5ad", "has more than 60 letters"),
     ],
 )
