@@ -37,8 +37,8 @@ def withParts(samples, parts) {
 }
 
 def partOf(sample, part) {
-    def own_batch = sample.convert.batch == sample.id ? part.sample : sample.convert.batch
-    return sample + [id: part.sample, split: null, convert: sample.convert.findAll { name, _value -> name != 'counts_layer' } + [batch: own_batch]]
+    def options = [batch: part.sample] + sample.convert.findAll { name, _value -> name != 'counts_layer' }
+    return sample + [id: part.sample, split: null, convert: options]
 }
 
 // The same ready to run. files: what SPLIT wrote, one file or several.

@@ -104,7 +104,7 @@ def annotate_one(options: OneOptions) -> dict[str, Any]:
                 pipeline_version=options.pipeline_version,
             )
             if as_given and (several := looks_like_several(_obs_of(cells))):
-                warn(f"{several} (nextflow run .)")
+                warn(several)
             return info
 
 

@@ -12,6 +12,7 @@ import json
 import posixpath
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -640,7 +641,7 @@ def check_samples(
                 "path": path,
                 "paths": paths,
                 "split": _split(row, values, resolved, problems),
-                "convert": _options(CONVERT, resolved) | {"batch": resolved.get("batch") or name},
+                "convert": _options(CONVERT, resolved) | _batch(resolved, name),
                 "qc": _options(QC, resolved),
                 "map": _options(MAP, resolved),
                 "predict": _options(PREDICT, resolved),
@@ -649,9 +650,15 @@ def check_samples(
                 "curate": _options(CURATE, values),
             }
         )
-    whole = {sample["id"] for sample in samples if sample["split"]}
+    whole = [sample["id"] for sample in samples if sample["split"]]
     _check_parts(dict(seen.values()), whole, problems)
     return samples
+
+
+def _batch(resolved: Mapping[str, Any], name: str) -> dict[str, str]:
+    """A sample's batch is the one given, else its name, which of the samples of a split file SPLIT alone sees."""
+    given = resolved.get("batch") or (None if resolved["sample_key"] else name)
+    return {"batch": given} if given else {}
 
 
 def _split(
@@ -669,7 +676,7 @@ def _split(
     if len(values["sample"]) > LONGEST_SPLIT:
         problems.add(
             f"{row.where}, sample: '{values['sample']}' has more than {LONGEST_SPLIT} letters, and each of its samples "
-            "gets a longer name"
+            "gets a longer name; give it a shorter one in a sheet"
         )
     return _options(SPLIT, resolved)
 
@@ -679,13 +686,16 @@ def _check_parts(places: Mapping[str, str], split: Iterable[str], problems: Prob
 
     places: where each name stands.
     """
+    names = sorted((name.casefold(), name) for name in places)
     for whole in split:
-        for name, where in places.items():
-            if name.casefold().startswith(f"{whole}_".casefold()):
-                problems.add(
-                    f"{where}, sample: '{name}' may be one of the samples of '{whole}' too, which is split by its "
-                    f"sample_key into {whole}_...; give one of the two another name"
-                )
+        start = f"{whole}_".casefold()
+        for folded, name in names[bisect_left(names, (start,)) :]:
+            if not folded.startswith(start):
+                break
+            problems.add(
+                f"{places[name]}, sample: '{name}' may be one of the samples of '{whole}' too, which is split by its "
+                f"sample_key into {whole}_...; give one of the two another name"
+            )
 
 
 def _places(

@@ -20,7 +20,7 @@ from cellscribe.counts_file import new_counts_file, new_dense
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import open_h5ad
 from cellscribe.io import scratch_beside, without_nul, write_json
-from cellscribe.several import looks_like_several, split_note
+from cellscribe.several import looks_like_several, origin_of
 from cellscribe.stored import SomeColumns, blocks, group_totals
 from cellscribe.tables import writable
 from cellscribe.tenx import AnyCounts, choose_genome, find_input, read_tenx
@@ -161,8 +161,10 @@ def read_any(options: ConvertOptions) -> AnyCounts:
     found = find_input(options.input)
     if found.kind == "h5ad":
         counts = open_h5ad(found.paths[0], options.counts_layer, scratch)
-        if note := split_note(found.paths[0]):
-            counts.notes.insert(0, note)
+        if origin := origin_of(found.paths[0]):
+            # Where counts were found, the whole file tells: in a part they are in X.
+            counts.notes = origin.notes
+            counts.warnings = [*dict.fromkeys([*origin.warnings, *counts.warnings])]
         elif several := looks_like_several(counts.obs):
             counts.warnings.append(several)
         return counts

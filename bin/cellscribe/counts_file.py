@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Of more cells, arrays outgrow what the C library keeps for the next chunk (32 MB), and each asks the system for memory
 # anew, which takes a fifth of the time.
 CHUNK_ROWS = 2048
+# Bytes of a dataset that HDF5 holds while a file is written, which goes on from one chunk (256 kB) to the next.
+CACHE = 2**20
 _CONVERT = "Pass Cell Ranger output or any h5ad to convert.py first."
 
 
@@ -134,17 +136,25 @@ def _barcodes(obs: h5py.Group, shard: Shard, path: Path) -> pd.DataFrame:
 
 
 @contextmanager
-def new_counts_file(tables: anndata.AnnData, target: Path) -> Iterator[tuple[h5py.File, CsrWriter]]:
+def new_counts_file(
+    tables: anndata.AnnData, target: Path, *, ours: bool = True
+) -> Iterator[tuple[h5py.File, CsrWriter]]:
     """An open h5ad and the writer of its X, which the block fills by some rows at a time.
 
-    tables: all but X. Nothing is left of a file whose block fails. Raises OutputError where the file, opened again, is
-    not whole.
+    tables: all but X. ours: whether cells and genes have names of ours, each another. Nothing is left of a file whose
+    block fails. Raises OutputError where the file, opened again, is not whole.
     """
     import h5py
 
-    with verified_path(target) as temporary:
+    with verified_path(target, ours=ours) as temporary:
+        n_vars = tables.n_vars
         write_plain(tables, temporary)
-        with h5py.File(temporary, "r+") as file, CsrWriter(file, "X", tables.n_vars) as matrix:
+        # Many files may be open at once: none holds its tables, or more than the chunks that it writes to.
+        del tables
+        with (
+            h5py.File(temporary, "r+", rdcc_nbytes=CACHE) as file,
+            CsrWriter(file, "X", n_vars) as matrix,
+        ):
             yield file, matrix
 
 

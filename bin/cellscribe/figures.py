@@ -32,6 +32,8 @@ UNASSIGNED_COLOUR = "#C9CDD2"
 INK, QUIET, RULE_COLOUR, ACCENT = "#1F2A37", "#5B6675", "#DDE2E8", "#35618E"
 MAX_POINTS = 50_000
 MOST_PANELS = 48
+# Cells of a type whose name is written on a map; the legend has all.
+FEWEST_NAMED = 5
 WIDEST_FOLD = 8.0
 DPI = 160
 # Inches; of figures that stand three in a row.
@@ -238,7 +240,9 @@ def umap_by_category(
             )
         _bare(axes, everything)
         names, counts = np.unique(values.astype(str), return_counts=True)
-        written = [name for name in names[np.argsort(-counts)] if name != UNASSIGNED][: len(PALETTE)]
+        fewest = min(FEWEST_NAMED, 0.02 * len(values))
+        largest = [i for i in np.argsort(-counts) if names[i] != UNASSIGNED and counts[i] >= fewest]
+        written = list(names[largest[: len(PALETTE)]])
         written = written if named else []
         font = (8.5 if len(written) <= 14 else 7.5) if width > 5 else (7.5 if len(written) <= 10 else 6.5)
         texts = []

@@ -186,7 +186,7 @@ def identify_genes(
         warnings.append(f"The genes' names are neither Ensembl ids nor symbols ({example}, ...).")
     repeated = pd.Series(gene_ids)[gene_ids != ""]
     if n_repeated := int(repeated.duplicated().sum()):
-        warnings.append(f"{n_repeated:,} Ensembl ids occur more than once.")
+        notes.append(f"{n_repeated:,} Ensembl ids occur more than once; what names one gene is summed.")
 
     raw_ids = columns[id_column if has_ids or "gene_ids" not in columns else "gene_ids"]
     names, n_shared = unique_names(symbols, np.where(gene_ids != "", gene_ids, raw_ids))

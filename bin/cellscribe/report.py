@@ -17,6 +17,7 @@ from cellscribe.report_composition import (
     cluster_grid,
     cluster_rows,
     composition,
+    missed_types,
     names_given,
     signs_of_unassigned,
     supported_clusters,
@@ -32,7 +33,14 @@ from cellscribe.report_evidence import (
     top_genes,
 )
 from cellscribe.report_inputs import Cells, ReportInputs, plain_uns, read_cells
-from cellscribe.report_models import joint_manifest, joint_markers, model_parts, read_optional, relatives
+from cellscribe.report_models import (
+    joint_manifest,
+    joint_markers,
+    label_scores,
+    model_parts,
+    read_optional,
+    relatives,
+)
 from cellscribe.report_steps import (
     by_orthologs,
     columns_guide,
@@ -128,7 +136,7 @@ def write_report(inputs: ReportInputs) -> None:
             {
                 "sample": inputs.sample,
                 **verdicts.count_verdicts(evidence.clusters),
-                "warnings": verdicts.verdict_warnings(evidence.clusters),
+                "warnings": [*verdicts.verdict_warnings(evidence.clusters), *missed_types(cells)],
             },
             inputs.verdict_summary,
         )
@@ -245,6 +253,7 @@ def build_page(
         for one in evidence.named
         if one.verdict == verdicts.CONTRADICTED and one.label not in told
     ]
+    rows = composition(cells, evidence, manifest, label_scores(inputs.models))
     reasons, numbers = np.unique(cells.reason[cells.unassigned].astype(str), return_counts=True)
     overlap = gene_overlap(annotation)
     date = str(provenance.get("date") or datetime.datetime.now(tz=datetime.UTC).date().isoformat())[:10]
@@ -277,6 +286,7 @@ def build_page(
         "warnings": merge_warnings(
             ("clusters", by_cluster),
             ("markers", by_label),
+            ("composition", missed_types(cells)),
             ("reading", convert.get("warnings") or []),
             ("quality control", qc.get("warnings") or []),
             ("annotation", annotation.get("warnings") or []),
@@ -312,7 +322,8 @@ def build_page(
         ],
         "figures": draw_figures(cells, evidence.colours, reference_background(inputs.models[0])),
         "models": models,
-        "composition": composition(cells, evidence, manifest),
+        "composition": rows,
+        "has_test": any(row["tested"] for row in rows),
         "reasons": [
             (
                 count(number_),

@@ -18,10 +18,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TYPES_BY_CLUSTER = 18
+# Of a type with fewer cells, or with a smaller part left unassigned, the page need not warn.
+FEWEST_TO_MISS, PART_MISSED = 20, 0.25
+MOST_TYPES_MISSED = 4
 
 
-def composition(cells: Cells, evidence: MarkerEvidence, manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a final label, the largest first, `unassigned` last."""
+def composition(
+    cells: Cells,
+    evidence: MarkerEvidence,
+    manifest: dict[str, Any],
+    tested: Mapping[str, Mapping[str, float]],
+) -> list[dict[str, Any]]:
+    """One row a final label, the largest first, `unassigned` last. tested: `label_scores` of the model."""
     labels, counts = np.unique(cells.final.astype(str), return_counts=True)
     order = sorted(range(len(labels)), key=lambda i: (labels[i] == UNASSIGNED, -counts[i], labels[i]))
     support = {one.label: one for one in evidence.named}
@@ -50,9 +58,30 @@ def composition(cells: Cells, evidence: MarkerEvidence, manifest: dict[str, Any]
                 "unexpected": signs.get("Unexpected genes", "–"),
                 "novelty": signs.get("Median novelty", ""),
                 "support": support.get(name),
+                "left": ""
+                if name == UNASSIGNED
+                else count((cells.unassigned & (cells.predicted == name)).sum()),
+                "tested": {
+                    score: (f"{value:.2f}", value < 0.5)
+                    for score, value in tested.get(name, {}).items()
+                    if score in ("precision", "recall")
+                },
             }
         )
     return rows
+
+
+def missed_types(cells: Cells) -> list[str]:
+    """A sentence for each type of whose cells a large part was left unassigned, so that its share is too small."""
+    names, sizes = np.unique(cells.predicted.astype(str), return_counts=True)
+    left = np.array([int((cells.unassigned & (cells.predicted == name)).sum()) for name in names])
+    found = np.flatnonzero((sizes >= FEWEST_TO_MISS) & (left > PART_MISSED * sizes))
+    return [
+        f"{left[i]:,} of the {sizes[i]:,} cells that come closest to {names[i]} were left unassigned: either they are "
+        f"something else, or the model is too strict with them. Look at their genes before you compare shares of "
+        f"{names[i]} between samples."
+        for i in sorted(found, key=lambda i: -left[i])[:MOST_TYPES_MISSED]
+    ]
 
 
 def signs_of_unassigned(cells: Cells) -> dict[str, Any]:

@@ -127,11 +127,11 @@ def verdict(
         top = reasons[np.argmax(numbers)]
         if top in WHY_UNASSIGNED:
             every = numbers.max() == n_left
-            most = "" if every else "most " if 2 * numbers.max() > n_left else "many "
+            most = "" if every else "most " if 2 * numbers.max() > n_left else f"{numbers.max():,} of them "
             several, one, why = WHY_UNASSIGNED[top]
-            because = f"{one if n_left == 1 else several}{why}"
+            because = f"{one if numbers.max() == 1 else several}{why}"
             if top == "novel" and novel_by and any(novel_by.get(cause) for cause in NOVEL_BY):
-                because = why_novel(novel_by, one=n_left == 1)
+                because = why_novel(novel_by, one=bool(numbers.max() == 1))
             first += f", {most}because {because}"
         first += "."
     broader = (final != predicted) & ~left

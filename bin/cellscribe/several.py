@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+
+from cellscribe.genes import as_text
+from cellscribe.io import without_nul
 
 # More than a column of samples has; what is beyond is one of barcodes or numbers.
 MOST_SAMPLES = 2_000
-# Where a part says what it is a part of.
-NOTE = "cellscribe_split"
+# What files have in the place of a sample's name, in any case.
+NO_SAMPLE = frozenset(("", "nan", "none", "na", "n/a", "null", "<na>"))
+# Where a part says, as JSON, what it is a part of.
+KEY = "cellscribe_split"
 # What people call the column of samples, the surest first: a library may hold the cells of several donors.
 USUAL_NAMES = (
     *("sample", "sample_id", "sample_name", "library", "library_id", "orig.ident", "batch"),
@@ -19,13 +27,36 @@ USUAL_NAMES = (
 FEWEST_CELLS = 50
 
 
-def split_note(path: Path) -> str:
-    """What a part says of the file that it was split from; "" of any other .h5ad."""
+@dataclass(frozen=True)
+class Origin:
+    """What a part tells of the file that it was split from, in sentences for the sample's page."""
+
+    notes: list[str]
+    warnings: list[str]
+
+    def written(self) -> str:
+        """As text for uns."""
+        return json.dumps(asdict(self))
+
+
+def sample_values(column: pd.Series) -> np.ndarray:
+    """The sample of each cell as text, (n_obs,), "" where the column names none."""
+    text = without_nul(as_text(column))
+    return np.where([value.lower() in NO_SAMPLE for value in text], "", text)
+
+
+def origin_of(path: Path) -> Origin | None:
+    """What SPLIT wrote into a part; None of any other .h5ad."""
     import h5py
 
     with h5py.File(path, "r") as file:
-        note = file.get(f"uns/{NOTE}")
-        return str(note.asstr()[()]) if isinstance(note, h5py.Dataset) and note.shape == () else ""
+        said = file.get(f"uns/{KEY}")
+        try:
+            told = json.loads(said.asstr()[()]) if isinstance(said, h5py.Dataset) else None
+            return None if told is None else Origin([*map(str, told["notes"])], [*map(str, told["warnings"])])
+        except (TypeError, ValueError, KeyError):
+            # Not ours, whatever it is.
+            return None
 
 
 def looks_like_several(obs: pd.DataFrame) -> str:
@@ -35,12 +66,13 @@ def looks_like_several(obs: pd.DataFrame) -> str:
         column = obs.get(known.get(name))
         if column is None or isinstance(column, pd.DataFrame):
             continue
-        sizes = column.value_counts()
+        values, sizes = np.unique(sample_values(column).astype(str), return_counts=True)
+        sizes = sizes[values != ""]
         if (sizes >= FEWEST_CELLS).sum() < 2 or len(sizes) > MOST_SAMPLES:
             continue
         return (
             f"By the obs column '{known[name]}' these are cells of {len(sizes):,} samples. They were taken for one: "
             "bounds of quality, doublets and what is novel are those of the mixture. To have each judged by itself: "
-            f"--sample_key {known[name]}"
+            f"nextflow run . --sample_key {known[name]}"
         )
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -13,13 +14,12 @@ import numpy as np
 import pandas as pd
 
 from cellscribe.check_input import clean_name
-from cellscribe.cli import log, warn
+from cellscribe.cli import log
 from cellscribe.counts_file import new_counts_file
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import open_h5ad
 from cellscribe.io import scratch_beside, write_json
-from cellscribe.label_csv import is_labelled
-from cellscribe.several import MOST_SAMPLES, NOTE
+from cellscribe.several import KEY, MOST_SAMPLES, Origin, sample_values
 from cellscribe.stored import StoredInput, blocks
 from cellscribe.tables import writable
 
@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
     from cellscribe.counts import Counts
 
-# Files that are written to at once: systems open some thousand for a program.
-MOST_FILES = 200
+# Files that are written to at once: some systems open no more than 256 for a program.
+MOST_FILES = 100
+# So many samples may have a cell or two each.
+FEW_SAMPLES = 4
+# Letters of a value that a sentence shows.
+SHOWN = 100
 # What cells without a value become a sample of.
 UNNAMED = "unnamed"
 
@@ -61,8 +65,6 @@ def run_split(
         for name, value, size in zip(names, values, sizes, strict=True)
     ]
     counts.obs, counts.var = (writable(table, counts.warnings) for table in (counts.obs, counts.var))
-    for warning in counts.warnings:
-        warn(warning)
     for some in batched(range(len(parts)), MOST_FILES):
         _write_parts(
             counts, codes, {number: parts[number] for number in some}, path, sample_key, output.parent
@@ -73,7 +75,9 @@ def run_split(
 
 
 def sample_of_each(obs: pd.DataFrame, sample_key: str, path: Path) -> tuple[np.ndarray, list[str]]:
-    """Which sample each cell is of, (n_obs,), as a place among the values of the column, in the order seen."""
+    """Which sample each cell is of, (n_obs,), as a place among the values of the column, in the order seen; "" is that
+    of cells whose value names none.
+    """
     if sample_key not in obs:
         listed = ", ".join(str(name) for name in obs.columns[:40]) or "none"
         raise InputError(
@@ -81,11 +85,8 @@ def sample_of_each(obs: pd.DataFrame, sample_key: str, path: Path) -> tuple[np.n
             "Give the column that tells the samples apart as sample_key.",
             file=path,
         )
-    from cellscribe.genes import as_text
-
-    text = as_text(obs[sample_key])
-    codes, values = pd.factorize(np.where(is_labelled(text), text, UNNAMED))
-    if len(values) > min(MOST_SAMPLES, max(1, len(obs) // 2)):
+    codes, values = pd.factorize(sample_values(obs[sample_key]))
+    if len(values) > min(MOST_SAMPLES, max(FEW_SAMPLES, len(obs) // 2)):
         raise InputError(
             f"the obs column '{sample_key}' has {len(values):,} values for {len(obs):,} cells",
             "Give a column with one value for each sample as sample_key.",
@@ -100,7 +101,7 @@ def sample_names(sample: str, values: Iterable[str]) -> list[str]:
     taken: set[str] = set()
     for value in values:
         # Room for a number behind it, within the 100 letters of a sample's name.
-        name = first = f"{sample}_{clean_name(value)}"[:95]
+        name = first = f"{sample}_{clean_name(value or UNNAMED)}"[:95]
         number = 2
         while name.casefold() in taken:
             name, number = f"{first}_{number}", number + 1
@@ -124,6 +125,7 @@ def _write_parts(
                 new_counts_file(
                     _tables(counts, np.flatnonzero(codes == number), part, path, sample_key),
                     folder / part.file,
+                    ours=False,
                 )
             )[1]
             for number, part in parts.items()
@@ -147,13 +149,15 @@ def _tables(
     obs = counts.obs.iloc[rows].copy()
     for name in obs.select_dtypes("category"):
         obs[name] = obs[name].cat.remove_unused_categories()
-    note = (
-        f"These are the {len(rows):,} of the {len(counts.obs):,} cells of {path.name} whose '{sample_key}' is "
-        f"'{part.value}'; their counts were in {counts.counts_from}."
-    )
-    return anndata.AnnData(
-        obs=obs,
-        var=counts.var,
-        obsm={key: values[rows] for key, values in counts.obsm.items()},
-        uns={NOTE: note},
-    )
+    value = " ".join(part.value.split())[:SHOWN]
+    whose = f"whose '{sample_key}' is '{value}'" if value else f"without a value in '{sample_key}'"
+    note = f"These are the {len(rows):,} of the {len(counts.obs):,} cells of {path.name} {whose}."
+    with warnings.catch_warnings():
+        # Names that occur twice are CONVERT's to mend, as in a file that is not split.
+        warnings.simplefilter("ignore", UserWarning)
+        return anndata.AnnData(
+            obs=obs,
+            var=counts.var,
+            obsm={key: values[rows] for key, values in counts.obsm.items()},
+            uns={KEY: Origin([note, *counts.notes], counts.warnings).written()},
+        )

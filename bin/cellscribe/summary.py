@@ -31,6 +31,7 @@ WARNED_BY = {**STEPS, "annotation": "ANNOTATE", **OPTIONAL}
 ORDER = ("SPLIT", "CONVERT", "QC", "MAP", "PREDICT", "GATHER", "ANNOTATE", "CURATE", "REPORT")
 
 MAX_LABELS_DRAWN = 25
+MAX_SAMPLES_NAMED = 8
 OTHER_LABELS, OTHER_COLOUR = "other labels", "#6f6f6f"
 
 
@@ -74,6 +75,11 @@ class Sample:
         counts = Counter(self.get("annotation", "composition") or {})
         del counts[UNASSIGNED]
         return counts
+
+    @property
+    def has_page(self) -> bool:
+        """Whether REPORT wrote its page."""
+        return self.verdicts is not None
 
     @property
     def warnings(self) -> list[tuple[str, str]]:
@@ -245,6 +251,7 @@ def sections(samples: list[Sample]) -> list[dict[str, Any]]:
     """MultiQC's custom content, one object a file; a section without data is left out."""
     made = (
         _failures(samples),
+        _pages(samples),
         _general(samples),
         _cells(samples),
         _removed(samples),
@@ -315,6 +322,7 @@ def _general(samples: list[Sample]) -> dict[str, Any]:
         "top_label_share": _times_100("top_label_share"),
         "unassigned_share": _times_100("unassigned_share"),
         "median_uncertainty": COLUMNS["median_uncertainty"],
+        "n_clusters_contradicted": COLUMNS["n_clusters_contradicted"],
         "n_warnings": COLUMNS["n_warnings"],
     }
     return {
@@ -350,6 +358,10 @@ def _general(samples: list[Sample]) -> dict[str, Any]:
                 "OrRd",
                 "{:,.2f}",
                 minrange=0.5,
+                hidden=True,
+            ),
+            "n_clusters_contradicted": _number(
+                "Contradicted", "Clusters whose genes contradict their name", "OrRd", minrange=5
             ),
             "n_warnings": _number("Warnings", "How many warnings the steps gave", "OrRd", minrange=20),
         },
@@ -502,6 +514,7 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
                 "title": "Matched by",
                 "description": "The column of gene names that fits the model best",
                 "scale": False,
+                "hidden": True,
             },
             "far": _small_share(
                 "Far cells", "Cells farther from the reference than 99 % of its own cells are"
@@ -511,7 +524,7 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
                 "Unassigned", "Share of the cells that the model should not name"
             ),
             "median_uncertainty": _number(
-                "Uncertainty", "Median: 0 sure, 1 not at all", "OrRd", "{:,.2f}", minrange=0.5
+                "Uncertainty", "Median: 0 sure, 1 not at all", "OrRd", "{:,.2f}", minrange=0.5, hidden=True
             ),
             "n_clusters": _number("Clusters", "Clusters, those that got no name among them", **clusters),
             "n_clusters_named": _number(
@@ -571,15 +584,48 @@ def _truth(samples: list[Sample]) -> dict[str, Any]:
     }
 
 
+def _pages(samples: list[Sample]) -> dict[str, Any]:
+    """Links to the samples' own pages, which lie beside this one's folder."""
+    done = [_name(sample) for sample in samples if sample.has_page]
+    return {
+        "id": "cellscribe_pages",
+        "section_name": "Pages of the samples",
+        "description": "Each tells what was done, what its cells are called, and how far to trust it.",
+        "plot_type": "html",
+        "data": f'<p style="max-height: 15em; overflow: auto">{" · ".join(done)}</p>' if done else "",
+    }
+
+
+def _name(sample: Sample) -> str:
+    """A sample's name as HTML, which leads to its page where it has one."""
+    name = escape(sample.id)
+    return f'<a href="../samples/{name}/{name}.report.html">{name}</a>' if sample.has_page else name
+
+
 def _warnings(samples: list[Sample]) -> dict[str, Any]:
-    rows = [(sample.id, step, text) for sample in samples for step, text in sample.warnings]
+    """Each warning once, with its samples: those of the names first, then what happened before them."""
+    of: dict[tuple[str, str], list[str]] = {}
+    for sample in samples:
+        for step, text in sample.warnings:
+            of.setdefault((step, text), []).append(_name(sample))
+    gravest_first = sorted(of.items(), key=lambda item: -ORDER.index(item[0][0]))
+    warned = {name for names in of.values() for name in names}
     return {
         "id": "cellscribe_warnings",
         "section_name": "Warnings",
-        "description": f"{len(rows):,} in {len({row[0] for row in rows}):,} of {len(samples):,} samples.",
+        "description": f"{sum(map(len, of.values())):,} in {len(warned):,} of {len(samples):,} samples.",
         "plot_type": "html",
-        "data": _html_table(("Sample", "Step", "Warning"), rows),
+        "data": _html_table(
+            ("Warning", "Step", "Samples"),
+            [(escape(text), escape(step), _first(names)) for (step, text), names in gravest_first],
+        ),
     }
+
+
+def _first(names: list[str]) -> str:
+    more = len(names) - MAX_SAMPLES_NAMED
+    listed = ", ".join(names[:MAX_SAMPLES_NAMED])
+    return f"{listed} and {more:,} more" if more > 0 else listed
 
 
 def _failures(samples: list[Sample]) -> dict[str, Any]:
@@ -588,20 +634,22 @@ def _failures(samples: list[Sample]) -> dict[str, Any]:
         for sample in samples
         for one in sample.failures
     ]
+    cells = [tuple(map(escape, row)) for row in rows]
     return {
         "id": "cellscribe_failures",
         "section_name": "Failed samples",
         "description": f"{len({row[0] for row in rows}):,} of {len(samples):,} samples were not finished; the others "
         "are complete.",
         "plot_type": "html",
-        "data": _html_table(("Sample", "Failed in", "Exit code", "Message", "Input"), rows),
+        "data": _html_table(("Sample", "Failed in", "Exit code", "Message", "Input"), cells),
     }
 
 
 def _html_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """rows: of HTML."""
     if not rows:
         return ""
-    lines = ["".join(f"<td>{escape(value)}</td>" for value in row) for row in rows]
+    lines = ["".join(f"<td>{value}</td>" for value in row) for row in rows]
     return (
         '<div style="max-height: 30em; overflow: auto"><table class="table table-sm table-hover"><thead><tr>'
         + "".join(f"<th>{escape(name)}</th>" for name in head)

@@ -8,7 +8,7 @@ measured.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,9 @@ GENES_NAMED = 4
 # A cluster whose commonest name has less of its cells holds several types.
 SHARE_OF_ONE_TYPE = 0.5
 OTHER_CELLS, REFERENCE = "other cells", "reference"
+# The part of the coreceptor of CD8 T cells that NK cells lack, human and mouse: the Cell Ontology defines the type by
+# the coreceptor. Naive CD8 T cells have it, and few other genes that mark CD8 T cells as a whole.
+DEFINING = frozenset(("CD8B", "CD8B1"))
 
 RULE = (
     f"Each name is judged by the model's first {MARKERS_JUDGED} marker genes of that type which this sample"
@@ -54,7 +57,9 @@ RULE = (
     f" {100 * SHARE_UP:.0f} % of its markers go up, the rise is at least {LEAST_RISE}, and no other type's markers"
     f" rise by more than {SOMEWHAT_MORE} further. It is contradicted where at least {100 * SHARE_NOT_UP:.0f} % do not"
     f" go up, or another type's markers rise by more than {CLEARLY_MORE} further. All else is weak, as are fewer than"
-    f" {MIN_CELLS_TO_JUDGE} cells or {MIN_MARKERS_PRESENT} measured markers. Another type counts where"
+    f" {MIN_CELLS_TO_JUDGE} cells or {MIN_MARKERS_PRESENT} measured markers, a name that would be contradicted though"
+    " CD8B, by which CD8 T cells are defined, is among its markers and goes up, and a cluster of whose cells fewer than"
+    " half have the name. Another type counts where"
     f" {100 * SHARE_UP:.0f} % of its markers go up, without those that both types have; a broader or finer type of the"
     " name never speaks against it. Where cells of other types are too few, the reference's take their place; then, and"
     f" where no type's markers rise by {LEAST_RISE} anywhere in the sample, only another type's markers can contradict"
@@ -183,6 +188,11 @@ class Judge:
             return Support(label, n, WEAK, why, calls, judged_as, compared_with)
         rival, theirs = self._rival(members, judged_as, related, alone=rest is None)
         verdict = _weigh(calls, theirs, absence_counts=rest is not None and self.shows_types)
+        defined_by = [call.symbol for call in calls if call.up and call.symbol.upper() in DEFINING]
+        if verdict == CONTRADICTED and defined_by:
+            verdict = WEAK
+        else:
+            defined_by = []
         further = _rise(theirs) - _rise(calls)
         if not rival or further <= (SOMEWHAT_MORE if verdict != CONTRADICTED else 0):
             rival, theirs = "", []
@@ -191,6 +201,7 @@ class Judge:
             n,
             verdict,
             _reason(verdict, calls, rival, theirs, self._absent(members, related, hits))
+            + "".join(f"; but {gene}, by which the type is defined, goes up" for gene in defined_by)
             + ("" if rest is not None else "; compared with the reference")
             + ("" if judged_as == label else f"; by the markers of {judged_as}"),
             calls,
@@ -421,16 +432,12 @@ def judge_clusters(
         if not judge.expected.get(label):
             below = predicted[members & (final == label)]
             judged_as, _ = _most(below)
-        verdicts.append(
-            ClusterVerdict(
-                name,
-                int(members.sum()),
-                label,
-                n_label / int(members.sum()),
-                closest,
-                judge.support(label, judge.clusters == name, judged_as),
-            )
-        )
+        n = int(members.sum())
+        support = judge.support(label, judge.clusters == name, judged_as)
+        one = ClusterVerdict(name, n, label, n_label / n, closest, support)
+        if one.mixed and support.verdict == SUPPORTED:
+            one = replace(one, support=replace(support, verdict=WEAK))
+        verdicts.append(one)
     return sorted(verdicts, key=lambda one: (-one.n_cells, len(one.cluster), one.cluster))
 
 

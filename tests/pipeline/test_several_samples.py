@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import anndata
 import numpy as np
 from nextflow_runner import Launch
@@ -16,13 +18,19 @@ def test_the_samples_of_a_file_are_named_each_by_itself_and_merged(launch: Launc
     donor = np.array(["b", "a 1", "c"])[np.arange(150) % 3]
     cells.obs["donor"] = donor
     write_reference(cells, launch.folder / "whole.h5ad")
+    # The same cells with their counts in a layer, and of one batch.
+    other = anndata.read_h5ad(launch.folder / "whole.h5ad")
+    other.layers["umis"], other.X = other.X, np.log1p(other.X)
+    other.write_h5ad(launch.folder / "layer.h5ad")
     launch.write(
-        "sheet.csv", "sample,path,sample_key\nw,whole.h5ad,donor\nbad,whole.h5ad,donr\none,whole.h5ad,\n"
+        "sheet.csv",
+        "sample,path,sample_key,counts_layer,batch\nw,whole.h5ad,donor,,\nl,layer.h5ad,donor,umis,b1\n"
+        "bad,whole.h5ad,donr,,\none,whole.h5ad,,,\n",
     )
     options = f"--input sheet.csv --model {small_model('logistic')} --qc flag --doublets off --merge".split()
     run = launch.run(*options)
-    names = ["one", "w_a_1", "w_b", "w_c"]
-    assert run.tasks("Submitted").count("SPLIT (w)") == 1
+    names = ["l_a_1", "l_b", "l_c", "one", "w_a_1", "w_b", "w_c"]
+    assert {"SPLIT (w)", "SPLIT (l)"} <= set(run.tasks("Submitted"))
     assert [name for name in run.tasks("Submitted") if name.startswith("CONVERT")] == [
         f"CONVERT ({name})" for name in names
     ]
@@ -36,6 +44,9 @@ def test_the_samples_of_a_file_are_named_each_by_itself_and_merged(launch: Launc
         ["w_b", "done", ""],
         ["w_a_1", "done", ""],
         ["w_c", "done", ""],
+        ["l_b", "done", ""],
+        ["l_a_1", "done", ""],
+        ["l_c", "done", ""],
         ["bad", "failed", "SPLIT"],
         ["one", "done", ""],
     ]
@@ -43,6 +54,10 @@ def test_the_samples_of_a_file_are_named_each_by_itself_and_merged(launch: Launc
     part = anndata.read_h5ad(results / "samples" / "w_b" / "w_b.annotated.h5ad")
     assert list(part.obs_names) == list(cells.obs_names[donor == "b"])
     assert set(part.obs["sample"]) == set(part.obs["batch"]) == {"w_b"}
+    twin = anndata.read_h5ad(results / "samples" / "l_b" / "l_b.annotated.h5ad")
+    assert (part.X != twin.X).nnz == 0 and set(twin.obs["batch"]) == {"b1"}
+    values = json.loads((results / "pipeline_info" / "w.split.json").read_text())
+    assert {one["sample"]: one["value"] for one in values} == {"w_b": "b", "w_a_1": "a 1", "w_c": "c"}
     whole = anndata.read_h5ad(results / "samples" / "one" / "one.annotated.h5ad")
     # A label depends on its cell alone.
     key = "cxg_cell_type_predicted"
@@ -53,7 +68,7 @@ def test_the_samples_of_a_file_are_named_each_by_itself_and_merged(launch: Launc
         "whose &#39;donor&#39; is &#39;b&#39;"
         in (results / "samples" / "w_b" / "w_b.report.html").read_text()
     )
-    assert anndata.read_h5ad(results / "merged" / "merged.annotated.h5ad", backed="r").n_obs == 300
+    assert anndata.read_h5ad(results / "merged" / "merged.annotated.h5ad", backed="r").n_obs == 450
     again = launch.run(*options, "-resume")
     assert again.tasks("Submitted") == ["SPLIT (bad)"], again.output
 

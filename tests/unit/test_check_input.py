@@ -78,6 +78,7 @@ def test_a_file_of_several_samples_is_split_by_its_own_column(folder: Folder) ->
     text = "sample,path,sample_key,counts_layer\na,a.h5ad,donor,umis\nb,b.h5ad,,\n"
     first, second = folder.check(folder.sheet(text))[0]
     assert first["split"] == {"sample_key": "donor", "counts_layer": "umis"} and second["split"] is None
+    assert "batch" not in first["convert"] and second["convert"]["batch"] == "b"
     both, _ = folder.check(folder.sheet(text), sample_key="batch")
     assert [sample["split"]["sample_key"] for sample in both] == ["donor", "batch"]
 

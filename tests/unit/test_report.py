@@ -461,9 +461,43 @@ def test_what_made_unassigned_cells_strange_stands_beside_the_type_that_they_cam
     left = text[text.index("by the type that they came closest to") :]
     assert "Name Cells Unexpected genes Median novelty Verdict" in left and "B cell 20 3.10 % 0.99" in left
     composition = text[text.index("Composition Final label") : text.index("Why cells were left unassigned")]
-    assert "Unexpected genes Median novelty Markers" in composition
+    assert "Unexpected genes Median novelty Closest, unassigned Markers" in composition
     assert "0.20 % 0.25" in composition and "3.10 % 0.99" in composition
     assert "Median novelty" not in read(page)[1] and "(novelty)" not in read(page)[1]
+
+
+def test_a_type_of_which_many_cells_were_left_unassigned_is_a_warning_on_the_page_and_in_the_summary(
+    tmp_path,
+):
+    final = np.repeat(list(TYPES), 40).astype(object)
+    final[:11] = UNASSIGNED
+    first = make(tmp_path / "a", final=final)
+    said = (
+        "11 of the 40 cells that come closest to B cell were left unassigned: either they are something else"
+    )
+    assert said in read(first)[1]
+    assert [said in one for one in read_json(first.verdict_summary)["warnings"]] == [True]
+    composition = read(first)[1].partition("Composition Final label")[2]
+    assert re.search(r"B cell CL:0000236 29 .* 11 ", composition)
+    final[10] = "B cell"
+    assert (
+        "come closest to B cell" not in read(make(tmp_path / "b", final=final))[1].partition("Composition")[0]
+    )
+
+
+def test_recall_and_precision_of_the_models_own_test_stand_beside_each_label(tmp_path):
+    files = write_sample(tmp_path, simulated())
+    (model,) = files["models"]
+    write_json(
+        {"per_label": [{"label": "B cell", "recall": 0.4567, "precision": 0.9876}]}, model / "evaluation.json"
+    )
+    inputs = ReportInputs(sample="blood", **files)
+    report.write_report(inputs)
+    reader, text = read(inputs)
+    composition = text[text.index("Composition Final label") :]
+    assert "Precision in the test Recall in the test Markers" in composition and "0.99 0.46" in composition
+    assert sum(1 for tag, attributes in reader.tags if tag == "b" and attributes.get("class") == "poor") == 1
+    assert "in the test" not in read(make(tmp_path / "other"))[1].partition("Composition")[2]
 
 
 def test_the_genes_of_the_cells_without_a_name_are_shown(tmp_path):

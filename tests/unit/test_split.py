@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from tenx_files import IDS, SYMBOLS, barcodes, small_counts
 from cellscribe import split
 from cellscribe.convert import ConvertOptions, run_convert
 from cellscribe.errors import InputError
-from cellscribe.several import looks_like_several, split_note
+from cellscribe.several import looks_like_several, origin_of
 from cellscribe.split import Part, run_split, sample_names
 
 COUNTS = small_counts(11)
@@ -37,7 +38,7 @@ def test_each_sample_gets_its_own_cells_in_their_order(tmp_path: Path) -> None:
     assert [(part.sample, part.value, part.n_cells) for part in parts] == [
         ("s_b", "b", 4),
         ("s_a", "a", 4),
-        ("s_unnamed", "unnamed", 1),
+        ("s_unnamed", "", 1),
         ("s_c_1", "c/1", 1),
         ("s_C_1_2", "C 1", 1),
     ]
@@ -70,15 +71,60 @@ def test_counts_of_a_layer_are_converted_and_the_page_says_where_the_cells_are_f
     path = several(tmp_path / "in.h5ad", np.log1p(COUNTS), layers={"umis": sp.csc_matrix(COUNTS)})
     run_split(path, "s", "donor", tmp_path / "split.json", counts_layer="umis")
     part = tmp_path / "s_a.h5ad"
-    said = (
-        "These are the 4 of the 11 cells of in.h5ad whose 'donor' is 'a'; their counts were in layers/umis."
-    )
-    assert split_note(part) == said and split_note(path) == ""
+    origin = origin_of(part)
+    assert origin is not None and origin_of(path) is None
     made = tmp_path / "out" / "c.h5ad"
     made.parent.mkdir()
     report = run_convert(ConvertOptions(sample="s_a", input=part, output=made, metrics=tmp_path / "c.json"))
-    assert report["notes"][0] == said and report["n_cells"] == 4
+    assert report["notes"][0] == "These are the 4 of the 11 cells of in.h5ad whose 'donor' is 'a'."
+    assert report["notes"][: len(origin.notes)] == origin.notes and report["n_cells"] == 4
     np.testing.assert_array_equal(ad.read_h5ad(made).X.toarray(), COUNTS[[1, 4, 8, 10]])
+
+
+def test_what_is_odd_in_the_whole_file_is_odd_in_each_sample_and_said_there(tmp_path: Path) -> None:
+    """Genes and barcodes of one name, a column that text cannot hold: CONVERT reads them, and so does SPLIT."""
+    path = several(tmp_path / "in.h5ad", sp.csr_matrix(COUNTS), ["a", "b", "a"] * 3 + ["a", "a"])
+    with h5py.File(path, "r+") as file:
+        names = [*SYMBOLS[:4], SYMBOLS[0], SYMBOLS[5]]
+        for place, index in (("var", names), ("obs", ["x"] * 11)):
+            del file[place]["_index"]
+            file[place]["_index"] = index
+            file[place]["_index"].attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+    run_split(path, "s", "donor", tmp_path / "split.json")
+    made = [
+        run_convert(
+            ConvertOptions(
+                sample=name,
+                input=source,
+                output=tmp_path / f"{name}.c.h5ad",
+                metrics=tmp_path / f"{name}.json",
+            )
+        )
+        for name, source in (("whole", path), ("s_a", tmp_path / "s_a.h5ad"))
+    ]
+    whole, part = (ad.read_h5ad(tmp_path / f"{name}.c.h5ad") for name in ("whole", "s_a"))
+    np.testing.assert_array_equal(part.X.toarray(), COUNTS[whole.obs["donor"].to_numpy() == "a"])
+    assert list(part.var_names) == list(whole.var_names) and list(part.obs.columns) == list(whole.obs.columns)
+    alike = [[one for one in report["warnings"] if "barcodes" not in one] for report in made]
+    assert alike[0] == alike[1]
+
+
+def test_names_of_samples_may_hold_what_no_text_of_ours_can(tmp_path: Path) -> None:
+    path = several(tmp_path / "in.h5ad")
+    with h5py.File(path, "r+") as file:
+        file["obs/code"] = np.array([b"a\0b"] * 6 + [b"c"] * 5, dtype="S3")
+        file["obs/code"].attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        file["obs"].attrs["column-order"] = ["donor", "age", "code"]
+    parts = run_split(path, "s", "code", tmp_path / "split.json")
+    assert [(part.value, part.n_cells) for part in parts] == [("ab", 6), ("c", 5)]
+
+
+@pytest.mark.parametrize("said", [7, b"\xff", "no JSON", "[1]", '{"notes": []}'])
+def test_what_only_looks_like_a_part_is_none(tmp_path: Path, said: object) -> None:
+    path = several(tmp_path / "in.h5ad")
+    with h5py.File(path, "r+") as file:
+        file["uns/cellscribe_split"] = said
+    assert origin_of(path) is None
 
 
 @pytest.mark.parametrize(
@@ -117,6 +163,8 @@ def test_names_of_samples_differ_whatever_the_values_are() -> None:
         ({"donor": ["a"] * 60 + ["b"] * 60, "Batch": ["1"] * 50 + ["2"] * 70}, "--sample_key Batch"),
         ({"donor": ["a"] * 119 + ["b"]}, ""),
         ({"donor": ["a"] * 120}, ""),
+        ({"donor": pd.Categorical(["a"] * 120, categories=["a", *"bcdef"])}, ""),
+        ({"donor": ["a"] * 60 + ["NA"] * 60}, ""),
         ({"batch": [None] * 120, "cell_type": ["x", "y"] * 60}, ""),
         ({"sample": np.linspace(0, 1, 120)}, ""),
     ],

@@ -452,7 +452,26 @@ def test_multiqc_draws_every_section_and_writes_one_page(tmp_path: Path, root: P
         assert section.get("section_name", "General Statistics") in page
     # One contradicted cluster of five that fill the bar, though no sample of the run has more.
     contradicted = re.findall(r"<td[^>]*n_clusters_contradicted[^>]*>(.*?)</td>", page, re.DOTALL)
-    assert re.findall(r"width: *([\d.]+)%", "".join(contradicted)) == ["20.0"]
+    # Once among the general statistics, once in the table of the fit.
+    assert re.findall(r"width: *([\d.]+)%", "".join(contradicted)) == ["20.0", "20.0"]
+    assert '<a href="../samples/c_1/c_1.report.html">' not in page, "c_1 has no page"
+    assert '<a href="../samples/lung.counts/lung.counts.report.html">' in page
     # MultiQC would cut "lung.counts" to "lung" by itself.
     assert "lung.counts" in page
     assert "Many cells lie far from the reference." in page
+
+
+def test_a_warning_of_many_samples_is_told_once_and_those_of_the_names_come_first(tmp_path: Path) -> None:
+    names = [f"s{i}" for i in range(10)]
+    parts = {"convert": CONVERT | {"warnings": ["odd <genes>"]}, "qc": QC | {"warnings": []}}
+    parts |= {"annotation": ANNOTATION | {"warnings": []}}
+    samples = {name: {**parts, "verdicts": VERDICTS | {"warnings": []}} for name in names}
+    samples["s3"] = {**parts, "verdicts": VERDICTS | {"warnings": ["a wrong name"]}}
+    _, sections = summarise(write_run(tmp_path / "run", samples))
+    told = sections["warnings"]
+    assert told["description"] == "11 in 10 of 10 samples."
+    rows = re.findall("<tr>(.*?)</tr>", told["data"])[1:]
+    assert [row.partition("</td>")[0] for row in rows] == ["<td>a wrong name", "<td>odd &lt;genes&gt;"]
+    assert rows[1].count("<a href=") == 8 and rows[1].endswith("</a> and 2 more</td>")
+    assert '<a href="../samples/s3/s3.report.html">s3</a>' in rows[0]
+    assert sections["pages"]["data"].count("report.html") == 10

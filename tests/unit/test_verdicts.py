@@ -120,6 +120,18 @@ def test_a_name_whose_markers_go_up_by_half_is_weak(expected, cells):
     assert one.why.startswith("only 5 of 10 markers go up: B")
 
 
+def test_a_name_whose_defining_gene_goes_up_is_not_contradicted_for_want_of_the_others(cells, expected):
+    lacking = silence(cells, [gene.symbol for gene in expected["B cell"][2:10]])
+    (one,) = (one for one in judged(lacking, expected)[0] if one.label == "B cell")
+    assert (one.verdict, one.n_not_up) == (CONTRADICTED, 8)
+    first, *others = expected["B cell"]
+    known = {**expected, "B cell": [replace(first, symbol="CD8B"), *others]}
+    (one,) = (one for one in judged(lacking, known)[0] if one.label == "B cell")
+    assert one.verdict == WEAK and one.why.endswith("; but CD8B, by which the type is defined, goes up")
+    without = silence(lacking, [first.symbol])
+    assert {one.label: one.verdict for one in judged(without, known)[0]}["B cell"] == CONTRADICTED
+
+
 def test_few_counts_make_a_right_name_weak_and_not_contradicted(cells, expected):
     named = judged(thin(cells, 0.05), expected)[0]
     assert {one.verdict for one in named} == {WEAK}
@@ -315,3 +327,14 @@ def test_a_cluster_whose_commonest_name_has_less_than_half_of_it_holds_several_t
     assert verdicts.verdict_table(found).set_index("cluster").loc["7", "reason"] == one.why
     assert not replace(one, share=0.5).mixed and not replace(one, label=UNASSIGNED).mixed
     assert replace(one, share=0.5).why == one.support.why
+
+
+def test_a_cluster_of_several_types_is_weak_though_the_genes_of_its_commonest_name_go_up(cells, expected):
+    cluster, final = labels_of(cells).copy(), labels_of(cells).copy()
+    of_b = np.flatnonzero(final == "B cell")
+    final[of_b[:16]], final[of_b[16:]] = "B cell", UNASSIGNED
+    final[of_b[16:31]] = "helper"
+    (one,) = (one for one in by_cluster(cells, expected, cluster, final=final) if one.cluster == "B cell")
+    assert one.label == "B cell" and one.mixed and one.support.verdict == WEAK
+    assert one.why.startswith("holds several types: ")
+    assert verdicts.count_verdicts([one])["n_clusters_weak"] == 1
