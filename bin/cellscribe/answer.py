@@ -302,8 +302,27 @@ def answer_cells(
             *calibration_warnings(model, chosen),
             *older_warnings(model),
             *unexpected_warnings(model, unexpected, best),
+            *taught_warnings(mapping.distances),
         ],
     )
+
+
+# A cell that is the reference's own lies on it, but for rounding; others are as far from the nearest as from the rest.
+SAME_PLACE = 0.02
+FEWEST_TAUGHT = 5
+
+
+def taught_warnings(distances: np.ndarray | None) -> list[str]:
+    """What to say of a sample that holds cells of the reference itself. distances: (n_cells, k), nearest first."""
+    if distances is None:
+        return []
+    n_taught = int((distances[:, 0] < SAME_PLACE * distances.mean(axis=1)).sum())
+    if n_taught < FEWEST_TAUGHT:
+        return []
+    return [
+        f"{n_taught:,} of the {len(distances):,} cells are among those that the model learned from, of which it keeps "
+        "a part: how sure it is of such cells, and how far it agrees with labels that are known, flatters."
+    ]
 
 
 SEEN_BY_ENCODER = (

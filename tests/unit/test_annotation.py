@@ -460,6 +460,17 @@ def test_a_model_that_an_older_state_trained_has_no_novelty_and_says_so(tmp_path
     np.testing.assert_array_equal(older.predicted, newer.predicted)
 
 
+@pytest.mark.parametrize("n_taught", [0, 4, 5])
+def test_cells_that_the_model_learned_from_are_noticed(n_taught):
+    """A sample of new cells and of some of the reference's own."""
+    model = Model(small_model("consensus"))
+    taught, new = simulate(300, seed=0)[:n_taught], simulate(60, seed=9)
+    query = anndata.concat([taught, new], merge="first") if n_taught else new
+    mapping = map_cells(CountsInMemory(sp.csr_matrix(query.X, dtype=np.float32), query.var), model)
+    said = [one for one in answer_cells(mapping, model).warnings if "the model learned from" in one]
+    assert said == [] if n_taught < 5 else said[0].startswith("5 of the 65 cells are among those")
+
+
 def test_a_sample_without_most_of_the_genes_has_no_novelty(monkeypatch):
     monkeypatch.setattr("cellscribe.answer.FEWEST_CELLS", 90)
     model, cells = Model(small_model("consensus")), simulate(90, seed=1)
