@@ -18,11 +18,9 @@ MOST_SAMPLES = 2_000
 NO_SAMPLE = frozenset(("", "nan", "none", "na", "n/a", "null", "<na>"))
 # Where a part says, as JSON, what it is a part of.
 KEY = "cellscribe_split"
-# What people call the column of samples, the surest first: a library may hold the cells of several donors.
-USUAL_NAMES = (
-    *("sample", "sample_id", "sample_name", "library", "library_id", "orig.ident", "batch"),
-    *("donor", "donor_id", "patient", "patient_id", "subject", "individual"),
-)
+# What people call the column of samples, and that of donors, of whom one sample may hold several.
+SAMPLES = ("sample", "sample_id", "sample_name", "library", "library_id", "orig.ident", "batch")
+DONORS = ("donor", "donor_id", "patient", "patient_id", "subject", "individual")
 # Fewer cells than these are no sample but a label of some.
 FEWEST_CELLS = 50
 
@@ -62,7 +60,7 @@ def origin_of(path: Path) -> Origin | None:
 def looks_like_several(obs: pd.DataFrame) -> str:
     """What to say of cells that seem to be of several samples, by a column that is called so; "" of others."""
     known = {str(name).lower(): name for name in obs.columns}
-    for name in USUAL_NAMES:
+    for name in (*SAMPLES, *DONORS):
         column = obs.get(known.get(name))
         if column is None or isinstance(column, pd.DataFrame):
             continue
@@ -70,9 +68,12 @@ def looks_like_several(obs: pd.DataFrame) -> str:
         sizes = sizes[values != ""]
         if (sizes >= FEWEST_CELLS).sum() < 2 or len(sizes) > MOST_SAMPLES:
             continue
+        are, whether = "samples", "To have"
+        if name in DONORS:
+            are, whether = "donors", "Unless these were pooled in one library, have"
         return (
-            f"By the obs column '{known[name]}' these are cells of {len(sizes):,} samples. They were taken for one: "
-            "bounds of quality, doublets and what is novel are those of the mixture. To have each judged by itself: "
-            f"nextflow run . --sample_key {known[name]}"
+            f"By the obs column '{known[name]}' these are cells of {len(sizes):,} {are}, which were taken for one: "
+            "bounds of quality, doublets and what is novel are those of the mixture. "
+            f"{whether} each judged by itself: nextflow run . --sample_key {known[name]}"
         )
     return ""

@@ -178,7 +178,7 @@ def test_convert_warns_of_several_samples_taken_for_one(tmp_path: Path) -> None:
     path = several(tmp_path / "in.h5ad", small_counts(120), ["a", "b"] * 60)
     options = ConvertOptions(sample="s", input=path, output=tmp_path / "c.h5ad", metrics=tmp_path / "c.json")
     warnings = run_convert(options)["warnings"]
-    assert [one for one in warnings if "By the obs column 'donor' these are cells of 2 samples" in one]
+    assert [one for one in warnings if "By the obs column 'donor' these are cells of 2 donors" in one]
     run_split(path, "s", "donor", tmp_path / "split.json")
     part = ConvertOptions(**(vars(options) | {"input": tmp_path / "s_a.h5ad"}))
-    assert not [one for one in run_convert(part)["warnings"] if "samples" in one]
+    assert not [one for one in run_convert(part)["warnings"] if "--sample_key" in one]
