@@ -4,9 +4,10 @@ process CONVERT {
     tag "${meta.id}"
     label 'process_low'
     label 'per_sample'
+    cache 'lenient' // a folder that a run was started in changes with each run; what it holds is in contents
 
     input:
-    // contents: what lies in a folder, of which Nextflow itself looks at the name alone; '' for a file
+    // contents: what tells a file, or what lies in a folder, from what it was before; '' of what was fetched
     tuple val(meta), path(data), val(options), val(contents)
 
     output:

@@ -507,6 +507,21 @@ def test_a_folder_is_told_by_its_own_data_alone_and_a_model_by_its_manifest_or_a
     assert "copy: true" in run.output
 
 
+def test_the_folder_that_a_run_is_started_in_is_done_again_only_where_its_data_changed(
+    launch: Launch,
+) -> None:
+    (launch.folder / "model").mkdir()
+    matrix = launch.folder / "filtered_feature_bc_matrix.h5"
+    matrix.write_bytes(b"a matrix")
+    arguments = ("-stub-run", "--input", ".", "--model", "./model")
+    assert launch.run(*arguments).returncode == 0
+    again = launch.run(*arguments, "-resume")
+    assert again.returncode == 0 and again.tasks("Submitted") == [], again.output
+    matrix.write_bytes(b"another one")
+    changed = launch.run(*arguments, "-resume").tasks("Submitted")
+    assert [name for name in changed if name.startswith("CONVERT")], changed
+
+
 def test_what_a_bigger_machine_can_mend_is_tried_again_with_more(launch: Launch) -> None:
     launch.write(
         "killed.config",
