@@ -36,11 +36,13 @@ def joint_manifest(manifests: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def label_scores(folders: Sequence[Path]) -> dict[str, dict[str, float]]:
-    """Recall and precision of each label in a model's own test; of several models none, as they were tested apart."""
+    """Recall and precision of each label that a model's own test had cells of; of several models none, as they were
+    tested apart.
+    """
     if len(folders) != 1:
         return {}
     rows = read_optional(folders[0] / "evaluation.json").get("per_label") or []
-    return {str(row["label"]): row for row in rows}
+    return {str(row["label"]): row for row in rows if row["n_cells"]}
 
 
 def joint_markers(

@@ -24,6 +24,7 @@ from cellscribe.stored import StoredInput, blocks
 from cellscribe.tables import writable
 
 if TYPE_CHECKING:
+    import anndata
     import scipy.sparse as sp
 
     from cellscribe.counts import Counts
@@ -143,7 +144,7 @@ def _tables(
     part: Part,
     path: Path,
     sample_key: str,
-) -> object:
+) -> anndata.AnnData:
     import anndata
 
     obs = counts.obs.iloc[rows].copy()

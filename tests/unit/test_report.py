@@ -489,7 +489,13 @@ def test_recall_and_precision_of_the_models_own_test_stand_beside_each_label(tmp
     files = write_sample(tmp_path, simulated())
     (model,) = files["models"]
     write_json(
-        {"per_label": [{"label": "B cell", "recall": 0.4567, "precision": 0.9876}]}, model / "evaluation.json"
+        {
+            "per_label": [
+                {"label": "B cell", "n_cells": 9, "recall": 0.4567, "precision": 0.9876},
+                {"label": "T cell", "n_cells": 0, "recall": 0.0, "precision": 0.0},
+            ]
+        },
+        model / "evaluation.json",
     )
     inputs = ReportInputs(sample="blood", **files)
     report.write_report(inputs)
