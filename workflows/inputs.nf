@@ -62,7 +62,7 @@ def missingPaths(samples) {
     return missing ? "${counted}\n${lines.join('\n')}" : ''
 }
 
-// What lies in a sample's folder, or how large and old its file is, as one word; '' of what is fetched. With -resume a task
+// What lies in a sample's folder, or how large and old its file is, as one word; '' of a web address. With -resume a task
 // of a folder is else done again where the folder itself has changed, as by a log that a run leaves in it, and not where a
 // file in it has. written: folders that the run writes to; what is in them changes with each run, and is no sample's.
 def contentsOf(place, written) {
@@ -70,7 +70,8 @@ def contentsOf(place, written) {
     if (place.isDirectory()) {
         return asWord(place, 6, written, '(?i).*\\.(h5|h5ad|mtx|tsv|csv|json)(\\.gz)?')
     }
-    return isLocal(place) ? "${place.size()} ${place.lastModified()}".toString().md5() : ''
+    // A server may say another date with each request.
+    return place.scheme in ['http', 'https', 'ftp'] ? '' : "${place.size()} ${place.lastModified()}".toString().md5()
 }
 
 // The same of a model. The manifest of one of ours has the sha256 of every file, so that a copy of it, as in a fresh clone

@@ -7,7 +7,7 @@ process CONVERT {
     cache 'lenient' // a folder that a run was started in changes with each run; what it holds is in contents
 
     input:
-    // contents: what tells a file, or what lies in a folder, from what it was before; '' of what was fetched
+    // contents: what tells a file, or what lies in a folder, from what it was before; '' of a web address
     tuple val(meta), path(data), val(options), val(contents)
 
     output:
