@@ -678,6 +678,13 @@ def _split(
             f"{row.where}, sample: '{values['sample']}' has more than {LONGEST_SPLIT} letters, and each of its samples "
             "gets a longer name; give it a shorter one in a sheet"
         )
+    # What is wrong with --compare itself is told with the parameters.
+    asked = "" if problems.about("compare") else resolved["compare"]
+    if asked and resolved["sample_key"] in {one.column for one in parse_comparisons(asked)}:
+        problems.add(
+            f"--compare: each of the samples that '{values['sample']}' is split into has one value of "
+            f"'{resolved['sample_key']}', so that nothing is left to compare; leave out one of the two"
+        )
     return _options(SPLIT, resolved)
 
 

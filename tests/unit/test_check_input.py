@@ -98,6 +98,15 @@ def test_what_cannot_be_split_is_told_before_anything_runs(folder: Folder, sheet
     assert len(found) == 1 and said in found[0], found
 
 
+def test_the_column_that_a_file_is_split_by_cannot_be_compared_within_its_samples(folder: Folder) -> None:
+    asked = {"sample_key": "donor", "compare": "donor: a vs b"}
+    found = folder.problems(folder.sheet("sample,path\na,a.h5ad\n"), **asked)
+    assert len(found) == 1 and found[0].startswith(
+        "--compare: each of the samples that 'a' is split into has one value"
+    )
+    folder.check(folder.sheet("sample,path\na,a.h5ad\n"), **(asked | {"compare": "condition: a vs b"}))
+
+
 # --- the sheet's form ---
 
 SHEETS = {
