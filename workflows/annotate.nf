@@ -48,10 +48,10 @@ workflow ANNOTATION {
         .join(SPLIT.out.samples)
         .flatMap { _meta, sample, json, files -> partsOf(sample, readJson(json), files) }
         .mix(given_samples.one)
-    // Sorted, for -resume.
+    // In the sheet's order, whichever was parted first.
     def listed_samples = checked
-        .combine(SPLIT.out.samples.map { meta, json, _files -> [meta.id, json] }.toSortedList { a, b -> a[0] <=> b[0] }.map { parts -> [parts] })
-        .map { json, parts -> groovy.json.JsonOutput.toJson(withParts(readJson(json), parts.collectEntries { whole, list -> [(whole): readJson(list)] })) }
+        .combine(SPLIT.out.samples.map { meta, json, _files -> [meta.id, readJson(json)] }.toList().map { parts -> [parts] })
+        .map { json, parts -> groovy.json.JsonOutput.toJson(withParts(readJson(json), parts.collectEntries())) }
         .collectFile(name: 'samples.json')
     def run     = settings.map { json -> readJson(json) }.first()
 

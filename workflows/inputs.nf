@@ -31,9 +31,7 @@ def readSamples(json) {
 
 // The samples of a file that SPLIT parted, as CHECK_INPUT would have written them. Their counts are in X now, wherever they were.
 def withParts(samples, parts) {
-    return samples.collectMany { sample ->
-        (parts[sample.id] ?: [[sample: sample.id]]).collect { part -> part.sample == sample.id ? sample : partOf(sample, part) }
-    }
+    return samples.collectMany { sample -> parts[sample.id] ? parts[sample.id].collect { part -> partOf(sample, part) } : [sample] }
 }
 
 def partOf(sample, part) {

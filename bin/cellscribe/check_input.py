@@ -13,7 +13,7 @@ import posixpath
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from cellscribe.catalogue import Entry, NotInCatalogueError, find_entry, read_catalogue
 from cellscribe.cli import warn
-from cellscribe.contract import OutputNames
+from cellscribe.contract import OutputNames, free_name
 from cellscribe.differential import parse_comparisons
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
@@ -491,14 +491,10 @@ def _same_model(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return bool(one["source"]) and posixpath.normpath(one["source"]) == posixpath.normpath(other["source"])
 
 
-def _label(named: str, taken: Iterable[str]) -> str:
+def _label(named: str, taken: Container[str]) -> str:
     """A short word for a model, unlike the others'."""
     last = PurePosixPath(named.split("?")[0]).name
-    label = first = clean_name(re.sub(r"\.(zip|tar\.gz|tgz|tar)$", "", last, flags=re.I))
-    number = 2
-    while label in taken:
-        label, number = f"{first}_{number}", number + 1
-    return label
+    return free_name(clean_name(re.sub(r"\.(zip|tar\.gz|tgz|tar)$", "", last, flags=re.I)), taken)
 
 
 def _read_catalogues(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ def composition(
     support = {one.label: one for one in evidence.named}
     known = labels_of(manifest)
     largest = max(counts)
+    left = _left_by_label(cells)
     rows = []
     for i in order:
         name, members = str(labels[i]), cells.final == labels[i]
@@ -58,9 +60,7 @@ def composition(
                 "unexpected": signs.get("Unexpected genes", "–"),
                 "novelty": signs.get("Median novelty", ""),
                 "support": support.get(name),
-                "left": ""
-                if name == UNASSIGNED
-                else count((cells.unassigned & (cells.predicted == name)).sum()),
+                "left": "" if name == UNASSIGNED else count(left[name]),
                 "tested": {
                     score: (f"{value:.2f}", value < 0.5)
                     for score, value in tested.get(name, {}).items()
@@ -73,15 +73,21 @@ def composition(
 
 def missed_types(cells: Cells) -> list[str]:
     """A sentence for each type of whose cells a large part was left unassigned, so that its share is too small."""
-    names, sizes = np.unique(cells.predicted.astype(str), return_counts=True)
-    left = np.array([int((cells.unassigned & (cells.predicted == name)).sum()) for name in names])
-    found = np.flatnonzero((sizes >= FEWEST_TO_MISS) & (left > PART_MISSED * sizes))
-    return [
-        f"{left[i]:,} of the {sizes[i]:,} cells that come closest to {names[i]} were left unassigned: either they are "
-        f"something else, or the model is too strict with them. Look at their genes before you compare shares of "
-        f"{names[i]} between samples."
-        for i in sorted(found, key=lambda i: -left[i])[:MOST_TYPES_MISSED]
+    sizes, left = Counter(cells.predicted.tolist()), _left_by_label(cells)
+    missed = [
+        name for name in left if sizes[name] >= FEWEST_TO_MISS and left[name] > PART_MISSED * sizes[name]
     ]
+    return [
+        f"{left[name]:,} of the {sizes[name]:,} cells that come closest to {name} were left unassigned: either they "
+        f"are something else, or the model is too strict with them. Look at their genes before you compare shares of "
+        f"{name} between samples."
+        for name in sorted(missed, key=lambda name: (-left[name], name))[:MOST_TYPES_MISSED]
+    ]
+
+
+def _left_by_label(cells: Cells) -> Counter[str]:
+    """How many unassigned cells come closest to each label."""
+    return Counter(cells.predicted[cells.unassigned].tolist())
 
 
 def signs_of_unassigned(cells: Cells) -> dict[str, Any]:

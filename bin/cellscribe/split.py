@@ -15,6 +15,7 @@ import pandas as pd
 
 from cellscribe.check_input import clean_name
 from cellscribe.cli import log
+from cellscribe.contract import free_name
 from cellscribe.counts_file import new_counts_file
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import open_h5ad
@@ -102,12 +103,10 @@ def sample_names(sample: str, values: Iterable[str]) -> list[str]:
     taken: set[str] = set()
     for value in values:
         # Room for a number behind it, within the 100 letters of a sample's name.
-        name = first = f"{sample}_{clean_name(value or UNNAMED)}"[:95]
-        number = 2
-        while name.casefold() in taken:
-            name, number = f"{first}_{number}", number + 1
-        taken.add(name.casefold())
-        names.append(name)
+        name = f"{sample}_{clean_name(value or UNNAMED)}"[:95]
+        free = free_name(name.casefold(), taken)
+        taken.add(free)
+        names.append(name + free.removeprefix(name.casefold()))
     return names
 
 

@@ -188,11 +188,10 @@ class Judge:
             return Support(label, n, WEAK, why, calls, judged_as, compared_with)
         rival, theirs = self._rival(members, judged_as, related, alone=rest is None)
         verdict = _weigh(calls, theirs, absence_counts=rest is not None and self.shows_types)
-        defined_by = [call.symbol for call in calls if call.up and call.symbol.upper() in DEFINING]
-        if verdict == CONTRADICTED and defined_by:
-            verdict = WEAK
-        else:
-            defined_by = []
+        spared_by = []
+        if verdict == CONTRADICTED:
+            spared_by = [call.symbol for call in calls if call.up and call.symbol.upper() in DEFINING]
+            verdict = WEAK if spared_by else verdict
         further = _rise(theirs) - _rise(calls)
         if not rival or further <= (SOMEWHAT_MORE if verdict != CONTRADICTED else 0):
             rival, theirs = "", []
@@ -201,7 +200,7 @@ class Judge:
             n,
             verdict,
             _reason(verdict, calls, rival, theirs, self._absent(members, related, hits))
-            + "".join(f"; but {gene}, by which the type is defined, goes up" for gene in defined_by)
+            + "".join(f"; but {gene}, by which the type is defined, goes up" for gene in spared_by)
             + ("" if rest is not None else "; compared with the reference")
             + ("" if judged_as == label else f"; by the markers of {judged_as}"),
             calls,

@@ -82,7 +82,7 @@ def test_counts_of_a_layer_are_converted_and_the_page_says_where_the_cells_are_f
 
 
 def test_what_is_odd_in_the_whole_file_is_odd_in_each_sample_and_said_there(tmp_path: Path) -> None:
-    """Genes and barcodes of one name, a column that text cannot hold: CONVERT reads them, and so does SPLIT."""
+    """Genes and barcodes of one name: CONVERT reads them, and so does SPLIT."""
     path = several(tmp_path / "in.h5ad", sp.csr_matrix(COUNTS), ["a", "b", "a"] * 3 + ["a", "a"])
     with h5py.File(path, "r+") as file:
         names = [*SYMBOLS[:4], SYMBOLS[0], SYMBOLS[5]]
