@@ -166,11 +166,11 @@ def held_out(name: str, donors: tuple[str, ...], labels: str) -> Build:
     return build
 
 
-def altered_query(query: str, change: Callable[..., anndata.AnnData], *values: float) -> Build:
-    """Both references name a query that was made harder."""
+def altered_query(cells_of: Build, change: Callable[..., anndata.AnnData], *values: float) -> Build:
+    """A reference names a query that was made harder."""
 
     def build(sets: Sets, rng: np.random.Generator) -> Cells:
-        reference, cells = across("both", query)(sets, rng)
+        reference, cells = cells_of(sets, rng)
         extra = () if change is alterations.panel else (rng,)
         return reference, change(cells, *values, *extra)
 
@@ -221,6 +221,18 @@ def all_pairs() -> dict[str, Pair]:
         ),
         Pair("scmix_p1-to-scmix_p2", "cell lines", across("scmix_p1", "scmix_p2"), True),
     ]
+    pairs += [
+        Pair(
+            f"held-out-kang_{fold}-{name}",
+            "held-out donors, made harder",
+            altered_query(held_out("kang_ctrl", donors, COARSE), change, value),
+        )
+        for fold, donors in enumerate(KANG_FOLDS, start=1)
+        for name, change, value in (
+            ("counts_10", alterations.thinned, 0.1),
+            ("genes_2000", alterations.random_genes, 2000),
+        )
+    ]
     for kind, labels in (("", COARSE), ("-fine", FINE)):
         family = f"held-out donors{', fine labels' if kind else ''}"
         pairs += [
@@ -240,7 +252,7 @@ def all_pairs() -> dict[str, Pair]:
             Pair(
                 f"both-to-{query}-counts_{round(100 * share)}",
                 "fewer counts",
-                altered_query(query, alterations.thinned, share),
+                altered_query(across("both", query), alterations.thinned, share),
             )
             for share in (0.5, 0.25, 0.1)
         ]
@@ -248,13 +260,21 @@ def all_pairs() -> dict[str, Pair]:
             Pair(
                 f"both-to-{query}-genes_{number}",
                 "fewer genes",
-                altered_query(query, alterations.random_genes, number),
+                altered_query(across("both", query), alterations.random_genes, number),
             )
             for number in (2000, 1000)
         ]
         pairs += [
-            Pair(f"both-to-{query}-panel_500", "fewer genes", altered_query(query, alterations.panel, 500)),
-            Pair(f"both-to-{query}-soup_20", "ambient RNA", altered_query(query, alterations.with_soup, 0.2)),
+            Pair(
+                f"both-to-{query}-panel_500",
+                "fewer genes",
+                altered_query(across("both", query), alterations.panel, 500),
+            ),
+            Pair(
+                f"both-to-{query}-soup_20",
+                "ambient RNA",
+                altered_query(across("both", query), alterations.with_soup, 0.2),
+            ),
         ]
         pairs += [
             Pair(f"both-to-{query}-wrong_{round(100 * share)}", "wrong labels", wrong_labels(query, share))

@@ -27,7 +27,7 @@ from fuzz.seeds import make_seeds, query
 
 ROOT = Path(__file__).resolve().parents[2]
 # A file of each kind in a hundred, roughly as often as users give them.
-KINDS = {"h5": 22, "h5ad": 36, "mtx": 10, "model": 14, "archive": 6, "sheet": 12}
+KINDS = {"h5": 22, "h5ad": 30, "merged": 6, "mtx": 10, "model": 14, "archive": 6, "sheet": 12}
 SPOIL_BYTES = 0.4
 SECONDS = 60
 MEMORY, DISK = 3 * 2**30, 2**30
@@ -190,6 +190,12 @@ def steps_of(
     if kind in ("model", "archive"):
         yield "fetch_model", {"model": path, "output-folder": out / "models"}
         model = next((out / "models").glob("[!.]*"))
+    elif kind == "merged":
+        yield "split", sample | {"input": path, "sample-key": "kind", "output": out / "s.split.json"}
+        for part in sorted(out.glob("*.h5ad")):
+            written = {"output": out / f"{part.stem}.counts.h5ad", "metrics": out / f"{part.stem}.convert.json"}
+            yield "convert", {"sample": part.stem, "input": part} | written
+        return
     else:
         counts = out / "s.counts.h5ad"
         genome = {"genome": "hg19"} if "two" in path.name else {}

@@ -41,9 +41,11 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
     """Write every seed below `folder`; paths by kind. A seed of kind `mtx` or `model` is a folder."""
     folder.mkdir(parents=True)
     cells = simulate(N_CELLS, seed=1)
+    alone = h5ad_files(folder, cells)
     return {
         "h5": h5_files(folder, cells),
-        "h5ad": h5ad_files(folder, cells),
+        "h5ad": alone,
+        "merged": [path for path in alone if path.stem in ("csr", "raw", "csc", "dense")],
         "mtx": mtx_folders(folder, cells),
         "model": (models := [model(folder / kind, kind) for kind in ("logistic", "consensus")]),
         "archive": archives(folder, models[0]),
