@@ -51,10 +51,11 @@ def stepOf(row) {
     return row.process.tokenize(':').last()
 }
 
-// '' for what is no sample's. With several models, MAP is tagged `<sample> with <model>`; FETCH_MODEL is
+// '' for what is no sample's. With several models, MAP is tagged `<sample> with <model>`; FETCH_MODEL and TRAIN are
 // tagged with the model or its place.
 def sampleOf(row) {
-    return row.tag == '-' || stepOf(row).startsWith('FETCH_') ? '' : row.tag.tokenize(' ').first()
+    def isOfModel = stepOf(row) == 'TRAIN' || stepOf(row).startsWith('FETCH_')
+    return row.tag == '-' || isOfModel ? '' : row.tag.tokenize(' ').first()
 }
 
 // Where nextflow.config has the trace written: beside the run, where the results go to a bucket.

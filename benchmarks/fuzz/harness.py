@@ -193,7 +193,10 @@ def steps_of(
     elif kind == "merged":
         yield "split", sample | {"input": path, "sample-key": "kind", "output": out / "s.split.json"}
         for part in sorted(out.glob("*.h5ad")):
-            written = {"output": out / f"{part.stem}.counts.h5ad", "metrics": out / f"{part.stem}.convert.json"}
+            written = {
+                "output": out / f"{part.stem}.counts.h5ad",
+                "metrics": out / f"{part.stem}.convert.json",
+            }
             yield "convert", {"sample": part.stem, "input": part} | written
         return
     else:

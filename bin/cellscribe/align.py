@@ -10,12 +10,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellscribe.errors import InputError, ModelMismatchError
+from cellscribe.genes import ENSEMBL, ID_COLUMNS, SYMBOL_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ID_COLUMNS = ("gene_ids", "gene_id", "feature_id", "ensembl_id", "ensembl")
-SYMBOL_COLUMNS = ("gene_symbols", "feature_name", "gene_name", "gene_symbol", "symbol")
 # In the place of a model gene's number: the gene is none of them, and its counts are not used, or only summed.
 NONE, OTHER = -1, -2
 
@@ -73,8 +72,8 @@ class GeneMatch:
 
 
 def without_version(ids: pd.Series) -> pd.Series:
-    """Ensembl ids without their version (ENSG00000000003.15 -> ENSG00000000003); other names unchanged."""
-    return ids.astype(str).str.replace(r"^(ENS[A-Z]*G\d{11})\.\d+$", r"\1", regex=True)
+    """Ensembl ids without their version (ENSG00000000003.15 is ENSG00000000003); other names unchanged."""
+    return ids.astype(str).str.replace(f"^{ENSEMBL.pattern}$", r"\1\2", regex=True)
 
 
 def query_gene_names(var: pd.DataFrame, gene_column: str | None = None) -> dict[str, pd.Series]:

@@ -101,6 +101,7 @@ def annotate_one(options: OneOptions) -> dict[str, Any]:
                 warn_gene_overlap=options.warn_gene_overlap,
                 orthologs=options.orthologs,
                 seed=options.seed,
+                cpus=options.cpus,
                 pipeline_version=options.pipeline_version,
             )
             if as_given and (several := looks_like_several(_obs_of(cells))):
@@ -132,6 +133,7 @@ def _annotate_by_others(options: OneOptions, model: Path, names: OutputNames) ->
             cells.obs.index,
             names,
             seed=options.seed,
+            cpus=options.cpus,
             pipeline_version=options.pipeline_version,
         )
         write_annotated(

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from cellscribe.foreign import Prediction
     from cellscribe.model.foreign import ForeignModel
 
-FAR = 0.99
+# Of the reference's own cells so many lie nearer.
+FAR_QUANTILE = 0.99
 
 
 @dataclass
@@ -88,12 +89,35 @@ def annotate_cells(
 
     layout: of these cells, where there is one already.
     """
-    predicted, decision, quantile = answer.predicted, answer.decision, answer.distance_quantile
-    labels, cl_ids = np.array(answer.labels, dtype=object), np.array(answer.cl_ids, dtype=object)
     layout = layout or lay_out(answer, seed, cpus)
-    clusters = layout.clusters
-    winners, shares = majority(clusters, predicted, len(labels))
+    votes = majority(layout.clusters, answer.predicted, len(answer.labels))
+    table = _columns(answer, barcodes, names, layout, votes)
+    obsm = {
+        names.embedding: answer.embedding.astype(np.float32),
+        names.umap: layout.umap,
+        names.umap_explorer: layout.umap,
+    }
+    if answer.reference_umap is not None:
+        obsm[names.reference_umap] = answer.reference_umap
+    info = _information(answer, table, names, layout, votes) | {
+        "parameters": answer.parameters | {"seed": seed},
+        "pipeline_version": pipeline_version,
+    }
+    uns = _provenance(answer, info) | {"obs_keys": list(table.columns), "obsm_keys": list(obsm)}
+    return Annotation(names, table, obsm, _predictions(answer, table, names), info, {names.predictions: uns})
 
+
+def _columns(
+    answer: Answer,
+    barcodes: pd.Index,
+    names: OutputNames,
+    layout: Layout,
+    votes: tuple[np.ndarray, np.ndarray],
+) -> pd.DataFrame:
+    """The columns of obs. votes: for each cluster its label's position, and the share of its cells that have it."""
+    predicted, decision, clusters = answer.predicted, answer.decision, layout.clusters
+    labels, cl_ids = np.array(answer.labels, dtype=object), np.array(answer.cl_ids, dtype=object)
+    winners, shares = votes
     obs: dict[str, Any] = {
         names.predicted: pd.Categorical(labels[predicted], categories=_used(labels, predicted)),
         names.uncertainty: answer.uncertainty.astype(np.float32),
@@ -110,8 +134,8 @@ def annotate_cells(
     )
     obs[names.cluster_label] = pd.Categorical(labels[winners][clusters])
     obs[names.cluster_vote] = shares[clusters].astype(np.float32)
-    if quantile is not None:
-        obs[names.reference_distance] = quantile
+    if answer.distance_quantile is not None:
+        obs[names.reference_distance] = answer.distance_quantile
     if answer.unexpected is not None:
         obs[names.unexpected] = answer.unexpected.astype(np.float32)
     if answer.novelty is not None:
@@ -120,28 +144,36 @@ def annotate_cells(
         obs[names.set_size] = answer.set_sizes.astype(np.int32)
     if answer.agreeing is not None:
         obs[names.agreeing] = answer.agreeing
-    table = pd.DataFrame(obs, index=barcodes)
-    obsm = {
-        names.embedding: answer.embedding.astype(np.float32),
-        names.umap: layout.umap,
-        names.umap_explorer: layout.umap,
-    }
-    if answer.reference_umap is not None:
-        obsm[names.reference_umap] = answer.reference_umap
+    return pd.DataFrame(obs, index=barcodes)
 
+
+def _predictions(answer: Answer, table: pd.DataFrame, names: OutputNames) -> pd.DataFrame:
+    """The columns of obs as a table of their own, with the next label and each cell's set."""
     predictions = table.copy()
     predictions.columns = [str(c).removeprefix(f"{names.key}_") for c in table.columns]
     predictions = predictions.rename(columns={"predicted_uncertainty": "uncertainty"})
     if answer.second is not None:
         second, probability = answer.second
-        predictions["second_label"] = labels[second]
+        predictions["second_label"] = np.array(answer.labels, dtype=object)[second]
         predictions["second_probability"] = probability
     if answer.label_sets is not None:
         predictions["label_set"] = answer.label_sets
-    predictions.insert(0, "barcode", np.asarray(barcodes, dtype=object))
+    predictions.insert(0, "barcode", np.asarray(table.index, dtype=object))
+    return predictions
 
-    orthologs = answer.mapping.get("orthologs")
-    info = {
+
+def _information(
+    answer: Answer,
+    table: pd.DataFrame,
+    names: OutputNames,
+    layout: Layout,
+    votes: tuple[np.ndarray, np.ndarray],
+) -> dict[str, Any]:
+    """What annotation.json says of the sample, but for how the step was run."""
+    decision, quantile, clusters = answer.decision, answer.distance_quantile, layout.clusters
+    labels = np.array(answer.labels, dtype=object)
+    winners, shares = votes
+    return {
         "model": answer.model,
         "names": {
             key: getattr(names, key)
@@ -167,12 +199,10 @@ def annotate_cells(
                 *(() if answer.agreeing is None else ("agreeing",)),
             )
         },
-        "parameters": answer.parameters | {"seed": seed},
-        "pipeline_version": pipeline_version,
-        "n_cells": len(barcodes),
+        "n_cells": len(table),
         "labels": [str(label) for label in answer.labels],
         "composition": _counts(decision.final),
-        "predicted_composition": _counts(labels[predicted]),
+        "predicted_composition": _counts(labels[answer.predicted]),
         "unassigned": int((decision.final == UNASSIGNED).sum()),
         "reasons": {key: number for key, number in _counts(decision.reason).items() if key},
         "unassigned_by": _counts(decision.reason[decision.final == UNASSIGNED]),
@@ -183,7 +213,7 @@ def annotate_cells(
             key: answer.mapping[key]
             for key in ("gene_overlap", "n_model_genes", "n_genes_found", "genes_matched_by", "missing_genes")
         },
-        "orthologs": orthologs,
+        "orthologs": answer.mapping.get("orthologs"),
         "set_sizes": None
         if answer.set_sizes is None
         else {
@@ -193,7 +223,10 @@ def annotate_cells(
         "n_refit_genes": answer.mapping.get("n_refit_genes", 0),
         "reference_distance": None
         if quantile is None
-        else {"median": float(np.median(quantile)), "share_beyond_99": float((quantile >= FAR).mean())},
+        else {
+            "median": float(np.median(quantile)),
+            "share_beyond_99": float((quantile >= FAR_QUANTILE).mean()),
+        },
         "clusters": [
             {
                 "cluster": str(cluster),
@@ -212,12 +245,17 @@ def annotate_cells(
             *annotation_warnings(decision, quantile),
         ],
     }
-    uns = {
+
+
+def _provenance(answer: Answer, info: dict[str, Any]) -> dict[str, Any]:
+    """What the file itself says of the model and of how it was used."""
+    orthologs = info["orthologs"]
+    return {
         "model_url": answer.model["url"],
         "model_name": answer.model["name"],
         "model_version": answer.model["version"],
         "model_sha256": answer.model["sha256"],
-        "pipeline_version": pipeline_version,
+        "pipeline_version": info["pipeline_version"],
         "parameters": json.dumps(info["parameters"], sort_keys=True),
         # Which genes a model made by others looks at, only its code knows; older readers know no null.
         **{
@@ -228,10 +266,7 @@ def annotate_cells(
         **({"orthologs": "{from} to {to}".format(**orthologs)} if orthologs else {}),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "labels": info["labels"],
-        "obs_keys": list(table.columns),
-        "obsm_keys": list(obsm),
     }
-    return Annotation(names, table, obsm, predictions, info, {names.predictions: uns})
 
 
 def annotate_by_models(
@@ -320,7 +355,7 @@ def annotation_warnings(decision: Decision, quantile: np.ndarray | None) -> list
             f"{unassigned:.0%} of the cells are unassigned: the sample holds cells that the model was not trained on, "
             "or is of lower quality than its reference."
         )
-    if quantile is not None and (far := float(np.mean(quantile >= FAR))) > 0.1:
+    if quantile is not None and (far := float(np.mean(quantile >= FAR_QUANTILE))) > 0.1:
         warnings.append(
             f"{far:.0%} of the cells lie farther from the reference than 99 % of its own cells: cell types or states "
             "that the model does not know, or a strong technical difference."

@@ -84,11 +84,9 @@ def draw_sketch(n_cells: int, codes: np.ndarray | None = None, *, size: int, see
     return np.sort(np.argpartition(race, size - 1)[:size]).astype(np.int32)
 
 
-def neighbour_graph(
-    embedding: np.ndarray, n_neighbours: int = N_NEIGHBOURS, *, cpus: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
+def neighbour_graph(embedding: np.ndarray, *, cpus: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Each cell's nearest cells, itself first: indices int32 and distances float32, (n_cells, k). Exact."""
-    k = min(n_neighbours, len(embedding))
+    k = min(N_NEIGHBOURS, len(embedding))
     distances, indices = nearest(embedding, embedding, k, cpus=cpus)
     # a twin of the cell may come before the cell itself: UMAP wants the cell first
     own = np.arange(len(embedding), dtype=np.int32)

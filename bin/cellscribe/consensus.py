@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cellscribe.answer import Answer, Decision
+from cellscribe.answer import Answer, Decision, stepped_up
 from cellscribe.contract import UNASSIGNED
 from cellscribe.model.ontology import (
     LINEAGE,
@@ -20,7 +20,6 @@ from cellscribe.model.ontology import (
     Term,
     descendants,
     lineage_level,
-    nearest_safe_ancestor,
 )
 
 NOT_VOTING = ("novel", "low_information")
@@ -319,17 +318,13 @@ def decide(
     contested = n_agree <= (n_speak - n_agree)
     contested &= n_speak > n_agree
     doubtful = contested | (support[rows, chosen] < rejection["least_probability"])
-    covers = descendants(union.ontology, union.keys)
-    for row in np.flatnonzero(doubtful):
-        ancestor = nearest_safe_ancestor(
-            union.ontology,
-            covers,
-            union.keys[chosen[row]],
-            probabilities[row],
-            rejection["ancestor_probability"],
-        )
-        final[row] = union.ontology.name(ancestor) if ancestor else UNASSIGNED
-        final_cl_id[row] = ancestor
+    final[doubtful], final_cl_id[doubtful] = stepped_up(
+        union.ontology,
+        union.keys,
+        chosen[doubtful],
+        probabilities[doubtful],
+        rejection["ancestor_probability"],
+    )
     reason[doubtful] = "ambiguous"
     reason[doubtful & (n_speak > n_agree)] = "disagreement"
     return Decision(final, final_cl_id, reason)

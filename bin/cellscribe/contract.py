@@ -66,7 +66,7 @@ class OutputNames:
         own = {getattr(self, name) for name, kind in vars(type(self)).items() if isinstance(kind, property)}
         return own | {name for level in levels for name in (self.level(level), self.level_uncertainty(level))}
 
-    # the five of the seed
+    # the five of CZ CELLxGENE Annotate
     @property
     def predicted(self) -> str:
         """obs: the most probable label, always filled (categorical)."""

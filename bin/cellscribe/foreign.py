@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,8 +22,9 @@ from cellscribe.cli import log, warn
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.counts_file import CountsFile, open_counts
 from cellscribe.errors import InputError, ModelFetchError, ModelMismatchError
+from cellscribe.genes import read_organism
 from cellscribe.io import write_h5ad
-from cellscribe.mapping import ORGANISMS, no_mapping
+from cellscribe.mapping import no_mapping
 from cellscribe.mlflow_run import LOCAL, predict_by_mlflow, shown_lines
 from cellscribe.model.foreign import ForeignModel, open_foreign
 from cellscribe.model.manifest import plain_files
@@ -120,7 +121,7 @@ def predict_cells(cells: CountsFile, counts: Path, model_folder: Path, options: 
     for warning in prediction.info["warnings"]:
         warn(warning)
     if prediction.latent is None:
-        return Prediction(**{**vars(prediction), "latent": own_components(counts, seed=options.seed)})
+        return replace(prediction, latent=own_components(counts, seed=options.seed))
     return prediction
 
 
@@ -142,7 +143,8 @@ def request(
 
 def _organism(cells: CountsFile, options: PredictOptions) -> str:
     """human, mouse or unknown."""
-    return ORGANISMS.get(options.organism, cells.organism)
+    given = read_organism(options.organism)
+    return cells.organism if given == "auto" else given
 
 
 def _gene_column(cells: CountsFile, given: str | None) -> str | None:

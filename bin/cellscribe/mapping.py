@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +15,7 @@ from cellscribe.align import GeneMatch, check_overlap, match_genes, query_gene_n
 from cellscribe.cli import log, warn
 from cellscribe.counts_file import CHUNK_ROWS, CountsFile, open_counts
 from cellscribe.errors import InputError, ModelMismatchError
+from cellscribe.genes import read_organism
 from cellscribe.io import write_h5ad
 from cellscribe.model.logistic import Logistic
 from cellscribe.model.model import LIKELIHOOD, LOGISTIC, Model
@@ -27,10 +28,11 @@ from cellscribe.surgery import Surgery, Tuned, tune
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cellscribe.model.encoder import Encoder
+
 # Two cores encode so many and find their neighbours in some ten seconds; loading PyTorch takes a few.
 FEWEST_FOR_GPU = 500_000
 LARGEST = 1e9
-ORGANISMS = {"Homo sapiens": "human", "Mus musculus": "mouse", "human": "human", "mouse": "mouse"}
 
 
 class Cells(Protocol):
@@ -91,7 +93,9 @@ def check_organism(model: Model, given: str, seen: str, *, orthologs: bool = Fal
     given: `auto` or what the user said; seen: what CONVERT found. orthologs: whether the user asks for them. Raises
     ModelMismatchError where the sample is of another organism than the model, and the user does not.
     """
-    organism = seen if given == "auto" else ORGANISMS.get(given, given)
+    organism = read_organism(given)
+    if organism == "auto":
+        organism = seen
     wanted = model.manifest["organism"]
     if organism in ("unknown", wanted):
         return ""
@@ -103,6 +107,140 @@ def check_organism(model: Model, given: str, seen: str, *, orthologs: bool = Fal
         f"Use a {organism} model with --model, or map the {organism} genes to the model's by one-to-one orthologues "
         "with --orthologs.",
     )
+
+
+@dataclass(frozen=True)
+class SampleGenes:
+    """A sample's genes and where they are among the model's.
+
+    var, column: by what names they are found (of the model's organism, where `orthologs` says that they were mapped).
+    """
+
+    var: pd.DataFrame
+    column: str | None
+    match: GeneMatch
+    orthologs: dict[str, Any] | None
+    warnings: list[str]
+
+
+def find_genes(
+    var: pd.DataFrame,
+    model: Model,
+    gene_column: str | None,
+    orthologs_of: str,
+    min_gene_overlap: float,
+    warn_gene_overlap: float,
+) -> SampleGenes:
+    """Match a sample's genes to the model's. Raises ModelMismatchError where too few of the model's are there,
+    InputError where `gene_column` is not.
+    """
+    named, column, orthologs = var, gene_column, None
+    if orthologs_of:
+        from cellscribe.orthologs import named_as
+
+        # The names are the model's organism's from here on.
+        named, matched_by = named_as(var, orthologs_of, model.manifest["organism"], gene_column)
+        column = None
+        n_genes = int((named["gene_ids"] != "").sum())
+        orthologs = {"from": orthologs_of, "to": model.manifest["organism"], "n_genes": n_genes}
+    match = match_genes(named, model.genes, column, numbered=is_numbered(model))
+    if orthologs:
+        match = replace(match, matched_by=matched_by)
+    warnings = check_overlap(
+        match,
+        next(iter(query_gene_names(var, gene_column or "index").values())),
+        model=model.name,
+        organism=model.manifest["organism"],
+        minimum=min_gene_overlap,
+        warn_below=warn_gene_overlap,
+        by_orthologs=bool(orthologs),
+    )
+    if orthologs:
+        warnings.append(ortholog_warning(match, orthologs))
+    return SampleGenes(named, column, match, orthologs, warnings)
+
+
+def is_numbered(model: Model) -> bool:
+    """Whether the model's genes were named by numbers alone."""
+    return bool(model.manifest["genes"].get("numbered"))
+
+
+class Placement:
+    """What the members of a model need of each chunk of a sample's counts.
+
+    All of the model that it uses is read when it is made, so that threads can share it. encoder: one that was
+    fine-tuned, in the place of the model's own.
+    """
+
+    def __init__(self, model: Model, genes: SampleGenes, encoder: Encoder | None, device: str | None) -> None:
+        self.model, self.match = model, genes.match
+        has_latent, has_logistic = set(model.members) != {LOGISTIC}, LOGISTIC in model.members
+        # genes that no reference type expresses: what a cell says with them, the model cannot read
+        silent = match_genes(genes.var, model.silent_genes, genes.column, fill_in=False)
+        self.n_silent_genes = int(silent.found.sum())
+        self.is_silent = (np.diff(silent.selector.indptr) > 0) & (np.diff(self.match.selector.indptr) == 0)
+        self.encoder = (encoder or model.encoder) if has_latent else None
+        self.reference = model.reference.latent if has_latent else np.empty((0, 0))
+        self.profiles = model.profiles if has_latent else None
+        self.regression, self.on_regression = model.logistic if has_logistic else None, self.match
+        if has_logistic and expression_overlap(self.match, model) < REFIT_BELOW:
+            self.regression, self.on_regression = refitted(model, genes)
+        self.likelihood = model.likelihood.on(self.match.found) if LIKELIHOOD in model.members else None
+        self.on_gpu = None
+        if device and self.encoder is not None:
+            from cellscribe.gpu import Placer
+
+            self.on_gpu = Placer(self.encoder, self.reference, device)
+
+    @property
+    def n_refit_genes(self) -> int:
+        """Genes that the regression was fitted anew on; 0 where it is the model's own."""
+        return 0 if self.on_regression is self.match else int(self.on_regression.found.sum())
+
+    def place(self, chunk: sp.csr_matrix) -> dict[str, np.ndarray]:
+        """`Mapping`'s arrays of some cells. chunk: raw counts, CSR (n_cells, n_query_genes)."""
+        on_model, n_silent_counts = self.match.split(chunk, self.is_silent)
+        n_counts = np.asarray(chunk.sum(axis=1)).ravel()
+        part = {
+            "n_model_counts": np.asarray(on_model.sum(axis=1)).ravel(),
+            "n_counts": n_counts,
+            "n_silent_counts": n_silent_counts,
+        }
+        if self.on_gpu is not None:
+            latent, part["distances"], part["indices"] = self.on_gpu.place(on_model, N_NEIGHBOURS)
+            part["latent"] = finite(latent, self.model)
+        elif self.encoder is not None:
+            part["latent"] = finite(self.encoder.encode(on_model), self.model)
+            part["distances"], part["indices"] = nearest(part["latent"], self.reference, N_NEIGHBOURS)
+        if self.profiles is not None:
+            # Half as much to keep and to write; its last digit says nothing of a mean over cells.
+            part["sketches"] = finite(self.profiles.sketch(on_model), self.model).astype(np.float16)
+        if self.likelihood is not None:
+            scores = self.likelihood.scores(on_model, part["n_model_counts"])
+            part["likelihood_scores"] = finite(scores, self.model)
+        if self.regression is not None:
+            on = on_model
+            if self.on_regression is not self.match:
+                on = self.on_regression.on_model(chunk)
+                n_own = np.asarray(on.sum(axis=1)).ravel()
+                part["n_model_counts"] = np.maximum(part["n_model_counts"], n_own)
+            scores = self.regression.scores(on, totals=n_counts, found=self.on_regression.found)
+            part["logistic_scores"] = finite(scores, self.model)
+        return part
+
+
+def joined(parts: Iterable[dict[str, np.ndarray]], n_obs: int) -> dict[str, np.ndarray]:
+    """The arrays of consecutive cells as one each, filled as they come."""
+    whole: dict[str, np.ndarray] = {}
+    start = 0
+    for part in parts:
+        stop = start + len(part["n_counts"])
+        for name, values in part.items():
+            if name not in whole:
+                whole[name] = np.empty((n_obs, *values.shape[1:]), values.dtype)
+            whole[name][start:stop] = values
+        start = stop
+    return whole
 
 
 def map_cells(
@@ -127,114 +265,39 @@ def map_cells(
     """
     if not counts.n_obs:
         raise InputError("there is no cell to map", "Check the cells that quality control removed.")
-    numbered = bool(model.manifest["genes"].get("numbered"))
-    var, column, orthologs = counts.var, gene_column, None
-    if orthologs_of:
-        from cellscribe.orthologs import named_as
-
-        # The names are the model's organism's from here on.
-        var, matched_by = named_as(counts.var, orthologs_of, model.manifest["organism"], gene_column)
-        column = None
-        n_genes = int((var["gene_ids"] != "").sum())
-        orthologs = {"from": orthologs_of, "to": model.manifest["organism"], "n_genes": n_genes}
-    match = match_genes(var, model.genes, column, numbered=numbered)
-    if orthologs:
-        match = replace(match, matched_by=matched_by)
-    names = next(iter(query_gene_names(counts.var, gene_column or "index").values()))
-    warnings = check_overlap(
-        match,
-        names,
-        model=model.name,
-        organism=model.manifest["organism"],
-        minimum=min_gene_overlap,
-        warn_below=warn_gene_overlap,
-        by_orthologs=bool(orthologs),
-    )
-    if orthologs:
-        warnings.append(ortholog_warning(match, orthologs))
-    has_latent, has_logistic = set(model.members) != {LOGISTIC}, LOGISTIC in model.members
+    genes = find_genes(counts.var, model, gene_column, orthologs_of, min_gene_overlap, warn_gene_overlap)
+    has_latent, warnings = set(model.members) != {LOGISTIC}, genes.warnings
     device = gpu_for(counts.n_obs, has_latent, surgery) if use_gpu else None
     tuned = Tuned()
     if surgery is not None:
-        tuned = tune(model, counts, match, surgery, device)
-        warnings += tuned.warnings
-    # genes that no reference type expresses: what a cell says with them, the model cannot read
-    silent = match_genes(var, model.silent_genes, column, fill_in=False)
-    is_silent = (np.diff(silent.selector.indptr) > 0) & (np.diff(match.selector.indptr) == 0)
-    # Read here and not by the threads below, each of which would read them anew.
-    encoder = (tuned.encoder or model.encoder) if has_latent else None
-    reference = model.reference.latent if has_latent else np.empty((0, 0))
-    profiles = model.profiles if has_latent else None
-    regression, on_regression = model.logistic if has_logistic else None, match
-    if has_logistic and expression_overlap(match, model) < REFIT_BELOW:
-        regression, on_regression = refitted(model, var, match, column, numbered=numbered)
-    likelihood = model.likelihood.on(match.found) if LIKELIHOOD in model.members else None
-    on_gpu = None
-    if device and encoder is not None:
-        from cellscribe.gpu import Placer
-
-        on_gpu = Placer(encoder, reference, device)
-
-    def place(chunk: sp.csr_matrix) -> dict[str, np.ndarray]:
-        on_model, n_silent_counts = match.split(chunk, is_silent)
-        n_counts = np.asarray(chunk.sum(axis=1)).ravel()
-        part = {
-            "n_model_counts": np.asarray(on_model.sum(axis=1)).ravel(),
-            "n_counts": n_counts,
-            "n_silent_counts": n_silent_counts,
-        }
-        if on_gpu is not None:
-            latent, part["distances"], part["indices"] = on_gpu.place(on_model, N_NEIGHBOURS)
-            part["latent"] = finite(latent, model)
-        elif encoder is not None:
-            part["latent"] = finite(encoder.encode(on_model), model)
-            part["distances"], part["indices"] = nearest(part["latent"], reference, N_NEIGHBOURS)
-        if profiles is not None:
-            # Half as much to keep and to write; its last digit says nothing of a mean over cells.
-            part["sketches"] = finite(profiles.sketch(on_model), model).astype(np.float16)
-        if likelihood is not None:
-            part["likelihood_scores"] = finite(likelihood.scores(on_model, part["n_model_counts"]), model)
-        if regression is not None:
-            on = on_model
-            if on_regression is not match:
-                on = on_regression.on_model(chunk)
-                n_own = np.asarray(on.sum(axis=1)).ravel()
-                part["n_model_counts"] = np.maximum(part["n_model_counts"], n_own)
-            scores = regression.scores(on, totals=n_counts, found=on_regression.found)
-            part["logistic_scores"] = finite(scores, model)
-        return part
-
+        tuned = tune(model, counts, genes.match, surgery, device)
+        warnings = [*warnings, *tuned.warnings]
+    placement = Placement(model, genes, tuned.encoder, device)
     n_chunks = -(-counts.n_obs // chunk_rows)
-    placed = in_order(place, (chunk for _, chunk in counts.chunks(chunk_rows)), cpus)
-    joined: dict[str, np.ndarray] = {}
-    start = 0
-    for part in progress(placed, total=n_chunks, label="mapping"):
-        stop = start + len(part["n_counts"])
-        for name, values in part.items():
-            if name not in joined:
-                joined[name] = np.empty((counts.n_obs, *values.shape[1:]), values.dtype)
-            joined[name][start:stop] = values
-        start = stop
+    placed = in_order(placement.place, (chunk for _, chunk in counts.chunks(chunk_rows)), cpus)
+    arrays = joined(progress(placed, total=n_chunks, label="mapping"), counts.n_obs)
     for warning in warnings:
         warn(warning)
     return Mapping(
-        joined.get("latent"),
-        joined.get("distances"),
-        joined.get("indices"),
-        joined.get("logistic_scores"),
-        joined.get("likelihood_scores"),
-        joined["n_model_counts"],
-        joined["n_counts"],
-        joined["n_silent_counts"],
-        mapping_info(match, model, warnings)
+        arrays.get("latent"),
+        arrays.get("distances"),
+        arrays.get("indices"),
+        arrays.get("logistic_scores"),
+        arrays.get("likelihood_scores"),
+        arrays["n_model_counts"],
+        arrays["n_counts"],
+        arrays["n_silent_counts"],
+        mapping_info(genes.match, model, warnings)
         | {
-            "n_silent_genes_found": int(silent.found.sum()),
-            "n_refit_genes": 0 if on_regression is match else int(on_regression.found.sum()),
+            "n_silent_genes_found": placement.n_silent_genes,
+            "n_refit_genes": placement.n_refit_genes,
             "surgery_epochs": tuned.epochs,
-            "orthologs": orthologs,
+            "orthologs": genes.orthologs,
         },
-        sketches=joined.get("sketches"),
-        label_sketches=None if profiles is None else profiles.of_labels(match.found),
+        sketches=arrays.get("sketches"),
+        label_sketches=None
+        if placement.profiles is None
+        else placement.profiles.of_labels(genes.match.found),
     )
 
 
@@ -273,18 +336,16 @@ def ortholog_warning(match: GeneMatch, orthologs: dict[str, Any]) -> str:
     )
 
 
-def refitted(
-    model: Model, var: pd.DataFrame, match: GeneMatch, gene_column: str | None, *, numbered: bool
-) -> tuple[Logistic, GeneMatch]:
+def refitted(model: Model, genes: SampleGenes) -> tuple[Logistic, GeneMatch]:
     """The regression fitted anew on the genes that the sample has, and which these are; the model's own where it holds
-    no counts to fit from, or the sample has hardly a gene. match: of the model's own genes.
+    no counts to fit from, or the sample has hardly a gene.
     """
     reference = model.reference_counts
     if reference is None:
-        return model.logistic, match
-    on = match_genes(var, reference.genes, gene_column, numbered=numbered)
+        return model.logistic, genes.match
+    on = match_genes(genes.var, reference.genes, genes.column, numbered=is_numbered(model))
     if on.found.sum() < FEWEST_GENES:
-        return model.logistic, match
+        return model.logistic, genes.match
     log(f"fitting the regression anew on {on.found.sum():,} genes that the sample has")
     return reference.regression(on.found, len(model.labels)), on
 

@@ -76,6 +76,7 @@ def annotate_file(
     warn_gene_overlap: float = 0.8,
     orthologs: bool = False,
     seed: int = 0,
+    cpus: int = 1,
     pipeline_version: str = "unknown",
 ) -> dict[str, Any]:
     """Write a copy of `query` with the annotation added; returns what annotation.json holds.
@@ -102,12 +103,14 @@ def annotate_file(
         warn_gene_overlap=warn_gene_overlap,
         use_gpu=use_gpu,
         orthologs_of=orthologs_of,
+        cpus=cpus,
     )
     annotation = annotate_cells(
-        answer_cells(mapping, model, classifier=classifier, model_url=model_url, seed=seed),
+        answer_cells(mapping, model, classifier=classifier, model_url=model_url, seed=seed, cpus=cpus),
         counts.obs.index,
         OutputNames(key),
         seed=seed,
+        cpus=cpus,
         pipeline_version=pipeline_version,
     )
     for warning in annotation.info["warnings"]:

@@ -85,6 +85,18 @@ def prepare(folder: Path) -> tuple[Launch, list[str]]:
     return launch, ["--input", "sheet.csv", "--model", str(small_model("consensus"))]
 
 
+@pytest.mark.train
+def test_a_training_that_fails_is_no_sample(tmp_path: Path) -> None:
+    launch = Launch(tmp_path)
+    cells(launch.folder, "x", 1)
+    run = launch.run(*"--mode train --reference x.h5ad --label_key nothing --model_name mine".split())
+    assert run.returncode
+    assert [(row["sample"], row["step"], row["exit_code"]) for row in run.table("summary/failures.tsv")] == [
+        ("", "TRAIN", "3")
+    ]
+    assert "1 failed.\n" in run.output and "mine: TRAIN" not in run.output
+
+
 def killed_when(launch: Launch, told: str, *arguments: str) -> Run:
     """Start a run, and kill Nextflow alone (its tasks live on) as soon as the trace has `told`."""
     trace = launch.folder / "results" / "pipeline_info" / "trace.txt"

@@ -1,5 +1,7 @@
 """The embedded model on studies that it was not trained on: never worse than was promised."""
 
+import filecmp
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from cellscribe.model.calibration import expected_calibration_error
 from cellscribe.model.manifest import verify_model
 from cellscribe.model.model import Model
 from cellscribe.one_file import CountsInMemory
+from cellscribe.training.mlflow_folder import FOR_INFERENCE
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +27,15 @@ def model(root) -> Model:
     if not (folder / "manifest.json").is_file():
         pytest.skip("assets/models/pbmc is not there")
     return Model(folder)
+
+
+def test_it_carries_the_library_as_it_is(model, root) -> None:
+    carried = model.folder / "code" / "cellscribe"
+    files = sorted(path.relative_to(carried) for path in carried.rglob("*") if path.is_file())
+    assert [str(name) for name in files] == sorted(FOR_INFERENCE)
+    library = root / "bin" / "cellscribe"
+    stale = [str(name) for name in files if not filecmp.cmp(carried / name, library / name, shallow=False)]
+    assert stale == [], "renew it: docs/models.md says how"
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ class ReferenceCounts:
     batches: np.ndarray
     genes: pd.DataFrame
 
-    def regression(self, found: np.ndarray, n_labels: int, *, seed: int = 0) -> Logistic:
+    def regression(self, found: np.ndarray, n_labels: int) -> Logistic:
         """A regression on the genes that a sample has. found: bool (n_genes,).
 
         Its scores take counts on all of `genes`; those that were not found must be zero. The cells are taught with
@@ -49,10 +49,10 @@ class ReferenceCounts:
         """
         columns = np.flatnonzero(found)
         copies, rows = with_copies(
-            self.counts[:, columns], N_COPIES, np.random.default_rng(seed), drop_genes=False
+            self.counts[:, columns], N_COPIES, np.random.default_rng(0), drop_genes=False
         )
         fitted = train_logistic(
-            copies, self.codes[rows], n_labels, cell_weights=batch_weights(self.batches)[rows], seed=seed
+            copies, self.codes[rows], n_labels, cell_weights=batch_weights(self.batches)[rows]
         )
         coefficients = np.zeros((len(found), n_labels), dtype=np.float32)
         coefficients[columns] = fitted.coefficients

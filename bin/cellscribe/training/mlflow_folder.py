@@ -59,25 +59,49 @@ class CellscribeModel(PythonModel):
 mlflow.models.set_model(CellscribeModel())
 '''
 
-NOT_FOR_INFERENCE = (
-    *("importing", "training", "templates", "gene_sets", "__pycache__", "*.pyc"),
-    *("annotate_one.py", "catalogue.py", "obtain.py", "places.py", "archive.py", "store.py", "registry.py"),
-    *("check_input.py", "schema.py", "convert.py", "tenx.py", "cell_calling.py", "doublets.py", "qc*.py"),
-    *(
-        "consensus.py",
-        "shards.py",
-        "foreign.py",
-        "mlflow_run.py",
-        "census.py",
-        "label_csv.py",
-        "several.py",
-        "split.py",
-        "tables.py",
-        "orthologs.py",
-        "compiled.py",
-    ),
-    *("report*.py", "summary.py", "figures.py", "markers.py", "verdicts.py", "differential.py", "truth.py"),
-    *("merge*.py", "curation.py", "versions.py", "checksums.py", "published.py", "zarr_output.py"),
+# What naming the cells of a file needs of the library; the rest stays behind.
+FOR_INFERENCE = (
+    "__init__.py",
+    "align.py",
+    "annotation.py",
+    "answer.py",
+    "cli.py",
+    "clusters.py",
+    "contract.py",
+    "counts.py",
+    "counts_file.py",
+    "errors.py",
+    "explorer.py",
+    "genes.py",
+    "gpu.py",
+    "h5ad_input.py",
+    "hdf5.py",
+    "io.py",
+    "mapping.py",
+    "one_file.py",
+    "parallel.py",
+    "progress.py",
+    "stored.py",
+    "surgery.py",
+    "verify.py",
+    "model/__init__.py",
+    "model/calibration.py",
+    "model/encoder.py",
+    "model/label_sets.py",
+    "model/likelihood.py",
+    "model/logistic.py",
+    "model/manifest.py",
+    "model/model.py",
+    "model/neighbours.py",
+    "model/novelty.py",
+    "model/ontology.py",
+    "model/profiles.py",
+    "model/reference_counts.py",
+    "model/robust.py",
+    "model/scvi_model.py",
+    "model/trees.py",
+    "model/ubjson.py",
+    "model/schema_model.json",
 )
 
 # MLflow's own lock file of the environment: no model may hold a .toml, and the requirements are all in conda.yaml.
@@ -95,7 +119,9 @@ def write_mlflow(folder: Path) -> None:
         code = Path(scratch) / "model_code.py"
         code.write_text(CODE)
         package = Path(scratch) / "package" / "cellscribe"
-        shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns(*NOT_FOR_INFERENCE))
+        for name in FOR_INFERENCE:
+            (package / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PACKAGE / name, package / name)
         made = Path(scratch) / "mlflow"
         save_model(
             made, python_model=str(code), code_paths=[str(package)], pip_requirements=list(REQUIREMENTS)

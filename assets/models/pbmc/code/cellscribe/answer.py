@@ -130,14 +130,10 @@ def decide(
     final, final_cl_id = labels[best], cl_ids[best]
     reason = np.full(len(best), "", dtype=object)
 
-    covers = descendants(model.ontology, model.cl_ids)
     doubtful = probabilities.max(axis=1) < limits["least_probability"]
-    for row in np.flatnonzero(doubtful):
-        ancestor = nearest_safe_ancestor(
-            model.ontology, covers, cl_ids[best[row]], probabilities[row], limits["ancestor_probability"]
-        )
-        final[row] = model.ontology.name(ancestor) if ancestor else UNASSIGNED
-        final_cl_id[row] = ancestor
+    final[doubtful], final_cl_id[doubtful] = stepped_up(
+        model.ontology, model.cl_ids, best[doubtful], probabilities[doubtful], limits["ancestor_probability"]
+    )
     reason[doubtful] = "ambiguous"
     unexpected = unexpected_share(mapping)
     limit = limits["unexpected_share"] + unexpected_in_common(model, unexpected, best)
@@ -156,6 +152,23 @@ def decide(
     # As many cells as the reason has: one with too few counts is none of them.
     novel_by = {cause: int((cells & ~shallow).sum()) for cause, cells in causes.items()}
     return Decision(final, final_cl_id, reason, novel_by)
+
+
+def stepped_up(
+    ontology: Ontology, cl_ids: Sequence[str], best: np.ndarray, probabilities: np.ndarray, least: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Names and Cell Ontology ids of the nearest ancestors of labels that are probable enough: object (n_cells,).
+
+    cl_ids: one a label. best: int (n_cells,), labels; probabilities: (n_cells, n_labels). `unassigned` and "" where no
+    ancestor's labels together reach `least`.
+    """
+    covers = descendants(ontology, cl_ids)
+    ancestors = [
+        nearest_safe_ancestor(ontology, covers, cl_ids[label], row, least)
+        for label, row in zip(best, probabilities, strict=True)
+    ]
+    names = [ontology.name(ancestor) if ancestor else UNASSIGNED for ancestor in ancestors]
+    return np.array(names, dtype=object), np.array(ancestors, dtype=object)
 
 
 def coarser(model: Model, probabilities: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -246,9 +259,10 @@ def answer_cells(
     best, second = best_two(probabilities)
     rows = np.arange(len(best))
 
-    quantile = on_reference = None
+    quantile = on_reference = mean_distances = None
     if mapping.distances is not None:
-        quantile = model.reference.quantile(mapping.distances.mean(axis=1))
+        mean_distances = mapping.distances.mean(axis=1)
+        quantile = model.reference.quantile(mean_distances)
         if mapping.indices is not None and len(model.reference.umap):
             on_reference = place_on(mapping.distances, mapping.indices, model.reference.umap)
     embedding = mapping.latent
@@ -302,7 +316,7 @@ def answer_cells(
             *calibration_warnings(model, chosen),
             *older_warnings(model),
             *unexpected_warnings(model, unexpected, best),
-            *taught_warnings(mapping.distances),
+            *taught_warnings(mapping.distances, mean_distances),
         ],
     )
 
@@ -312,11 +326,14 @@ SAME_PLACE = 0.02
 FEWEST_TAUGHT = 5
 
 
-def taught_warnings(distances: np.ndarray | None) -> list[str]:
-    """What to say of a sample that holds cells of the reference itself. distances: (n_cells, k), nearest first."""
-    if distances is None:
+def taught_warnings(distances: np.ndarray | None, means: np.ndarray | None) -> list[str]:
+    """What to say of a sample that holds cells of the reference itself.
+
+    distances: (n_cells, k), nearest first; means: (n_cells,), their means.
+    """
+    if distances is None or means is None:
         return []
-    n_taught = int((distances[:, 0] < SAME_PLACE * distances.mean(axis=1)).sum())
+    n_taught = int((distances[:, 0] < SAME_PLACE * means).sum())
     if n_taught < FEWEST_TAUGHT:
         return []
     return [

@@ -14,19 +14,19 @@ from cellscribe.model.encoder import read_tensors
 TARGET_SUM = 1e4
 ABSENT_LABEL_INTERCEPT = -30.0
 LEAST_DEVIATION = 0.3
+# scikit-learn's C: the less, the nearer to zero the coefficients are held.
+STRENGTH = 0.001
 
 
-def log_normalise(
-    counts: sp.csr_matrix, target_sum: float = TARGET_SUM, totals: np.ndarray | None = None
-) -> sp.csr_matrix:
-    """log1p of counts scaled to `target_sum` a cell.
+def log_normalise(counts: sp.csr_matrix, totals: np.ndarray | None = None) -> sp.csr_matrix:
+    """log1p of counts scaled to 10,000 a cell.
 
     The sum is over the columns given (the model's genes), so that a query with fewer other genes is
     normalised as the reference was; or `totals`, (n_cells,), where they are given. Cells without counts stay zero.
     """
     if totals is None:
         totals = np.asarray(counts.sum(axis=1)).ravel()
-    factors = (target_sum / np.maximum(totals, 1)).astype(np.float32)
+    factors = (TARGET_SUM / np.maximum(totals, 1)).astype(np.float32)
     result = counts.astype(np.float32, copy=True).tocsr()
     result.data *= np.repeat(factors, np.diff(result.indptr))
     np.log1p(result.data, out=result.data)
@@ -123,13 +123,12 @@ def train_logistic(
     n_labels: int,
     *,
     cell_weights: np.ndarray | None = None,
-    strength: float = 0.001,
     seed: int = 0,
 ) -> Logistic:
     """Multinomial logistic regression, classes balanced, on genes scaled by their deviation.
 
-    counts: raw counts on the model's genes, copies included. codes, cell_weights: (n_cells,). strength: scikit-learn's
-    C. Deviations are floored at 0.3, so that hardly seen genes do not weigh most. A label without cells gets an
+    counts: raw counts on the model's genes, copies included. codes, cell_weights: (n_cells,).
+    Deviations are floored at 0.3, so that hardly seen genes do not weigh most. A label without cells gets an
     intercept that rules it out.
     """
     from sklearn.linear_model import LogisticRegression
@@ -140,7 +139,7 @@ def train_logistic(
     deviation = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), LEAST_DEVIATION)
     scaled = (logged @ sp.diags((1 / deviation).astype(np.float32))).tocsr()
     fitted = LogisticRegression(
-        C=strength, class_weight="balanced", max_iter=500, tol=1e-3, random_state=seed
+        C=STRENGTH, class_weight="balanced", max_iter=500, tol=1e-3, random_state=seed
     ).fit(scaled, codes, sample_weight=cell_weights)
     coefficients = np.zeros((counts.shape[1], n_labels), dtype=np.float32)
     intercepts = np.full(n_labels, ABSENT_LABEL_INTERCEPT, dtype=np.float32)
