@@ -89,7 +89,8 @@ def prepare(folder: Path) -> tuple[Launch, list[str]]:
 def test_a_training_that_fails_is_no_sample(tmp_path: Path) -> None:
     launch = Launch(tmp_path)
     cells(launch.folder, "x", 1)
-    run = launch.run(*"--mode train --reference x.h5ad --label_key nothing --model_name mine".split())
+    arguments = ["--mode", "train", "--reference", "x.h5ad", "--label_key", "nothing", "--model_name", "mine"]
+    run = launch.run(*arguments)
     assert run.returncode
     assert [(row["sample"], row["step"], row["exit_code"]) for row in run.table("summary/failures.tsv")] == [
         ("", "TRAIN", "3")
