@@ -124,6 +124,7 @@ def asCell(text) {
     return text ==~ /(?s)[=+\-@＝＋－＠].*/ ? "'${text}" : text
 }
 
+// A line that ends without a stop gets one.
 def oneLine(text) {
-    return text.replaceAll('\\s+', ' ').trim()
+    return text.trim().replaceAll('([^\\s.,:;!?])[ \\t]*\\R\\s*', '$1. ').replaceAll('\\s+', ' ')
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellscribe.annotation import annotate_cells, write_annotated
+from cellscribe.annotation import annotate_cells, named_words, write_annotated
 from cellscribe.check_input import name_of
 from cellscribe.cli import log, warn
 from cellscribe.contract import OutputNames
@@ -139,7 +139,7 @@ def _annotate_by_others(options: OneOptions, model: Path, names: OutputNames) ->
         write_annotated(
             options.query if _stays_as_given(options, cells) else path, annotation, options.output
         )
-    log(f"{cells.n_obs:,} cells named, {annotation.info['unassigned']:,} left unassigned: {options.output}")
+    log(f"{named_words(annotation.info)}: {options.output}")
     return annotation.info
 
 

@@ -134,6 +134,11 @@ class OutputNames:
         return f"{self.key}_cluster_label"
 
     @property
+    def cluster_final(self) -> str:
+        """obs: the commonest label after rejection in the cell's cluster."""
+        return f"{self.key}_cluster_final"
+
+    @property
     def cluster_vote(self) -> str:
         """obs: the share of the cluster's cells that voted for that label."""
         return f"{self.key}_cluster_vote"

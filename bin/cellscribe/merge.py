@@ -291,9 +291,8 @@ def merge_samples(samples: Sequence[SampleFile], *, seed: int = 0) -> Merged:
     obsm = shared_arrays(samples, runs)
     for key in runs:
         names = OutputNames(key)
-        obs = obs.drop(
-            columns=[c for c in (names.cluster, names.cluster_label, names.cluster_vote) if c in obs]
-        )
+        own = (names.cluster, names.cluster_label, names.cluster_final, names.cluster_vote)
+        obs = obs.drop(columns=[column for column in own if column in obs])
         if names.embedding not in obsm:
             warnings.append(
                 f"There is no UMAP and no cluster of all cells by '{key}': its embedding is not in every sample, or "
@@ -313,6 +312,8 @@ def merge_samples(samples: Sequence[SampleFile], *, seed: int = 0) -> Merged:
             clusters.astype(str), categories=[str(c) for c in range(clusters.max() + 1)]
         )
         obs[names.cluster_label] = pd.Categorical(winners[clusters])
+        if names.final in obs:
+            obs[names.cluster_final] = pd.Categorical(_votes(clusters, obs[names.final])[0][clusters])
         obs[names.cluster_vote] = shares[clusters].astype(np.float32)
     own = [key for key in runs if OutputNames(key).umap in obsm]
     first = OutputNames(runs[0])

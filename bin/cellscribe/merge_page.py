@@ -119,8 +119,10 @@ def _clusters(merged: Merged, samples: np.ndarray) -> dict[str, Any]:
     if not merged.cluster_key:
         return {}
     cluster = merged.obs[merged.cluster_key].astype(str).to_numpy(dtype=object)
-    label = merged.obs[OutputNames(merged.cluster_key.removesuffix("_cluster")).cluster_label].astype(str)
-    label_of = dict(zip(cluster, label, strict=True))
+    keys = OutputNames(merged.cluster_key.removesuffix("_cluster"))
+    label = merged.obs[keys.cluster_final if keys.cluster_final in merged.obs else keys.cluster_label]
+    label_of = dict(zip(cluster, label.astype(str), strict=True))
+    unassigned = merged.obs[merged.label_key].astype(str).to_numpy() == UNASSIGNED
     names, sizes = np.unique(cluster.astype(str), return_counts=True)
     rows = []
     alone = 0
@@ -134,6 +136,7 @@ def _clusters(merged: Merged, samples: np.ndarray) -> dict[str, Any]:
                 "cluster": name,
                 "n": count(numbers.sum()),
                 "label": label_of[name],
+                "unassigned": percent(float(unassigned[cluster == name].mean()), 0),
                 "n_samples": count(len(own)),
                 "most": own[order[0]],
                 "share": percent(float(share), 0),

@@ -40,7 +40,7 @@ def run(command, folder, *more, counts=None, mapping=None, kind="logistic"):
 def test_three_files_are_written_and_agree(command, tmp_path):
     result = run(command, tmp_path, "--model-url", "https://example.org/m")
     assert result.exit_code == 0, result.output
-    assert "90 cells named" in result.stderr
+    assert "of 90 cells named" in result.stderr
     adata = anndata.read_h5ad(tmp_path / "s1.annotated.h5ad")
     table = pd.read_csv(tmp_path / "s1.predictions.tsv.gz", sep="\t", keep_default_na=False)
     said = json.loads((tmp_path / "s1.annotation.json").read_text())

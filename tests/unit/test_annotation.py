@@ -24,7 +24,7 @@ from small_model import (
 
 from cellscribe import annotation as annotate
 from cellscribe import clusters
-from cellscribe.answer import OLDER, answer_cells, coarser, decide, unexpected_warnings
+from cellscribe.answer import OLDER, Decision, answer_cells, coarser, decide, unexpected_warnings
 from cellscribe.contract import REASONS, UNASSIGNED, OutputNames
 from cellscribe.counts_file import open_counts
 from cellscribe.errors import InputError
@@ -246,7 +246,7 @@ def test_every_key_of_the_contract_is_in_the_file_with_its_type(annotated):
     adata, info = annotated
     names = OutputNames.of()
     categorical = [names.predicted, names.final, names.reason, names.cl_id, names.final_cl_id]
-    categorical += [names.cluster, names.cluster_label, names.level("lineage")]
+    categorical += [names.cluster, names.cluster_label, names.cluster_final, names.level("lineage")]
     for key in categorical:
         assert isinstance(adata.obs[key].dtype, pd.CategoricalDtype), key
         assert not adata.obs[key].isna().any(), key
@@ -367,6 +367,25 @@ def test_a_cells_vote_is_its_clusters(annotated):
         shares = cluster["cxg_cell_type_predicted"].value_counts(normalize=True)
         assert cluster["cxg_cell_type_cluster_label"].unique().tolist() == [shares.index[0]]
         np.testing.assert_allclose(cluster["cxg_cell_type_cluster_vote"], shares.iloc[0], rtol=1e-5)
+        commonest = cluster["cxg_cell_type_final"].value_counts()
+        named = cluster["cxg_cell_type_cluster_final"].unique()
+        assert len(named) == 1 and commonest[named[0]] == commonest.max()
+
+
+def test_a_cluster_of_rejected_cells_is_unassigned():
+    final = np.array([UNASSIGNED, UNASSIGNED, "B cell", "B cell"], dtype=object)
+    decision = Decision(final, final, final)
+    assert annotate.cluster_finals(decision, np.array([0, 0, 0, 1])).tolist() == [UNASSIGNED, "B cell"]
+
+
+def test_a_warning_says_why_most_unassigned_cells_are() -> None:
+    reasons = np.array(["low_information"] * 3 + ["novel"] + [""] * 4, dtype=object)
+    final = np.where(reasons == "", "B cell", UNASSIGNED).astype(object)
+    (warning,) = annotate.annotation_warnings(Decision(final, final, reasons), None)
+    assert warning.startswith(
+        "50% of the cells are unassigned (low_information: 3 of 4): they have too few counts"
+    )
+    assert set(annotate.WHY_UNASSIGNED) == set(REASONS)
 
 
 def test_the_same_seed_gives_the_same_table_byte_for_byte(flat, tmp_path):

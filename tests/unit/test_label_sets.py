@@ -43,9 +43,16 @@ def test_weights_let_each_batch_count_the_same():
     assert fit_limits(probabilities, codes, even)[0] == 0.2
 
 
-def test_the_most_probable_label_is_always_inside():
-    inside = label_sets(np.array([[0.4, 0.35, 0.25]]), np.array([0.9, 0.3, 0.9]))
-    assert inside.tolist() == [[True, True, False]]
+def test_no_label_is_left_out_that_is_more_probable_than_one_inside():
+    inside = label_sets(np.array([[0.6, 0.34, 0.06]]), np.array([0.5, 0.4, 0.05]))
+    assert inside.tolist() == [[True, True, True]]
+
+
+def test_a_label_that_misses_its_own_limit_is_not_alone_unless_it_is_probable_enough():
+    limits = np.array([0.95, 0.9, 0.9])
+    rows = np.array([[0.94, 0.05, 0.01], [0.7, 0.25, 0.05], [0.5, 0.3, 0.2]])
+    assert label_sets(rows, limits).sum(axis=1).tolist() == [1, 2, 3]
+    assert label_sets(np.array([[0.96, 0.03, 0.01]]), limits).tolist() == [[True, False, False]]
 
 
 def test_labels_of_a_set_come_the_most_probable_first():

@@ -133,6 +133,7 @@ def _columns(
         clusters.astype(str), categories=[str(c) for c in range(clusters.max() + 1)]
     )
     obs[names.cluster_label] = pd.Categorical(labels[winners][clusters])
+    obs[names.cluster_final] = pd.Categorical(cluster_finals(decision, clusters)[clusters])
     obs[names.cluster_vote] = shares[clusters].astype(np.float32)
     if answer.distance_quantile is not None:
         obs[names.reference_distance] = answer.distance_quantile
@@ -145,6 +146,13 @@ def _columns(
     if answer.agreeing is not None:
         obs[names.agreeing] = answer.agreeing
     return pd.DataFrame(obs, index=barcodes)
+
+
+def cluster_finals(decision: Decision, clusters: np.ndarray) -> np.ndarray:
+    """The commonest label after rejection of each cluster: object (n_clusters,). clusters: int (n_cells,)."""
+    finals, codes = np.unique(decision.final.astype(str), return_inverse=True)
+    commonest, _ = majority(clusters, codes, len(finals))
+    return finals[commonest].astype(object)
 
 
 def _predictions(answer: Answer, table: pd.DataFrame, names: OutputNames) -> pd.DataFrame:
@@ -173,6 +181,7 @@ def _information(
     decision, quantile, clusters = answer.decision, answer.distance_quantile, layout.clusters
     labels = np.array(answer.labels, dtype=object)
     winners, shares = votes
+    finals = cluster_finals(decision, clusters)
     return {
         "model": answer.model,
         "names": {
@@ -191,6 +200,7 @@ def _information(
                 "final_cl_id",
                 "cluster",
                 "cluster_label",
+                "cluster_final",
                 "cluster_vote",
                 "reference_distance",
                 "unexpected",
@@ -232,6 +242,7 @@ def _information(
                 "cluster": str(cluster),
                 "n_cells": int((clusters == cluster).sum()),
                 "label": str(labels[winners[cluster]]),
+                "final": str(finals[cluster]),
                 "vote": float(shares[cluster]),
             }
             for cluster in range(clusters.max() + 1)
@@ -346,15 +357,27 @@ def _key_part(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]+", "_", text).strip("_") or "model"
 
 
+# What may stand behind each reason; "" for a model that gives none.
+WHY_UNASSIGNED = {
+    "low_information": "they have too few counts on the model's genes: the sample is shallow, or these are no cells.",
+    "novel": "they are unlike all that the model was trained on: other cell types or states, or a strong technical "
+    "difference.",
+    "ambiguous": "no label is probable enough: types between those of the model, doublets, or lower quality than its "
+    "reference.",
+    "disagreement": "the models contradict each other.",
+    "": "the sample holds cells that the model was not trained on, or is of lower quality than its reference.",
+}
+
+
 def annotation_warnings(decision: Decision, quantile: np.ndarray | None) -> list[str]:
     """What a reader must know before trusting the labels."""
     warnings = []
-    unassigned = float(np.mean(decision.final == UNASSIGNED))
-    if unassigned > 0.2:
-        warnings.append(
-            f"{unassigned:.0%} of the cells are unassigned: the sample holds cells that the model was not trained on, "
-            "or is of lower quality than its reference."
-        )
+    left = decision.final == UNASSIGNED
+    if left.mean() > 0.2:
+        numbers = _counts(decision.reason[left])
+        reason = next(iter(numbers))
+        most = f" ({reason}: {numbers[reason]:,} of {left.sum():,})" if reason else ""
+        warnings.append(f"{left.mean():.0%} of the cells are unassigned{most}: {WHY_UNASSIGNED[reason]}")
     if quantile is not None and (far := float(np.mean(quantile >= FAR_QUANTILE))) > 0.1:
         warnings.append(
             f"{far:.0%} of the cells lie farther from the reference than 99 % of its own cells: cell types or states "
@@ -490,10 +513,15 @@ def run_annotate(
         warn(warning)
     write_table(annotation.predictions.round(6), predictions)
     write_json({"sample": sample, **annotation.info}, summary)
-    log(
-        f"{cells.n_obs:,} cells named; {annotation.info['unassigned']:,} of them left unassigned; "
-        f"median uncertainty {annotation.info['median_uncertainty']:.2f}"
-    )
+    log(f"{named_words(annotation.info)}; median uncertainty {annotation.info['median_uncertainty']:.2f}")
+
+
+def named_words(info: dict[str, Any]) -> str:
+    """How many of the cells got a name, and why the others got none. info: of `Annotation`."""
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in info["unassigned_by"].items() if reason)
+    left = f", {info['unassigned']:,} left unassigned{f' ({reasons})' if reasons else ''}"
+    named = f"{info['n_cells'] - info['unassigned']:,} of {info['n_cells']:,} cells named"
+    return named + (left if info["unassigned"] else "")
 
 
 def check_different(answers: Sequence[Answer]) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellscribe import genes as gene_names
-from cellscribe.annotation import annotate_cells, write_annotated
+from cellscribe.annotation import annotate_cells, named_words, write_annotated
 from cellscribe.answer import answer_cells
 from cellscribe.cli import log, warn
 from cellscribe.contract import OutputNames
@@ -118,7 +118,7 @@ def annotate_file(
             warn(warning)
     for warning in write_annotated(query, annotation, output):
         warn(warning)
-    log(f"{len(counts.obs):,} cells named, {annotation.info['unassigned']:,} left unassigned: {output}")
+    log(f"{named_words(annotation.info)}: {output}")
     return annotation.info
 
 

@@ -46,9 +46,22 @@ def _low_quantile(values: np.ndarray, weights: np.ndarray, share: float) -> floa
 
 
 def label_sets(probabilities: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """Which labels are in each cell's set: bool (n_cells, n_labels). The most probable label always is."""
+    """Which labels are in each cell's set: bool (n_cells, n_labels), those that reach their limit.
+
+    A label is never left out that is more probable than one that is in. Where the most probable label misses its own
+    limit, the cell is like few of that type: its set holds the most probable labels until they sum to 0.9. Both only
+    add labels, so that sets hold the right one at least as often.
+    """
     inside = probabilities >= limits
-    inside[np.arange(len(probabilities)), probabilities.argmax(axis=1)] = True
+    least = np.where(inside, probabilities, np.inf).min(axis=1)
+    inside |= probabilities >= least[:, None]
+    best = probabilities.argmax(axis=1)
+    untypical = np.flatnonzero(probabilities[np.arange(len(best)), best] < limits[best])
+    order = np.argsort(-probabilities[untypical], axis=1, kind="stable")
+    ordered = np.take_along_axis(probabilities[untypical], order, axis=1)
+    before = np.cumsum(ordered, axis=1) - ordered
+    rows, places = np.nonzero(before < COVERAGE)
+    inside[untypical[rows], order[rows, places]] = True
     return inside
 
 
