@@ -291,8 +291,8 @@ def merge_samples(samples: Sequence[SampleFile], *, seed: int = 0) -> Merged:
     obsm = shared_arrays(samples, runs)
     for key in runs:
         names = OutputNames(key)
-        own = (names.cluster, names.cluster_label, names.cluster_final, names.cluster_vote)
-        obs = obs.drop(columns=[column for column in own if column in obs])
+        of_sample = (names.cluster, names.cluster_label, names.cluster_final, names.cluster_vote)
+        obs = obs.drop(columns=[column for column in of_sample if column in obs])
         if names.embedding not in obsm:
             warnings.append(
                 f"There is no UMAP and no cluster of all cells by '{key}': its embedding is not in every sample, or "

@@ -17,7 +17,14 @@ from bad_input.cellranger import bad, counts_are, files, good
 from tenx_files import IDS, SYMBOLS, barcodes, small_counts
 
 COUNTS = small_counts(8)
-LOGGED = np.log1p(COUNTS).astype(np.float32)
+# Corrected by gene first, so that no counts can be had back.
+LOGGED = np.log1p(COUNTS * np.linspace(0.8, 1.3, 6)).astype(np.float32)
+WITH_ONES = COUNTS.copy()
+WITH_ONES[np.arange(8), np.arange(8) % 6] = 1
+CORRECTED = COUNTS * np.linspace(31.3, 35.7, 6)
+PER_10K = WITH_ONES / WITH_ONES.sum(1, keepdims=True) * 1e4
+LOG_10K = np.log1p(PER_10K).astype(np.float32)
+RECOVERED = counts_are(WITH_ONES, genes=SYMBOLS)
 SCALED = ((COUNTS - COUNTS.mean(0)) / COUNTS.std(0)).astype(np.float32)
 SAME = counts_are(COUNTS, genes=SYMBOLS)
 
@@ -175,8 +182,12 @@ H5AD = [
     bad("no counts: log-normalised and scaled numbers", h5ad(in_raw(SCALED, LOGGED)),
         "no raw counts were found:", "raw.X (min", "log1p-normalised", "X (min", "negative numbers: scaled",
         "Give the file with the counts"),
-    bad("log-normalised numbers alone", h5ad(cells(LOGGED)), "small fractions: log1p-normalised"),
-    bad("counts normalised to a common total", h5ad(cells(COUNTS * 33.3)), "fractions: normalised to a common total"),
+    good("log-normalised counts alone", h5ad(cells(LOG_10K)), RECOVERED),
+    good("log-normalised counts by columns", h5ad(cells(sp.csc_matrix(LOG_10K))), RECOVERED),
+    good("log2 of normalised counts", h5ad(cells(sp.csr_matrix(np.log2(PER_10K + 1).astype(np.float32)))), RECOVERED),
+    good("counts normalised to a common total", h5ad(cells(PER_10K.astype(np.float32))), RECOVERED),
+    bad("logarithms of corrected counts", h5ad(cells(LOGGED)), "small fractions: log1p-normalised"),
+    bad("corrected counts", h5ad(cells(CORRECTED)), "fractions: normalised to a common total"),
     bad("scaled numbers", h5ad(cells(SCALED)), "negative numbers: scaled or regressed, not counts"),
     bad("counts of which one is negative", h5ad(cells(sp.csr_matrix(COUNTS - 9 * (COUNTS.max() == COUNTS)))),
         "negative numbers"),

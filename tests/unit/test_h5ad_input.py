@@ -12,7 +12,8 @@ from cellscribe.errors import InputError
 from cellscribe.h5ad_input import read_h5ad
 
 COUNTS = small_counts(8)
-LOGGED = np.log1p(COUNTS).astype(np.float32)
+# Corrected by gene first, so that no counts can be had back.
+LOGGED = np.log1p(COUNTS * np.linspace(0.8, 1.3, 6)).astype(np.float32)
 SCALED = ((COUNTS - COUNTS.mean(0)) / COUNTS.std(0)).astype(np.float32)
 
 
@@ -121,7 +122,7 @@ def test_a_named_layer_without_counts_says_where_counts_are(tmp_path):
 
 def test_no_counts_at_all_says_what_each_matrix_looks_like(tmp_path):
     data = with_raw(SCALED, LOGGED)
-    data.layers["norm"] = sp.csr_matrix(COUNTS * 33.3)
+    data.layers["norm"] = sp.csr_matrix(COUNTS * np.linspace(31.3, 35.7, 6))
     with pytest.raises(InputError) as caught:
         read_h5ad(written(tmp_path, data))
     message = str(caught.value)

@@ -81,6 +81,7 @@ FOR_INFERENCE = (
     "one_file.py",
     "parallel.py",
     "progress.py",
+    "recovered.py",
     "stored.py",
     "surgery.py",
     "verify.py",

@@ -85,6 +85,11 @@ class NumbersSeen:
         return self.n > 0 and self.maximum > 0 and not self.fault
 
     @property
+    def may_be_scaled(self) -> bool:
+        """Whether the numbers can be counts that were scaled in each cell: finite, not negative, hardly any whole."""
+        return not self.n_not_finite and self.minimum >= 0 and self.n > 0 and self.n_integer <= 0.9 * self.n
+
+    @property
     def fault(self) -> str:
         """What speaks against raw counts, and what the numbers look like instead; "" for counts."""
         if self.n == 0 or (self.n_not_finite == 0 and self.minimum == self.maximum == 0):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import pandas as pd
 from cellscribe.counts import BLOCK, GENE_EXPRESSION, Counts, Matrix, NumbersSeen, as_float32_counts, see
 from cellscribe.errors import InputError
 from cellscribe.hdf5 import check_table, check_whole, offsets, opened, whole
+from cellscribe.recovered import how_made, recovered
 from cellscribe.stored import IN_MEMORY, RowBuckets, StoredCsr, StoredDense, StoredInput, row_slices
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Candidate:
     name: str
     node: Any
     seen: NumbersSeen
+    # How it was made of counts (`recovered.UNDO`), where these were found in no other place.
+    way: str = ""
 
     def __str__(self) -> str:
         looks = self.seen.fault or "raw counts"
@@ -48,11 +51,12 @@ class Candidate:
 def read_h5ad(path: Path, counts_layer: str | None = None) -> Counts[sp.csr_matrix]:
     """Read counts, obs, var and small embeddings of an .h5ad of any age.
 
-    counts_layer: a layer's name, `X` or `raw.X`; None looks into raw.X, X, then the layers, in that order.
+    counts_layer: a layer's name, `X` or `raw.X`; None looks into raw.X, X, then the layers, in that order. Counts that
+    were only scaled in each cell, and logged, are recovered where there are no others.
     Raises InputError where there are no raw counts, saying for each matrix what was seen.
     """
     with _open(path) as file:
-        return _read(file, path, counts_layer, lambda candidate: _read_matrix(candidate.node))
+        return _read(file, path, counts_layer, _matrix_in_memory)
 
 
 def open_h5ad(
@@ -123,6 +127,11 @@ def _read(
     )
     genomes = var["genome"].astype(str) if "genome" in var else pd.Series("", index=var.index)
     warnings = []
+    if chosen.way:
+        warnings.append(
+            f"The file has no raw counts: they were recovered from {chosen.name}, which holds {chosen.way}. "
+            "Each cell's least number was taken as one count, of which the others are whole multiples."
+        )
     if chosen.seen.maximum == 1 and chosen.seen.n > 1000:
         warnings.append(f"Every number in {chosen.name} is 0 or 1: these may be no counts of molecules.")
     return Counts(
@@ -183,6 +192,8 @@ def _asked_for(places: Iterable[str], look: Callable[[str], Candidate], name: st
     candidate = look(key)
     if candidate.seen.are_counts:
         return candidate
+    if way := _way(candidate):
+        return replace(candidate, way=way)
     others = [look(other) for other in places if other != key]
     with_counts = [
         other.name
@@ -220,7 +231,15 @@ def _first_with_counts(
             f"{NO_COUNTS_TODO} To go on with one of these, give it as counts_layer.",
             file=path,
         )
+    for candidate in passed:
+        if way := _way(candidate):
+            return replace(candidate, way=way), []
     raise InputError(f"no raw counts were found:\n{listed}", NO_COUNTS_TODO, file=path)
+
+
+def _way(candidate: Candidate) -> str:
+    """How a matrix was made of counts, where these can be had back from it; else ""."""
+    return how_made(_float_blocks(candidate.node)) if candidate.seen.may_be_scaled else ""
 
 
 # Matrices --------------------------------------------------------------------------------------------
@@ -259,6 +278,59 @@ def _row_blocks(dense: Any) -> Iterator[np.ndarray]:
         yield dense[start : start + step]
 
 
+def _float_blocks(node: Any) -> Iterator[sp.csr_matrix]:
+    """Consecutive rows of a matrix as they are, CSR; none of one by columns that does not fit into memory."""
+    import scipy.sparse as sp
+
+    if hasattr(node, "shape"):
+        yield from (sp.csr_matrix(block) for block in _row_blocks(node))
+        return
+    shape, by_column = _layout(node)
+    pointers = _pointers(node, shape[by_column])
+    if by_column:
+        if pointers[-1] <= IN_MEMORY:
+            matrix = sp.csc_matrix((node["data"][:], node["indices"][:], pointers), shape=shape)
+            matrix.check_format(full_check=True)
+            yield matrix.tocsr()
+        return
+    for rows in row_slices(pointers):
+        first, last = int(pointers[rows.start]), int(pointers[rows.stop])
+        own = pointers[rows.start : rows.stop + 1] - first
+        parts = (node["data"][first:last], node["indices"][first:last], own)
+        block = sp.csr_matrix(parts, shape=(rows.stop - rows.start, shape[1]))
+        block.check_format(full_check=True)
+        yield block
+
+
+@dataclass(frozen=True)
+class RecoveredCounts:
+    """Counts that are recovered from the matrix `place` of `path`. way: how they were made of counts."""
+
+    path: Path
+    place: str
+    shape: tuple[int, int]
+    nnz: int
+    way: str
+
+    def blocks(self) -> Iterator[tuple[slice, sp.csr_matrix]]:
+        """Consecutive rows and their counts."""
+        start = 0
+        with _open(self.path) as file:
+            for block in _float_blocks(file[self.place]):
+                rows = slice(start, start + block.shape[0])
+                yield rows, recovered(block, self.way)
+                start = rows.stop
+
+
+def _matrix_in_memory(candidate: Candidate) -> sp.csr_matrix:
+    import scipy.sparse as sp
+
+    if candidate.way:
+        found = [recovered(block, candidate.way) for block in _float_blocks(candidate.node)]
+        return sp.vstack(found, format="csr")
+    return _read_matrix(candidate.node)
+
+
 def _read_matrix(node: Any) -> sp.csr_matrix:
     """A matrix of integer-valued numbers as CSR float32."""
     import scipy.sparse as sp
@@ -284,6 +356,9 @@ def _read_matrix(node: Any) -> sp.csr_matrix:
 def _stored_matrix(candidate: Candidate, path: Path, scratch: Path | None) -> sp.csr_matrix | StoredInput:
     """A matrix of integer-valued numbers as it can be read by blocks of rows."""
     node = candidate.node
+    if candidate.way:
+        rows, columns = node.shape if hasattr(node, "shape") else _layout(node)[0]
+        return RecoveredCounts(path, node.name, (int(rows), int(columns)), candidate.seen.n, candidate.way)
     if hasattr(node, "shape"):
         n_obs, n_vars = node.shape
         return StoredDense(path, node.name, (int(n_obs), int(n_vars)), candidate.seen.n, _open)

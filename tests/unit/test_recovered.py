@@ -1,0 +1,82 @@
+"""Counts that were scaled in each cell, and logged, are had back to the digit; what was corrected is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from small_model import simulate
+
+from cellscribe.errors import InputError
+from cellscribe.h5ad_input import open_h5ad, read_h5ad
+from cellscribe.recovered import how_made, recovered
+from cellscribe.stored import blocks
+
+Maker = Callable[[np.ndarray], np.ndarray]
+MADE: dict[str, Maker] = {
+    "log1p": np.log1p,
+    "log2": lambda values: np.log2(values + 1),
+    "scaled": np.asarray,
+}
+
+
+@pytest.fixture(scope="module")
+def counts() -> sp.csr_matrix:
+    return sp.csr_matrix(simulate(60, seed=3).X).astype(np.float32)
+
+
+def scaled(counts: sp.csr_matrix, make: Maker, total: float = 1e4) -> sp.csr_matrix:
+    """As float32, the way a file holds it."""
+    result = counts.astype(np.float64)
+    factors = total / np.asarray(result.sum(axis=1)).ravel()
+    result.data = make(result.data * np.repeat(factors, np.diff(result.indptr)))
+    return result.astype(np.float32)
+
+
+def written(folder: Path, matrix: object, **layers: object) -> Path:
+    ad.AnnData(matrix, layers=layers).write_h5ad(folder / "in.h5ad")
+    return folder / "in.h5ad"
+
+
+@pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csc_matrix, lambda matrix: matrix.toarray()])
+@pytest.mark.parametrize("made", MADE)
+def test_they_are_the_counts_however_they_were_made_and_kept(
+    counts: sp.csr_matrix, made: str, kind: Callable[[sp.csr_matrix], object], tmp_path: Path
+) -> None:
+    path = written(tmp_path, kind(scaled(counts, MADE[made], 1_234.5)))
+    read = read_h5ad(path)
+    assert (read.matrix != counts).nnz == 0 and read.matrix.dtype == np.float32
+    assert len(read.warnings) == 1 and "recovered from X" in read.warnings[0]
+    stored = sp.vstack([block for _, block in blocks(open_h5ad(path, scratch=tmp_path).matrix)])
+    assert (stored != counts).nnz == 0
+
+
+def test_real_counts_come_first_and_a_named_place_is_kept_to(counts: sp.csr_matrix, tmp_path: Path) -> None:
+    path = written(tmp_path, scaled(counts, np.log1p), umis=counts)
+    assert read_h5ad(path).counts_from == "layers/umis" and not read_h5ad(path).warnings
+    named = read_h5ad(path, "X")
+    assert named.counts_from == "X" and named.warnings and (named.matrix != counts).nnz == 0
+
+
+@pytest.mark.parametrize("share", [0.01, 1.0])
+def test_corrected_numbers_are_refused(counts: sp.csr_matrix, share: float, tmp_path: Path) -> None:
+    corrected = counts.copy()
+    rng = np.random.default_rng(0)
+    corrected.data += rng.uniform(0.05, 0.4, corrected.nnz) * (rng.random(corrected.nnz) < share)
+    with pytest.raises(InputError, match="no raw counts were found"):
+        read_h5ad(written(tmp_path, scaled(corrected, np.log1p)))
+
+
+def test_numbers_that_are_all_the_same_in_a_cell_are_no_counts() -> None:
+    same = sp.csr_matrix(np.full((5, 4), 0.7) * np.arange(1, 6)[:, None])
+    assert how_made([same]) == ""
+    assert how_made([]) == ""
+
+
+def test_cells_without_counts_stay_so() -> None:
+    block = sp.csr_matrix(np.log1p([[0, 0, 0], [2.5, 5, 0]]))
+    assert recovered(block, how_made([block])).toarray().tolist() == [[0, 0, 0], [1, 2, 0]]
