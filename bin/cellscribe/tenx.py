@@ -416,7 +416,7 @@ def _h5_counts(
         least, most = min(least, int(indices.min())), max(most, int(indices.max()))
     if least < 0 or most >= n_features:
         raise InputError(
-            f"the matrix names feature {most:,}, but there are {n_features:,}",
+            f"the matrix names feature {least if least < 0 else most:,}, but there are {n_features:,}",
             "Copy the file again, or make it again.",
             file=path,
         )
