@@ -62,7 +62,17 @@ mlflow.models.set_model(CellscribeModel())
 NOT_FOR_INFERENCE = (
     *("importing", "training", "templates", "gene_sets", "__pycache__", "*.pyc"),
     *("annotate_one.py", "catalogue.py", "obtain.py", "places.py", "archive.py", "store.py", "registry.py"),
-    *("check_input.py", "schema.py", "convert.py", "tenx.py", "cell_calling.py", "doublets.py", "qc*.py"),
+    *(
+        "check_input.py",
+        "sheet.py",
+        "sample_names.py",
+        "schema.py",
+        "convert.py",
+        "tenx.py",
+        "cell_calling.py",
+        "doublets.py",
+        "qc*.py",
+    ),
     *(
         "consensus.py",
         "shards.py",
