@@ -26,7 +26,7 @@ from cellscribe.io import read_json, write_json
 from cellscribe.places import absolute, folder_of, is_registered, is_uri, secret_problem
 from cellscribe.registry import address_problem, parse_name
 from cellscribe.sample_names import clean_name, name_of
-from cellscribe.schema import coerce, nearest, parameters, problem, required, shown
+from cellscribe.schema import coerce, nearest, parameters, problem, shown
 from cellscribe.sheet import SHEET_SUFFIXES, Problems, Row, read_sheet
 
 # Letters of a sample's name to which `_<value>` is added.
@@ -242,7 +242,9 @@ def write_check(
 def check_parameters(
     given: Mapping[str, Any], schema: Mapping[str, Any], problems: Problems
 ) -> dict[str, Any]:
-    """Every parameter of the schema in its type, None where not given; each problem is noted."""
+    """Every parameter of the schema in its type; its default, or None, where none is given or it is wrong, which is
+    noted.
+    """
     known = parameters(schema)
     for name in _unknown(given, known):
         problems.add(f"--{name}: there is no such parameter{nearest(name, known)}")
@@ -252,13 +254,8 @@ def check_parameters(
         wrong = None if value is None else _wrong(value, part)
         if wrong:
             problems.add(f"--{name}: {wrong}")
-        checked[name] = (
-            part.get("default") if wrong or (value is None and name in required(schema)) else value
-        )
-    if checked["organism"] is not None:
-        checked["organism"] = ORGANISMS.get(checked["organism"], checked["organism"])
-    for name in [name for name, part in known.items() if checked[name] is None and "default" in part]:
-        checked[name] = known[name]["default"]
+        checked[name] = part.get("default") if wrong or value is None else value
+    checked["organism"] = ORGANISMS.get(checked["organism"], checked["organism"])
     _check_order(checked, "", problems)
     if checked["compare"] is not None:
         try:
