@@ -22,6 +22,7 @@ NO_MATTER = frozenset(
         "mlflow_folder.py",
         "schema_model.json",
         "store.py",
+        "unpack.py",
         "annotate_one.py",
         "annotation.py",
         "catalogue.py",

@@ -61,7 +61,8 @@ mlflow.models.set_model(CellscribeModel())
 
 NOT_FOR_INFERENCE = (
     *("importing", "training", "templates", "gene_sets", "__pycache__", "*.pyc"),
-    *("annotate_one.py", "catalogue.py", "obtain.py", "places.py", "archive.py", "store.py", "registry.py"),
+    *("annotate_one.py", "catalogue.py", "obtain.py", "places.py", "registry.py"),
+    *("archive.py", "store.py", "unpack.py"),
     *(
         "check_input.py",
         "sheet.py",
