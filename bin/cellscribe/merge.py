@@ -101,7 +101,11 @@ def read_samples(inputs: Path) -> list[SampleFile]:
     """All samples of a folder but for their counts, sorted by name. Raises InputError for none, and for half of one."""
     paths = sorted(inputs.glob(f"*{ANNOTATED}"))
     if not paths:
-        raise InputError("there is no annotated sample to merge", file=inputs)
+        raise InputError(
+            "there is no annotated sample to merge",
+            f"Give the folder that holds S{ANNOTATED} and S{ANNOTATION} of each sample S, as ANNOTATE writes them.",
+            file=inputs,
+        )
     return [_read_sample(path) for path in paths]
 
 

@@ -292,8 +292,9 @@ def test_a_second_annotation_gets_its_own_map(tmp_path: Path) -> None:
 
 
 def test_no_samples_and_half_a_sample_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no annotated sample"):
+    with pytest.raises(InputError, match="no annotated sample") as caught:
         merge.read_samples(tmp_path)
+    assert "S.annotated.h5ad" in caught.value.todo
     write_sample(tmp_path, "a")
     (tmp_path / "a.annotation.json").unlink()
     with pytest.raises(InputError, match=r"a\.annotation\.json is not beside it"):
