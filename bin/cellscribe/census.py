@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +50,6 @@ class Query:
     holdout_donors: int = 0
     seed: int = 0
     uri: str | None = None
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Query:
-        """From the JSON that the workflow writes: unknown keys are a bug."""
-        known = {one.name for one in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
 
 
 @dataclass(frozen=True)
@@ -312,7 +306,11 @@ def donors_of(obs: pd.DataFrame, collections: Mapping[str, str]) -> pd.Series:
 def run_census(
     query: Query, *, output: Path, held_out: Path, summary: Path, pipeline_version: str = "unknown"
 ) -> None:
-    """Write the reference, the cells of the donors kept apart (where any are), and what was taken as JSON."""
+    """Write the reference, the cells of the donors kept apart (where any are), and what was taken as JSON.
+
+    Raises InputError for a filter that cannot be read, or that matches no cell with a type, and for a release that is
+    not there; ModelFetchError where the Census cannot be reached, or no longer; OutputError as `write_cells` does.
+    """
     with opened(query) as (experiment, release, collections):
         obs = read_obs(experiment, query)
         log(f"{len(obs):,} cells match: {query.filter}")

@@ -168,7 +168,7 @@ def _kept(store: Path, sha256: str, trust_model_code: bool) -> Path | None:
 
 
 def _download(url: str, folder: Path) -> Path:
-    """Fetch `url` (https, http or ftp) into `folder`, and say how far it is."""
+    """Fetch `url` (https, http, ftp or file) into `folder`, and say how far it is."""
     scheme = url.partition("://")[0].lower()
     if scheme not in ("https", "http", "ftp", "file"):
         raise ModelFetchError(

@@ -422,7 +422,8 @@ def filtered(
 ) -> tuple[anndata.AnnData, np.ndarray, np.ndarray]:
     """The cells and genes to go on with, marked in `obs`; consumes `tables`.
 
-    Returns their tables, and which they are among those of `counts`: bool (n_obs,), bool (n_vars,).
+    Returns their tables, and which they are among those of `counts`: bool (n_obs,), bool (n_vars,). Raises
+    NothingLeftError where no gene is seen in as many cells as a gene must be.
     """
     from cellscribe.stored import blocks
 
@@ -505,7 +506,9 @@ def write_filtered(
 def run_qc(counts: Path, options: QcOptions, *, cpus: int = 1, folder: Path = Path()) -> dict[str, Any]:
     """Do the step: read `counts`, write the six files of docs/architecture.md into `folder`; returns qc.json.
 
-    Raises NothingLeftError, before anything is written, where too few cells are left.
+    Raises InputError for a file that CONVERT did not write and for bounds that no cell can meet, NothingLeftError where
+    too few cells or no genes are left, both before anything is written; OutputError where the file of counts, opened
+    again, is not whole.
     """
     from cellscribe.counts_file import open_counts
     from cellscribe.io import atomic_path, write_json, write_table

@@ -78,7 +78,7 @@ def run_split(
 
 def sample_of_each(obs: pd.DataFrame, sample_key: str, path: Path) -> tuple[np.ndarray, list[str]]:
     """Which sample each cell is of, (n_obs,), as a place among the values of the column, in the order seen; "" is that
-    of cells whose value names none.
+    of cells whose value names none. Raises InputError for a column that is not there and for one with too many values.
     """
     if sample_key not in obs:
         listed = ", ".join(str(name) for name in obs.columns[:40]) or "none"

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from cellscribe.census import Query
 from cellscribe.check_input import Catalogues, run_check
 from cellscribe.counts_file import CHUNK_ROWS
 from cellscribe.errors import InputError
@@ -731,6 +732,7 @@ def test_a_reference_needs_a_filter_and_is_human_where_nothing_else_is_said(fold
         "organism": "human",
         "uri": str(folder.path / "census"),
     }
+    Query(**settings["census"])
 
 
 # --- shards ---
