@@ -305,7 +305,7 @@ def read_tenx(found: Found, genome: str | None = None, scratch: Path | None = No
 def choose_genome(genomes: dict[str, str], asked: str | None, path: Path) -> str:
     """The genome to read. genomes: name to a summary of its cells. Raises InputError where none is chosen."""
     listed = "\n".join(f"  {name}: {summary}" for name, summary in genomes.items())
-    if asked is None:
+    if not asked:
         raise InputError(
             f"the matrix holds the genes of {len(genomes)} genomes:\n{listed}",
             f"Choose one with genome (--genome {next(iter(genomes))}): its genes are read, and the cells that have "
