@@ -25,7 +25,7 @@ def main(query: Path, output: Path, held_out: Path, summary: Path, cpus: int, pi
     from cellscribe.io import read_json
 
     run_census(
-        Query.of(read_json(query)),
+        Query(**read_json(query)),
         output=output,
         held_out=held_out,
         summary=summary,

@@ -44,14 +44,8 @@ def main(input_path: Path, cpus: int, pipeline_version: str, **options: Any) -> 
     """Read Cell Ranger output or an .h5ad, check that it holds raw counts, and tell its genes apart."""
     from cellscribe.convert import ConvertOptions, run_convert
 
-    run_convert(
-        ConvertOptions(
-            input=input_path, **{k: v or None if k in NONE_IF_EMPTY else v for k, v in options.items()}
-        )
-    )
+    run_convert(ConvertOptions(input=input_path, **options))
 
-
-NONE_IF_EMPTY = {"counts_layer", "gene_column", "genome", "batch"}
 
 if __name__ == "__main__":
     main()

@@ -40,31 +40,16 @@ def main(
     pipeline_version: str,
 ) -> None:
     """Check that a model is whole and holds no code that is not trusted, and keep it by its sha256."""
-    import shutil
+    from cellscribe.obtain import put_into_store
 
-    from cellscribe.errors import CellscribeError
-    from cellscribe.model.foreign import is_foreign
-    from cellscribe.model.model import Model
-    from cellscribe.model.store import fetch_model, note_archive
-    from cellscribe.places import is_registered
-    from cellscribe.registry import downloaded, parse_name, resolve
-
-    if is_registered(model):
-        with downloaded(resolve(parse_name(model), tracking_uri)) as folder:
-            kept = fetch_model(folder, output_folder, sha256, trust_model_code=trust_model_code)
-    else:
-        kept = fetch_model(Path(model), output_folder, sha256, trust_model_code=trust_model_code)
-    if not is_foreign(kept):
-        try:
-            Model(kept).check()
-        except CellscribeError as error:
-            # Nothing is left of it, and the name of the copy would tell a user nothing.
-            if isinstance(error.file, Path) and error.file.is_relative_to(kept):
-                error.file = Path(model) / error.file.relative_to(kept)
-            shutil.rmtree(kept)
-            raise
-    if archives_folder is not None and not is_registered(model):
-        note_archive(Path(model), kept, archives_folder)
+    kept = put_into_store(
+        model,
+        output_folder,
+        sha256=sha256,
+        archives=archives_folder,
+        trust_model_code=trust_model_code,
+        tracking_uri=tracking_uri,
+    )
     log(f"the model is whole: {kept}")
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellscribe.annotation import annotate_cells, named_words, write_annotated
-from cellscribe.check_input import name_of
 from cellscribe.cli import log, warn
 from cellscribe.contract import OutputNames
 from cellscribe.convert import ConvertOptions, run_convert
@@ -24,6 +23,7 @@ from cellscribe.one_file import annotate_file
 from cellscribe.places import HOW_INSTEAD, hidden, is_registered
 from cellscribe.qc import QcOptions, run_qc
 from cellscribe.registry import parse_name, resolve
+from cellscribe.sample_names import name_of
 from cellscribe.several import looks_like_several
 from cellscribe.tenx import find_input
 

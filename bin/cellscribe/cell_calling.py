@@ -216,22 +216,11 @@ def ambient_p_values(matrix: sp.csr_matrix, p: np.ndarray, seed: int, n_iteratio
     return (at_or_below + 1) / (n_iterations + 1)
 
 
-def adjust_p_values(p_values: np.ndarray) -> np.ndarray:
-    """False discovery rates by Benjamini & Hochberg 1995. Same shape."""
-    n = len(p_values)
-    order = np.argsort(p_values)[::-1]
-    rates = np.minimum.accumulate(p_values[order] * n / np.arange(n, 0, -1))
-    adjusted = np.empty(n)
-    adjusted[order] = np.minimum(rates, 1.0)
-    return adjusted
-
-
 def call_cells(
     matrix: sp.csr_matrix | Stored,
     *,
     seed: int,
     totals: np.ndarray | None = None,
-    fdr: float = FDR,
     n_iterations: int = N_ITERATIONS,
 ) -> tuple[np.ndarray, CalledCells]:
     """Which droplets hold a cell: bool, shape (n_droplets,), and how it was decided.
@@ -239,7 +228,7 @@ def call_cells(
     matrix: all droplets, integer-valued counts of Gene Expression. Droplets that hold at least a tenth
     of a full cell's counts are kept always, as Cell Ranger does (the R package keeps those above the knee,
     and loses cells that look like the soup they made); of the others above `lower` those that differ from
-    the ambient profile at a false discovery rate of `fdr`. totals: the sum of each row, where it is known.
+    the ambient profile at a false discovery rate of FDR. totals: the sum of each row, where it is known.
     Raises InputError where no droplet stands out.
     """
     if totals is None:
@@ -261,7 +250,7 @@ def call_cells(
     if enough and len(tested):
         profile = good_turing(ambient[used_genes])
         is_cell, n_undecided = unlike_ambient(
-            unsure[:, used_genes], profile, int(kept.sum()), seed=seed, fdr=fdr, n_iterations=n_iterations
+            unsure[:, used_genes], profile, int(kept.sum()), seed=seed, fdr=FDR, n_iterations=n_iterations
         )
         kept[tested[is_cell]] = True
     if not kept.any():
@@ -272,7 +261,7 @@ def call_cells(
     method = "emptydrops" if enough else "counts"
     n_cells = int(kept.sum())
     return kept, CalledCells(
-        method, len(totals), n_cells, lower, retain, fdr if enough else None, n_undecided
+        method, len(totals), n_cells, lower, retain, FDR if enough else None, n_undecided
     )
 
 
@@ -285,12 +274,15 @@ def unlike_ambient(
     false discoveries, as in the R package. Rows that no draw resembled are drawn for again, up to MOST_ITERATIONS
     times, where they are too few among the tested for the p-values that `n_iterations` draws can give.
     """
+    from scipy.stats import false_discovery_control
+
     p_values = ambient_p_values(matrix, p, seed, n_iterations)
     n_tests, drawn, most = n_certain + len(p_values), n_iterations, max(MOST_ITERATIONS, n_iterations)
     while True:
         # Half a draw more, as p-values are quotients.
         unlike = np.flatnonzero(p_values < 1.5 / (drawn + 1))
-        found = adjust_p_values(np.concatenate([np.zeros(n_certain), p_values]))[n_certain:] <= fdr
+        rates = false_discovery_control(np.concatenate([np.zeros(n_certain), p_values]))
+        found = rates[n_certain:] <= fdr
         undecided = unlike[~found[unlike]]
         # So many would do, and a twentieth more, if none of them were drawn now.
         wanted = int(1.05 * n_tests / (fdr * (n_certain + len(unlike)))) + 1 if len(undecided) else 0

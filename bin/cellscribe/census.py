@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellscribe.cli import log, warn
-from cellscribe.counts_file import CsrWriter
+from cellscribe.counts_file import new_counts_file
 from cellscribe.errors import InputError, ModelFetchError
-from cellscribe.io import plain_columns, write_json
-from cellscribe.verify import verified_path
+from cellscribe.io import write_json
+from cellscribe.progress import progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,12 +50,6 @@ class Query:
     holdout_donors: int = 0
     seed: int = 0
     uri: str | None = None
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Query:
-        """From the JSON that the workflow writes: unknown keys are a bug."""
-        known = {one.name for one in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
 
 
 @dataclass(frozen=True)
@@ -254,35 +248,24 @@ def blocks_of_counts(experiment: Any, joinids: np.ndarray, n_genes: int) -> Iter
 def write_cells(
     experiment: Any, obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any], output: Path
 ) -> None:
-    """Write cells with their raw counts, a block at a time. obs: with `soma_joinid`, ascending."""
+    """Write cells with their raw counts, a block at a time. obs: with `soma_joinid`, ascending.
+
+    Raises OutputError where the file, opened again, is not whole.
+    """
     import anndata
-    import h5py
-    from anndata.io import write_elem
 
     joinids = obs["soma_joinid"].to_numpy()
     table = obs.drop(columns="soma_joinid").set_axis(joinids.astype(str), axis=0)
     for name in table.columns:
         table[name] = table[name].astype(str).astype("category")
-    genes = var.copy()
-    for frame in (table, genes):
-        plain_columns(frame)
-    with (
-        verified_path(output) as temporary,
-        anndata.settings.override(allow_write_nullable_strings=False),
-        h5py.File(temporary, "w") as file,
-    ):
-        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        with CsrWriter(file, "X", len(var)) as matrix:
-            for done, block in enumerate(blocks_of_counts(experiment, joinids, len(var))):
-                matrix.append(block)
-                log(
-                    f"{output.name}: {min((done + 1) * BLOCK_CELLS, len(joinids)):,} of {len(joinids):,} cells read"
-                )
-        write_elem(file, "obs", table)
-        write_elem(file, "var", genes)
-        write_elem(file, "uns", dict(uns))
-        for name in ("layers", "obsm", "obsp", "varm", "varp"):
-            write_elem(file, name, {})
+    blocks = progress(
+        blocks_of_counts(experiment, joinids, len(var)),
+        total=-(-len(joinids) // BLOCK_CELLS),
+        label=f"{output.name}: blocks of {BLOCK_CELLS:,} cells",
+    )
+    with new_counts_file(anndata.AnnData(obs=table, var=var, uns=dict(uns)), output) as (_, matrix):
+        for block in blocks:
+            matrix.append(block)
 
 
 def read_var(experiment: Any) -> pd.DataFrame:
@@ -323,7 +306,11 @@ def donors_of(obs: pd.DataFrame, collections: Mapping[str, str]) -> pd.Series:
 def run_census(
     query: Query, *, output: Path, held_out: Path, summary: Path, pipeline_version: str = "unknown"
 ) -> None:
-    """Write the reference, the cells of the donors kept apart (where any are), and what was taken as JSON."""
+    """Write the reference, the cells of the donors kept apart (where any are), and what was taken as JSON.
+
+    Raises InputError for a filter that cannot be read, or that matches no cell with a type, and for a release that is
+    not there; ModelFetchError where the Census cannot be reached, or no longer; OutputError as `write_cells` does.
+    """
     with opened(query) as (experiment, release, collections):
         obs = read_obs(experiment, query)
         log(f"{len(obs):,} cells match: {query.filter}")

@@ -6,15 +6,13 @@ reported at once.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import posixpath
 import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -27,15 +25,12 @@ from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
 from cellscribe.places import absolute, folder_of, is_registered, is_uri, secret_problem
 from cellscribe.registry import address_problem, parse_name
-from cellscribe.schema import coerce, nearest, parameters, problem, required, shown
+from cellscribe.sample_names import clean_name, name_of
+from cellscribe.schema import coerce, nearest, parameters, problem, shown
+from cellscribe.sheet import SHEET_SUFFIXES, Problems, Row, read_sheet
 
-NEEDED = ("sample", "path")
 # Letters of a sample's name to which `_<value>` is added.
 LONGEST_SPLIT = 60
-# More than a sheet of ten thousand samples has: what is larger is no sheet. YAML is read a hundred times slower.
-MOST_BYTES = {".csv": 20_000_000, ".tsv": 20_000_000, ".yaml": 1_000_000, ".yml": 1_000_000}
-MOST_COLUMNS, MOST_SHOWN = 200, 500
-SHEET_SUFFIXES = (".csv", ".tsv", ".yaml", ".yml")
 # What people keep tables in, and what holds no counts.
 OTHER_TABLES = (".xlsx", ".xls", ".ods", ".numbers", ".txt", ".json")
 ORGANISMS = {"Homo sapiens": "human", "Mus musculus": "mouse"}
@@ -44,13 +39,6 @@ ORDERED = (
     ("min_genes", "max_genes"),
     ("min_gene_overlap", "warn_gene_overlap"),
 )
-# Folder and file names that say nothing about the sample: Cell Ranger's own.
-GENERIC = re.compile(
-    r"(outs?|count|multi|(sample_)?(raw|filtered)_(feature|gene)_bc_matri(x|ces)(_h5)?|matrix|per_sample_outs|mtx|h5)$",
-    re.I,
-)
-MATRIX_SUFFIX = re.compile(r"[._-](sample_)?(raw|filtered)_(feature|gene)_bc_matri(x|ces)(_h5)?$", re.I)
-GENE_MATRICES = re.compile(r"(raw|filtered)_gene_bc_matrices$", re.I)
 
 # Which parameter each step's option takes its value from. A sample's own column goes before the parameter.
 CONVERT = {
@@ -207,42 +195,6 @@ class Catalogues:
     own: Path | None = None
 
 
-@dataclass
-class Row:
-    """One row of a sheet: where it stands, for messages, and its values as they came."""
-
-    where: str
-    values: dict[str, Any]
-
-
-@dataclass
-class Problems:
-    """All that is wrong, in the order seen, each once."""
-
-    found: dict[str, None] = field(default_factory=dict)
-
-    def add(self, text: str) -> None:
-        """Note one problem, on one line."""
-        self.found.setdefault(text)
-
-    def about(self, name: str) -> bool:
-        """Whether one of a parameter was noted."""
-        return any(text.startswith(f"--{name}: ") for text in self.found)
-
-    def stop(self) -> None:
-        """Raise InputError with every problem, if there is any; of very many, the first."""
-        if not self.found:
-            return
-        count = "1 problem" if len(self.found) == 1 else f"{len(self.found):,} problems"
-        lines = "\n".join(f"  - {text}" for text in list(self.found)[:MOST_SHOWN])
-        if len(self.found) > MOST_SHOWN:
-            lines += f"\n  and {len(self.found) - MOST_SHOWN:,} more"
-        raise InputError(
-            f"{count} in the parameters and the input:\n{lines}",
-            "Mend all of them and start again. The parameters: nextflow run ... --help; the sheet: docs/usage.md.",
-        )
-
-
 def run_check(
     launch_file: Path,
     sheet: Path | None,
@@ -290,7 +242,9 @@ def write_check(
 def check_parameters(
     given: Mapping[str, Any], schema: Mapping[str, Any], problems: Problems
 ) -> dict[str, Any]:
-    """Every parameter of the schema in its type, None where not given; each problem is noted."""
+    """Every parameter of the schema in its type; its default, or None, where none is given or it is wrong, which is
+    noted.
+    """
     known = parameters(schema)
     for name in _unknown(given, known):
         problems.add(f"--{name}: there is no such parameter{nearest(name, known)}")
@@ -300,13 +254,8 @@ def check_parameters(
         wrong = None if value is None else _wrong(value, part)
         if wrong:
             problems.add(f"--{name}: {wrong}")
-        checked[name] = (
-            part.get("default") if wrong or (value is None and name in required(schema)) else value
-        )
-    if checked["organism"] is not None:
-        checked["organism"] = ORGANISMS.get(checked["organism"], checked["organism"])
-    for name in [name for name, part in known.items() if checked[name] is None and "default" in part]:
-        checked[name] = known[name]["default"]
+        checked[name] = part.get("default") if wrong or value is None else value
+    checked["organism"] = ORGANISMS.get(checked["organism"], checked["organism"])
     _check_order(checked, "", problems)
     if checked["compare"] is not None:
         try:
@@ -794,7 +743,7 @@ def _check_twice(where: str, name: str, seen: dict[str, tuple[str, str]], proble
         )
 
 
-# --- paths and names ---
+# --- paths ---
 
 
 def is_there(path: str) -> bool:
@@ -809,187 +758,3 @@ def _sheet_folders(sheet: str, launch_dir: str) -> list[str]:
     """Where a sheet's relative paths may lie: beside the sheet first, then in the launch folder."""
     folder = folder_of(absolute(sheet, launch_dir))
     return list(dict.fromkeys([folder, launch_dir]))
-
-
-def name_of(path: str) -> str:
-    """A sample's name from the path of its data: of the folder above Cell Ranger's own, or of the file."""
-    parts = [
-        part for part in re.sub(r"^[A-Za-z][A-Za-z0-9+.]*://", "", path).split("?")[0].split("/") if part
-    ]
-    parts = [part for part in parts if part not in (".", "..")]
-    if not parts:
-        return "sample"
-    last = re.sub(r"\.(h5ad|h5)$", "", parts[-1], flags=re.I)
-    stripped = MATRIX_SUFFIX.sub("", last)
-    if stripped != last and not GENERIC.fullmatch(last):
-        return clean_name(stripped)
-    parts[-1] = last
-    if len(parts) > 1 and GENE_MATRICES.search(parts[-2]):
-        # Cell Ranger 1 and 2 keep a folder named after the genome below the matrices.
-        parts.pop()
-    while len(parts) > 1 and GENERIC.fullmatch(parts[-1]):
-        parts.pop()
-    return clean_name(parts[-1])
-
-
-def clean_name(text: str) -> str:
-    """Text made into a sample's name: letters, digits, `.`, `_` and `-`, at most 100, never empty."""
-    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip("._-").rstrip("_")
-    return cleaned[:100] or "sample"
-
-
-# --- the sheet ---
-
-
-def read_sheet(path: Path, columns: Iterable[str], problems: Problems) -> list[Row]:
-    """The rows of a CSV, TSV or YAML sheet, with normalised column names.
-
-    columns: the names that it may have. A byte order mark, Windows line ends, blank lines, quoted commas, and
-    semicolons or tabs in place of commas are read; what is no sheet is noted as a problem.
-    """
-    text = _decode(path, problems)
-    if text is None:
-        return []
-    known = list(columns)
-    if path.suffix.lower() in (".yaml", ".yml"):
-        return _yaml_rows(path, text, known, problems)
-    return _table_rows(path, text, known, problems)
-
-
-def _decode(path: Path, problems: Problems) -> str | None:
-    most = MOST_BYTES[path.suffix.lower()]
-    if path.stat().st_size > most:
-        problems.add(
-            f"sheet {path.name}: has {path.stat().st_size:,} bytes, and a sheet at most {most:,}; is it another file?"
-        )
-        return None
-    content = path.read_bytes()
-    if content.startswith(b"PK"):
-        problems.add(f"sheet {path.name}: is an Excel file; save it as CSV (UTF-8)")
-        return None
-    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        problems.add(f"sheet {path.name}: byte {error.start + 1} is no UTF-8 text; save it as CSV (UTF-8)")
-        return None
-    if "\x00" in text:
-        problems.add(f"sheet {path.name}: holds bytes that are no text; save it as CSV (UTF-8)")
-        return None
-    return text
-
-
-def _table_rows(path: Path, text: str, known: list[str], problems: Problems) -> list[Row]:
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    # The first of the largest wins: a comma, where the header has no delimiter at all.
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True
-    )
-    header: list[str] | None = None
-    rows: list[Row] = []
-    try:
-        for fields in reader:
-            if not any(value.strip() for value in fields):
-                continue
-            if header is None:
-                header = [_column(name) for name in fields]
-                if len(header) > MOST_COLUMNS:
-                    problems.add(f"sheet {path.name}: has {len(header):,} columns; is it another file?")
-                    return []
-                continue
-            where = f"line {reader.line_num}"
-            if any(value.strip() for value in fields[len(header) :]):
-                problems.add(
-                    f"{where}: has {len(fields)} fields, the header {len(header)}; "
-                    "put double quotes around a value that holds the delimiter"
-                )
-            rows.append(Row(where, dict.fromkeys(header) | dict(zip(header, fields, strict=False))))
-    except csv.Error as error:
-        problems.add(
-            f"line {reader.line_num}: cannot be read as a table ({error}); look for an unclosed double quote"
-        )
-        return rows
-    if header is None:
-        problems.add(f"sheet {path.name}: is empty; its first line must be: sample,path")
-        return rows
-    for name in dict.fromkeys(name for name in header if name and header.count(name) > 1):
-        problems.add(f"sheet {path.name}: has {header.count(name)} columns named '{name}'; keep one")
-    _check_columns(path, header, known, problems)
-    if not rows:
-        problems.add(f"sheet {path.name}: has a header but no samples; add one line a sample")
-    return rows
-
-
-def _yaml_rows(path: Path, text: str, known: list[str], problems: Problems) -> list[Row]:
-    try:
-        value = load_yaml(text)
-    except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        problems.add(f"sheet {path.name}: is no YAML: {said[:500]}")
-        return []
-    if isinstance(value, dict) and isinstance(value.get("samples"), list):
-        value = value["samples"]
-    if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):
-        problems.add(f"sheet {path.name}: must be a list of entries, each with 'sample' and 'path'")
-        return []
-    rows = []
-    named = [name for entry in value for name in entry]
-    if not all(isinstance(name, (str, int, float, bool)) for name in named) or len(set(named)) > MOST_COLUMNS:
-        problems.add(f"sheet {path.name}: has columns that are no names, or very many; is it another file?")
-        return []
-    for number, entry in enumerate(value, start=1):
-        values = {_column(name): item for name, item in entry.items()}
-        rows.append(Row(f"entry {number}", dict.fromkeys(("sample", "path")) | values))
-    _check_columns(
-        path, [name for entry in value for name in map(_column, entry)], known, problems, each=True
-    )
-    return rows
-
-
-def load_yaml(text: str) -> Any:
-    """A YAML document whose values are text, as in a CSV: 007, 1.10, no and 2024-01-05 are names.
-
-    Raises whatever PyYAML does, for what grows as it is read too.
-    """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Merges (`<<: *defaults`) of a size that people write: merged mappings may be merged again, and double."""
-
-        def flatten_mapping(self, node: Any) -> None:
-            merged = sum(
-                len(value.value) for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"
-            )
-            super().flatten_mapping(node)
-            if merged > MOST_COLUMNS or len(node.value) > MOST_COLUMNS:
-                raise yaml.constructor.ConstructorError(
-                    None, None, "too many values are merged", node.start_mark
-                )
-
-    kept = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, rule) for tag, rule in rules if tag in kept]
-        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    return yaml.load(text, Loader)
-
-
-def _column(name: object) -> str:
-    return re.sub(r"[\s-]+", "_", str(name).strip().lower())
-
-
-def _check_columns(
-    path: Path, names: Iterable[str], known: list[str], problems: Problems, *, each: bool = False
-) -> None:
-    """Note unknown and missing columns. each: entries have their own keys, checked row by row."""
-    given = [name for name in dict.fromkeys(names) if name]
-    for name in given:
-        if name not in known:
-            hint = nearest(name, [column for column in known if column not in given])
-            problems.add(f"sheet {path.name}: there is no column {shown(name)}{hint or '; take it out'}")
-    for name in NEEDED:
-        if name not in given and not each:
-            problems.add(
-                f"sheet {path.name}: the column '{name}' is missing; seen: {', '.join(given) or 'none'}"
-            )

@@ -36,7 +36,7 @@ KEPT_AS_INPUT = ("sample", "batch", "doublet_score", "predicted_doublet")
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Options of `convert.py`; see its --help. call_cells: auto, true or false."""
+    """Options of `convert.py`; see its --help. call_cells: auto, true or false. Empty text is as good as None."""
 
     sample: str
     input: Path

@@ -146,7 +146,8 @@ def fill_obs(
 
     A field comes from the sheet, else from a column that the input had, else it is `unknown` where the schema allows
     that, else it is left out. The cell type is the final label's, `unknown` for cells that were left unassigned: the
-    predicted label is filled for those too, and would claim what the model does not.
+    predicted label is filled for those too, and would claim what the model does not. Raises InputError where obs has no
+    annotation of these names.
     """
     import pandas as pd
 
@@ -211,8 +212,7 @@ def _only(obs: pd.DataFrame, name: str) -> str | None:
 def _text(column: pd.Series, missing: str | None) -> pd.Series:
     """A column as text; what is empty is `missing`, where the field has a word for it."""
     empty = column.isna() | column.astype(str).str.strip().isin(["", "nan", "None"])
-    text = column.astype(str).where(~empty, missing)
-    return text
+    return column.astype(str).where(~empty, missing)
 
 
 @dataclass(frozen=True)
@@ -431,7 +431,11 @@ def run_curate(
     cpus: int = 1,
     pipeline_version: str = "unknown",
 ) -> None:
-    """Write the file for CELLxGENE, have it validated, and write what is left to do as a table and as JSON."""
+    """Write the file for CELLxGENE, have it validated, and write what is left to do as a table and as JSON.
+
+    Raises InputError where the two files are not of one run, or the schema knows none of the genes; OutputError where
+    the file, opened again, is not whole.
+    """
     import h5py
     from anndata.io import read_elem
 

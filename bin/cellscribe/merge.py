@@ -6,29 +6,28 @@ What grows with cells alone (obs, embeddings) is held in memory; counts go from 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from cellscribe.cli import log, warn
 from cellscribe.clusters import clusters_and_map, majority
 from cellscribe.contract import MERGED_BY, OutputNames
-from cellscribe.counts_file import open_counts
+from cellscribe.counts_file import new_counts_file, open_counts
 from cellscribe.errors import InputError
 from cellscribe.explorer import explorer_warnings
 from cellscribe.genes import as_text, unique_names
-from cellscribe.io import COMPRESSION, read_json, write_h5ad, write_table
-from cellscribe.verify import verified_path
+from cellscribe.io import read_json, write_table
 
 if TYPE_CHECKING:
     import anndata
 
 ANNOTATED, ANNOTATION = ".annotated.h5ad", ".annotation.json"
-BLOCK_ROWS = 2048
 PREDICTED, PREDICTIONS = "_predicted", "_predictions"
 
 
@@ -43,7 +42,6 @@ class SampleFile:
     var: pd.DataFrame
     obsm: dict[str, np.ndarray]
     uns: dict[str, Any]
-    n_counts: int
 
     @property
     def runs(self) -> list[str]:
@@ -103,7 +101,11 @@ def read_samples(inputs: Path) -> list[SampleFile]:
     """All samples of a folder but for their counts, sorted by name. Raises InputError for none, and for half of one."""
     paths = sorted(inputs.glob(f"*{ANNOTATED}"))
     if not paths:
-        raise InputError("there is no annotated sample to merge", file=inputs)
+        raise InputError(
+            "there is no annotated sample to merge",
+            f"Give the folder that holds S{ANNOTATED} and S{ANNOTATION} of each sample S, as ANNOTATE writes them.",
+            file=inputs,
+        )
     return [_read_sample(path) for path in paths]
 
 
@@ -127,7 +129,6 @@ def _read_sample(path: Path) -> SampleFile:
             counts.var,
             {key: read_elem(item) for key, item in file.get("obsm", {}).items()},
             {key: read_elem(item) for key, item in file.get("uns", {}).items()},
-            file["X/data"].shape[0],
         )
 
 
@@ -398,56 +399,27 @@ def write_merged(samples: Sequence[SampleFile], merged: Merged, output: Path) ->
     Raises OutputError where the file, opened again, is not whole.
     """
     import anndata
-    import h5py
 
-    adata: anndata.AnnData = anndata.AnnData(
+    tables: anndata.AnnData = anndata.AnnData(
         obs=merged.obs, var=merged.var, obsm=dict(merged.obsm), uns=merged.uns
     )
-    with verified_path(output) as temporary:
-        write_h5ad(adata, temporary)
-        del adata
-        with h5py.File(temporary, "r+") as file:
-            if "X" in file:
-                del file["X"]
-            write_matrix(samples, merged.places, len(merged.var), file)
+    with new_counts_file(tables, output) as (_, matrix):
+        for block in joined_blocks(samples, merged.places, len(merged.var)):
+            matrix.append(block)
 
 
-def write_matrix(
-    samples: Sequence[SampleFile], places: Sequence[np.ndarray], n_genes: int, file: Any
-) -> None:
-    """Write X of an h5ad, CSR float32 (n_obs, n_genes), from the samples' own, a block of rows at a time.
+def joined_blocks(
+    samples: Sequence[SampleFile], places: Sequence[np.ndarray], n_genes: int
+) -> Iterator[sp.csr_matrix]:
+    """The samples' counts, one after another, a block of rows at a time: CSR float32 (n_rows, n_genes).
 
-    places: each sample's genes' columns, as `join_genes` gives them.
+    places: each sample's genes' columns, as `join_genes` gives them. Columns are in no order within a row.
     """
-    n_obs = sum(len(one.obs) for one in samples)
-    n_counts = sum(one.n_counts for one in samples)
-    whole = np.int32 if max(n_counts, n_genes) < np.iinfo(np.int32).max else np.int64
-    group = file.create_group("X")
-    group.attrs.update(
-        {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": (n_obs, n_genes)}
-    )
-    options: dict[str, Any] = {
-        "shape": (n_counts,),
-        "chunks": (min(max(n_counts, 1), 1 << 18),),
-        **COMPRESSION,
-    }
-    data = group.create_dataset("data", dtype=np.float32, **options)
-    indices = group.create_dataset("indices", dtype=whole, **options)
-    indptr = np.zeros(n_obs + 1, dtype=whole)
-    row = end = 0
     for one, place in zip(samples, places, strict=True):
-        in_order = bool((np.diff(place) > 0).all())
-        for _, block in open_counts(one.path).chunks(BLOCK_ROWS):
-            block.indices = place[block.indices]
-            block = type(block)((block.data, block.indices, block.indptr), shape=(block.shape[0], n_genes))
-            if not in_order:
-                block.sort_indices()
-            start, end = end, end + block.nnz
-            data[start:end] = block.data
-            indices[start:end] = block.indices
-            indptr[row + 1 : row + 1 + block.shape[0]] = start + block.indptr[1:].astype(whole)
-            row += block.shape[0]
-    group.create_dataset("indptr", data=indptr, **COMPRESSION)
+        for _, block in open_counts(one.path).chunks():
+            yield sp.csr_matrix(
+                (block.data, place[block.indices], block.indptr), shape=(block.shape[0], n_genes)
+            )
 
 
 def composition_table(sample: pd.Series, labels: pd.Series) -> pd.DataFrame:

@@ -1,5 +1,5 @@
-"""A model for one command, without Nextflow: by its name in the catalogue or an MLflow registry, from a path, or from
-an address.
+"""FETCH_MODEL, and a model for one command without Nextflow: by its name in the catalogue or an MLflow registry, from a
+path, or from an address.
 
 A model is known by the sha256 of what it holds, never by the name of its file: a new version behind an old name is a
 new model.
@@ -7,6 +7,7 @@ new model.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from urllib.error import URLError
 
 from cellscribe.catalogue import NotInCatalogueError, find_entry, read_catalogue
 from cellscribe.cli import log
-from cellscribe.errors import InputError, ModelFetchError
+from cellscribe.errors import CellscribeError, InputError, ModelFetchError
+from cellscribe.model.foreign import is_foreign
 from cellscribe.model.manifest import file_sha256
 from cellscribe.model.store import check_identity, fetch_model, note_archive
 from cellscribe.places import hidden, is_registered, is_uri
@@ -74,6 +76,49 @@ def obtained_model(
         yield model
 
 
+def put_into_store(
+    named: str,
+    store: Path,
+    *,
+    sha256: str = "",
+    archives: Path | None = None,
+    trust_model_code: bool = False,
+    tracking_uri: str = "",
+) -> Path:
+    """Keep the model `named` at `store`/<its sha256>, verified and read; return that folder.
+
+    named: a folder, an archive or a name of an MLflow registry (`models:/...`), whose server is tracking_uri. sha256:
+    what the archive or the model (`identify_model`) must have, "" for any. archives: where it is noted which archive
+    holds which model; None for nowhere. trust_model_code: whether it may be one made by others, which is not read here,
+    as that runs its code. Raises ModelFetchError where the model is not whole or cannot be used, InputError for what is
+    no sha256; nothing is left of it in `store` then.
+    """
+    if is_registered(named):
+        with downloaded(resolve(parse_name(named), tracking_uri)) as folder:
+            kept = fetch_model(folder, store, sha256, trust_model_code=trust_model_code)
+    else:
+        kept = fetch_model(Path(named), store, sha256, trust_model_code=trust_model_code)
+    if not is_foreign(kept):
+        _check_use(kept, Path(named))
+    if archives is not None and not is_registered(named):
+        note_archive(Path(named), kept, archives)
+    return kept
+
+
+def _check_use(kept: Path, source: Path) -> None:
+    """Read a model of ours; one that cannot be used is removed, and the error names its file in `source`."""
+    from cellscribe.model.model import Model
+
+    try:
+        Model(kept).check()
+    except CellscribeError as error:
+        # Nothing is left of it, and the name of the copy would tell a user nothing.
+        if isinstance(error.file, Path) and error.file.is_relative_to(kept):
+            error.file = source / error.file.relative_to(kept)
+        shutil.rmtree(kept)
+        raise
+
+
 def _registered(source: str, tracking_uri: str, wanted: str, store: Path, trust_model_code: bool) -> Path:
     """A model of an MLflow registry, in `store`; a version that says what it holds is not downloaded twice."""
     version = resolve(parse_name(source), tracking_uri)
@@ -123,7 +168,7 @@ def _kept(store: Path, sha256: str, trust_model_code: bool) -> Path | None:
 
 
 def _download(url: str, folder: Path) -> Path:
-    """Fetch `url` (https, http or ftp) into `folder`, and say how far it is."""
+    """Fetch `url` (https, http, ftp or file) into `folder`, and say how far it is."""
     scheme = url.partition("://")[0].lower()
     if scheme not in ("https", "http", "ftp", "file"):
         raise ModelFetchError(

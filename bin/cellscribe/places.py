@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-# workflows/inputs.nf has the same two, held equal by a test.
+# workflows/inputs.nf has the same two; setup/refuse-secrets and nextflow.config, which hide nothing, have simpler ones.
+# Tests hold them to these and to each other.
 _USER = r"(?<=://)([^/\s'\"]*|[^/@:\s'\"]+:[^/@\s'\"]*[^0-9/@\s'\"][^\s'\"]*)@"
 _SIGNED = (
     r"(?i)([?&]([^=&#\s'\"]*(signature|token|secret|passw(or)?d|pwd|credentials?|access_?key(_?id)?|api_?key|private_link)"

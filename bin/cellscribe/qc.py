@@ -21,6 +21,7 @@ from scipy import sparse
 
 from cellscribe.cli import log, warn
 from cellscribe.errors import InputError, NothingLeftError
+from cellscribe.genes import QC_SETS, gene_set_masks
 
 if TYPE_CHECKING:
     import anndata
@@ -41,7 +42,7 @@ POPULATION_SHARE = 0.10
 MIN_CELLS_MAD = 20
 """Below this many cells there is no telling what is usual."""
 
-NMADS_TO_SIGMA = 1.4826
+MAD_TO_SIGMA = 1.4826
 """Scales a MAD to the standard deviation of a normal distribution."""
 
 METRICS = {
@@ -133,22 +134,21 @@ class QcResult:
 def cell_metrics(counts: sparse.csr_matrix | Stored, masks: dict[str, np.ndarray]) -> pd.DataFrame:
     """Measure each cell.
 
-    counts: raw counts, shape (n_obs, n_vars). masks: the genes of `mt`, `ribo` and `hb`, bool (n_vars,).
+    counts: raw counts, shape (n_obs, n_vars). masks: the genes of each of QC_SETS, bool (n_vars,).
     Returns one row a cell with the columns METRICS; shares are in percent, 0 for a cell with no counts.
     """
     from cellscribe.stored import blocks
 
-    sets = ("mt", "ribo", "hb")
     # float32 adds whole numbers exactly up to 16.7 million a cell, and spares a float64 copy of the matrix
-    weights = np.column_stack([np.ones(counts.shape[1]), *(masks[name] for name in sets)]).astype(np.float32)
-    sums = np.zeros((counts.shape[0], 1 + len(sets)))
+    weights = np.column_stack([np.ones(counts.shape[1], np.float32), *(masks[name] for name in QC_SETS)])
+    sums = np.zeros((counts.shape[0], 1 + len(QC_SETS)))
     n_genes = np.zeros(counts.shape[0], dtype=np.int64)
     for rows, block in blocks(counts):
         sums[rows] = block @ weights
         n_genes[rows] = block.count_nonzero(axis=1)
     total = sums[:, 0]
     table = pd.DataFrame({"total_counts": total, "n_genes_by_counts": n_genes})
-    for column, name in enumerate(sets, start=1):
+    for column, name in enumerate(QC_SETS, start=1):
         table[f"pct_counts_{name}"] = 100 * sums[:, column] / np.maximum(total, 1)
     return table
 
@@ -160,7 +160,7 @@ def mad_bounds(values: np.ndarray, n_mads: float, min_width: float) -> tuple[flo
     Returns (lower, upper) in the units of `values`.
     """
     median = float(np.median(values))
-    mad = NMADS_TO_SIGMA * float(np.median(np.abs(values - median)))
+    mad = MAD_TO_SIGMA * float(np.median(np.abs(values - median)))
     width = max(n_mads * mad, min_width)
     return median - width, median + width
 
@@ -295,7 +295,6 @@ def assess(
     cells that keep within the bounds.
     """
     from cellscribe.doublets import call_doublets, default_rate, skipped
-    from cellscribe.genes import gene_set_masks
     from cellscribe.stored import SomeRows
 
     organism = str(tables.uns.get("cellscribe", {}).get("organism", "unknown"))
@@ -423,7 +422,8 @@ def filtered(
 ) -> tuple[anndata.AnnData, np.ndarray, np.ndarray]:
     """The cells and genes to go on with, marked in `obs`; consumes `tables`.
 
-    Returns their tables, and which they are among those of `counts`: bool (n_obs,), bool (n_vars,).
+    Returns their tables, and which they are among those of `counts`: bool (n_obs,), bool (n_vars,). Raises
+    NothingLeftError where no gene is seen in as many cells as a gene must be.
     """
     from cellscribe.stored import blocks
 
@@ -506,7 +506,9 @@ def write_filtered(
 def run_qc(counts: Path, options: QcOptions, *, cpus: int = 1, folder: Path = Path()) -> dict[str, Any]:
     """Do the step: read `counts`, write the six files of docs/architecture.md into `folder`; returns qc.json.
 
-    Raises NothingLeftError, before anything is written, where too few cells are left.
+    Raises InputError for a file that CONVERT did not write and for bounds that no cell can meet, NothingLeftError where
+    too few cells or no genes are left, both before anything is written; OutputError where the file of counts, opened
+    again, is not whole.
     """
     from cellscribe.counts_file import open_counts
     from cellscribe.io import atomic_path, write_json, write_table

@@ -277,7 +277,10 @@ def connect(server: str) -> Any:
     """MLflow's client. Raises InputError for an address that cannot be one, ModelFetchError where MLflow is missing."""
     wrong = address_problem(server)
     if wrong:
-        raise InputError(f"the tracking server's address {wrong}")
+        raise InputError(
+            f"the tracking server's address {wrong}",
+            "Correct the address that was given, or that in MLFLOW_TRACKING_URI.",
+        )
     # A server that is away is told of in seconds, not in MLflow's four minutes; and nothing is told to anyone else.
     for variable, value in (
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3"),

@@ -22,11 +22,6 @@ def parameters(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def required(schema: Mapping[str, Any]) -> list[str]:
-    """The parameters that always need a value."""
-    return [name for group in schema["$defs"].values() for name in group.get("required", [])]
-
-
 def coerce(value: Any, schema: Mapping[str, Any]) -> Any:
     """`value` in the type that `schema` asks for, where it can be read as one; else as it came.
 

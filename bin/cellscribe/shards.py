@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import h5py
 
 ROWWISE = ("obs", "obsm")
+_AGAIN = "Map the sample again, without -resume."
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,8 @@ def read_part(path: Path) -> Part:
             return Part(path, shard, file["uns/mapping"].asstr()[()])
     except (OSError, KeyError) as error:
         raise InputError(
-            f"this is no part of a mapping, as map.py --rows writes it ({error})", file=path
+            f"this is no part of a mapping, as map.py --rows writes it ({error})", _AGAIN, file=path
         ) from error
-
-
-_AGAIN = "Map the sample again, without -resume."
 
 
 def check_parts(parts: list[Part]) -> None:

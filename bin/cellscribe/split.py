@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from cellscribe.check_input import clean_name
 from cellscribe.cli import log
 from cellscribe.contract import free_name
 from cellscribe.counts_file import new_counts_file
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import open_h5ad
 from cellscribe.io import scratch_beside, write_json
+from cellscribe.sample_names import clean_name
 from cellscribe.several import KEY, MOST_SAMPLES, Origin, sample_values
 from cellscribe.stored import StoredInput, blocks
 from cellscribe.tables import writable
@@ -78,7 +78,7 @@ def run_split(
 
 def sample_of_each(obs: pd.DataFrame, sample_key: str, path: Path) -> tuple[np.ndarray, list[str]]:
     """Which sample each cell is of, (n_obs,), as a place among the values of the column, in the order seen; "" is that
-    of cells whose value names none.
+    of cells whose value names none. Raises InputError for a column that is not there and for one with too many values.
     """
     if sample_key not in obs:
         listed = ", ".join(str(name) for name in obs.columns[:40]) or "none"

@@ -305,7 +305,7 @@ def read_tenx(found: Found, genome: str | None = None, scratch: Path | None = No
 def choose_genome(genomes: dict[str, str], asked: str | None, path: Path) -> str:
     """The genome to read. genomes: name to a summary of its cells. Raises InputError where none is chosen."""
     listed = "\n".join(f"  {name}: {summary}" for name, summary in genomes.items())
-    if asked is None:
+    if not asked:
         raise InputError(
             f"the matrix holds the genes of {len(genomes)} genomes:\n{listed}",
             f"Choose one with genome (--genome {next(iter(genomes))}): its genes are read, and the cells that have "
@@ -416,7 +416,7 @@ def _h5_counts(
         least, most = min(least, int(indices.min())), max(most, int(indices.max()))
     if least < 0 or most >= n_features:
         raise InputError(
-            f"the matrix names feature {most:,}, but there are {n_features:,}",
+            f"the matrix names feature {least if least < 0 else most:,}, but there are {n_features:,}",
             "Copy the file again, or make it again.",
             file=path,
         )

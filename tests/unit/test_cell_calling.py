@@ -6,7 +6,6 @@ import scipy.sparse as sp
 from tenx_files import whole
 
 from cellscribe.cell_calling import (
-    adjust_p_values,
     ambient_p_values,
     call_cells,
     droplet_shape,
@@ -70,13 +69,6 @@ def test_p_values_depend_on_the_seed_alone(profiles):
     first, again, other = (ambient_p_values(matrix, p, seed, 200) for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-
-
-def test_adjusted_p_values_are_those_of_scipy():
-    from scipy.stats import false_discovery_control
-
-    p = np.random.default_rng(0).random(200) ** 3
-    assert np.allclose(adjust_p_values(p), false_discovery_control(p))
 
 
 def test_small_cells_unlike_the_soup_are_found_and_full_empty_droplets_are_not(profiles):

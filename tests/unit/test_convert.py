@@ -96,9 +96,10 @@ def two_genomes(tmp_path: Path, genomes: list[str] | None = None) -> Path:
     )
 
 
-def test_several_genomes_are_named_with_their_cells_and_counts(tmp_path):
+@pytest.mark.parametrize("none", [None, ""])
+def test_several_genomes_are_named_with_their_cells_and_counts(tmp_path, none):
     with pytest.raises(InputError, match=r"(?s)GRCh38: 3 cells.* 81 counts.*mm10: 1 cells.* 16 counts"):
-        convert(two_genomes(tmp_path), tmp_path)
+        convert(two_genomes(tmp_path), tmp_path, genome=none)
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["named", "by prefix alone"])

@@ -66,3 +66,13 @@ def test_a_matrix_that_was_written_by_rows_has_indices_of_one_type(cells, tmp_pa
         read = anndata.io.read_elem(file["X"])
         assert file["X/indptr"].dtype == file["X/indices"].dtype == np.int32
     assert read.indptr.dtype == read.indices.dtype and abs(read - cells.X).max() == 0
+
+
+def test_row_pointers_beyond_what_32_bits_hold_do_not_wrap(tmp_path):
+    """A merged atlas stores more numbers; what a row stores is made up here, as the test cannot write so many."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        with CsrWriter(file, "X", 3) as matrix:
+            matrix.append(sp.csr_matrix((2, 3), dtype=np.float32))
+            matrix._lengths.append(np.full(2, 2**31 - 1, dtype=np.int32))
+        assert file["X/indptr"].dtype == np.int64
+        assert file["X/indptr"][:].tolist() == [0, 0, 0, 2**31 - 1, 2**32 - 2]

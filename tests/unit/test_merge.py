@@ -16,6 +16,7 @@ import scipy.sparse as sp
 
 from cellscribe import clusters, figures, merge
 from cellscribe.contract import OutputNames
+from cellscribe.counts_file import CsrWriter
 from cellscribe.errors import InputError
 from cellscribe.io import write_h5ad, write_json
 
@@ -291,8 +292,9 @@ def test_a_second_annotation_gets_its_own_map(tmp_path: Path) -> None:
 
 
 def test_no_samples_and_half_a_sample_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no annotated sample"):
+    with pytest.raises(InputError, match="no annotated sample") as caught:
         merge.read_samples(tmp_path)
+    assert "S.annotated.h5ad" in caught.value.todo
     write_sample(tmp_path, "a")
     (tmp_path / "a.annotation.json").unlink()
     with pytest.raises(InputError, match=r"a\.annotation\.json is not beside it"):
@@ -310,18 +312,17 @@ def test_the_file_is_as_any_h5ad_of_ours(tmp_path: Path) -> None:
     assert not {kind for kind in found if "nullable" in kind}
 
 
-def test_memory_does_not_grow_with_the_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merge, "BLOCK_ROWS", 100)
-
+def test_memory_does_not_grow_with_the_counts(tmp_path: Path) -> None:
     def peak(n: int) -> int:
         folder = tmp_path / str(n)
         for i in range(n):
             write_sample(folder, f"s{i}", 400, 300, seed=i)
         samples = merge.read_samples(folder)
         var, places = merge.join_genes([one.var for one in samples])
-        with h5py.File(folder / "m.h5ad", "w") as file:
+        with h5py.File(folder / "m.h5ad", "w") as file, CsrWriter(file, "X", len(var)) as matrix:
             tracemalloc.start()
-            merge.write_matrix(samples, places, len(var), file)
+            for block in merge.joined_blocks(samples, places, len(var)):
+                matrix.append(block)
             _, highest = tracemalloc.get_traced_memory()
             tracemalloc.stop()
         return highest

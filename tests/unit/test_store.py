@@ -24,7 +24,8 @@ from model_maker import make_model
 from cellscribe.errors import InputError, ModelFetchError
 from cellscribe.model.foreign import content_sha256
 from cellscribe.model.manifest import MANIFEST, file_sha256, model_sha256, verify_model
-from cellscribe.model.store import Limits, check_identity, fetch_model
+from cellscribe.model.store import check_identity, fetch_model
+from cellscribe.model.unpack import Limits
 
 
 @pytest.fixture

@@ -187,12 +187,13 @@ def test_a_folder_without_a_matrix_says_what_it_holds(tmp_path):
         read(tmp_path)
 
 
-def test_parts_that_disagree_inside_an_h5_are_refused(tmp_path):
+@pytest.mark.parametrize("feature", [99, -1])
+def test_parts_that_disagree_inside_an_h5_are_refused(tmp_path, feature):
     path = write_h5_v3(tmp_path / "m.h5", COUNTS)
     with h5py.File(path, "a") as file:
         indices = file["matrix/indices"]
-        indices[0] = 99
-    with pytest.raises(InputError, match="feature 99, but there are 6"):
+        indices[0] = feature
+    with pytest.raises(InputError, match=f"feature {feature}, but there are 6"):
         read(path)
 
 
