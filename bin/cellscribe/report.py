@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -205,17 +207,9 @@ def write_report(inputs: ReportInputs) -> None:
 
 
 def library_versions() -> list[tuple[str, str]]:
-    """Versions of what made this page."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    rows = [("python", platform.python_version())]
-    for name in ("anndata", "scanpy", "numpy", "scipy", "matplotlib"):
-        try:
-            rows.append((name, version(name)))
-        except PackageNotFoundError:
-            continue
-    return rows
+    """Python and the packages that made this page, each with its version."""
+    packages = ("anndata", "scanpy", "numpy", "scipy", "matplotlib")
+    return [("python", platform.python_version()), *((name, metadata.version(name)) for name in packages)]
 
 
 def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray | None) -> dict[str, str]:

@@ -15,7 +15,6 @@ METRICS = {
     "pct_counts_mt": ("Mitochondrial share", " %"),
     "pct_counts_ribo": ("Ribosomal share", " %"),
     "pct_counts_hb": ("Haemoglobin share", " %"),
-    "doublet_score": ("Doublet score", ""),
 }
 REMOVED_BECAUSE = {
     "low_counts": "too few counts",
@@ -63,8 +62,6 @@ def what_was_done(
             f"found in {convert.get('counts_from', 'X')}; organism {convert.get('organism', 'unknown')}"
             + (
                 f"; genome prefix '{convert['genome_prefix_removed']}' taken off the gene names"
-                if isinstance(convert.get("genome_prefix_removed"), str) and convert["genome_prefix_removed"]
-                else "; genome prefix taken off the gene names"
                 if convert.get("genome_prefix_removed")
                 else ""
             ),
@@ -172,14 +169,8 @@ def overlap_part(annotation: dict[str, Any]) -> dict[str, Any] | None:
         "by": annotation.get("genes_matched_by", ""),
         "orthologs": by_orthologs(annotation),
         "refit": annotation.get("n_refit_genes") and count(annotation["n_refit_genes"]),
-        "missing": [_gene_name(gene) for gene in (annotation.get("missing_genes") or [])[:50]],
+        "missing": annotation.get("missing_genes") or [],
     }
-
-
-def _gene_name(gene: Any) -> str:
-    if isinstance(gene, dict):
-        return str(gene.get("symbol") or gene.get("gene_id") or "")
-    return str(gene)
 
 
 def trusted_code(annotation: dict[str, Any]) -> str:
