@@ -142,9 +142,9 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def drawn_cells(n_obs: int, seed: int = 0) -> np.ndarray:
+def drawn_cells(n_obs: int) -> np.ndarray:
     """Choose the cells to draw, at most 50,000, in random order so that no type hides another."""
-    return np.random.default_rng(seed).permutation(n_obs)[:MAX_POINTS]
+    return np.random.default_rng(0).permutation(n_obs)[:MAX_POINTS]
 
 
 def _point_size(n: int) -> float:
@@ -264,11 +264,9 @@ def _densest(points: np.ndarray) -> np.ndarray:
     return point
 
 
-def umap_by_number(
-    coordinates: np.ndarray, values: np.ndarray, *, width: float = 3.8, height: float = 3.5
-) -> bytes:
+def umap_by_number(coordinates: np.ndarray, values: np.ndarray) -> bytes:
     """Draw cells coloured by a number from 0 to 1, the highest on top. coordinates: (n_obs, 2)."""
-    with _figure(width, height) as figure:
+    with _figure(**SMALL) as figure:
         axes = figure.add_subplot()
         order = drawn_cells(len(values))
         order = order[np.argsort(values[order], kind="stable")]

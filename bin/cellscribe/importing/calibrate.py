@@ -49,7 +49,6 @@ def fit(
     *,
     split: str,
     seed: int = 0,
-    classifiers: Mapping[str, tuple[str, ...]] | None = None,
 ) -> tuple[dict[str, Any], Evaluation]:
     """Calibrate every classifier that the members allow, and score it.
 
@@ -60,7 +59,7 @@ def fit(
     folds = folds_of(batches, codes, seed=seed)
     calibration: dict[str, Any] = {}
     pooled = {}
-    for name, members in (classifiers or classifiers_of(probabilities)).items():
+    for name, members in classifiers_of(probabilities).items():
         own = [probabilities[member] for member in members]
         weights = fit_pool(own, codes)
         calibration[name] = {
