@@ -17,12 +17,10 @@ from cellscribe.model.calibration import fit_pool
 from cellscribe.model.manifest import MANIFEST, write_manifest
 from cellscribe.model.model import CLASSIFIERS, MEMBERS, Model
 from cellscribe.one_file import CountsInMemory
-from cellscribe.training.calibrate import pooled_across
+from cellscribe.training.calibrate import LOG_LINEAR_POOL, pooled_across
 from cellscribe.training.evaluate import Evaluation, evaluate
 from cellscribe.training.held_out import folds_of
 from cellscribe.training.reference import LabelledCells, read_reference
-
-METHOD = "log-linear pool"
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def fit(
         own = [probabilities[member] for member in members]
         weights = fit_pool(own, codes)
         calibration[name] = {
-            "method": METHOD,
+            "method": LOG_LINEAR_POOL,
             "weights": {m: round(float(w), 6) for m, w in zip(members, weights, strict=True)},
         }
         pooled[name] = pooled_across(

@@ -147,8 +147,7 @@ def train_trees(
     """
     import xgboost
 
-    counts = np.bincount(codes, minlength=n_labels)
-    rarity = np.minimum(10.0, np.sqrt(len(codes) / (n_labels * np.maximum(counts, 1))))
+    rarity = rarity_weights(np.bincount(codes, minlength=n_labels))
     data = xgboost.DMatrix(latent, label=codes, weight=rarity[codes])
     parameters = {
         "objective": "multi:softprob",
