@@ -97,7 +97,12 @@ def read_cells(adata: anndata.AnnData, annotation: dict[str, Any], inputs: Repor
         return values[:, :2] if usable else None
 
     if not adata.n_obs:
-        raise InputError("there are no cells to report on", sample=inputs.sample, file=inputs.annotated)
+        raise InputError(
+            "there are no cells to report on",
+            "Give an annotated.h5ad with cells in it; the sample's qc.json says why QC removed the others.",
+            sample=inputs.sample,
+            file=inputs.annotated,
+        )
     predicted, final = differential.as_text(column("predicted")), differential.as_text(column("final"))
     distance, cluster = optional("reference_distance"), optional("cluster")
     unexpected, novelty = optional("unexpected"), optional("novelty")

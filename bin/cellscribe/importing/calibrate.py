@@ -35,7 +35,11 @@ class TestCells:
     def read(self, organism: str) -> LabelledCells:
         """The cells. Raises InputError as `read_reference` does, and where no column of labels is named."""
         if not self.label_key:
-            raise InputError("--test needs --label-key, the obs column of the true labels")
+            raise InputError(
+                "the cells given with --test have true labels in a column that was not named",
+                "Name this obs column with --label-key.",
+                file=self.files[0],
+            )
         return read_reference(self.files, self.label_key, batch_key=self.batch_key, organism=organism)
 
 
@@ -100,7 +104,11 @@ def calibrate(
         return fields, None
     cells = test.read(fields["organism"])
     if cells.organism != fields["organism"]:
-        raise InputError(f"the test cells are {cells.organism}, the model is for {fields['organism']}")
+        raise InputError(
+            f"the test cells are {cells.organism}, the model is for {fields['organism']}",
+            "Give cells of the model's organism, leave --test out, or correct --organism.",
+            file=test.files[0],
+        )
     # Calibration speaks of the labels alone: the chance of none of them, which sigmoids leave, is shared out first.
     members = [
         member | {"parameters": {"link": "one_vs_rest_share"}} if member["parameters"].get("link") else member

@@ -72,7 +72,11 @@ def read_cl_map(path: Path) -> dict[str, str]:
             f"this is no table ({error})", "Give label and cl_id as CSV or TSV.", file=path
         ) from error
     if not {"label", "cl_id"} <= set(table.columns):
-        raise InputError(f"the columns are {', '.join(table.columns)}; label and cl_id are needed", file=path)
+        raise InputError(
+            f"the columns are {', '.join(table.columns)}; label and cl_id are needed",
+            "Name the columns so in the first line of the table.",
+            file=path,
+        )
     return dict(zip(table["label"], table["cl_id"], strict=True))
 
 

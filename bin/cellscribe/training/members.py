@@ -120,7 +120,10 @@ def train_scvi(
         ).max()
     )
     if not gap < 1e-3:
-        raise CellscribeError(f"the exported encoder differs from scvi-tools' by {gap:.2g}")
+        raise CellscribeError(
+            f"the exported encoder differs from scvi-tools' by {gap:.2g}",
+            "Bring the release of scvi-tools that cellscribe was tested with (make setup); report it if it stays.",
+        )
     log(f"scVI: {model.trainer.current_epoch} epochs on {adata.n_obs:,} cells")
     return trained
 
