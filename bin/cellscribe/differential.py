@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,7 +105,7 @@ def parse_comparisons(text: str) -> list[Comparison]:
 
 
 def find_contrasts(
-    comparisons: Sequence[Comparison], obs: pd.DataFrame, final_key: str, seed: int = 0
+    comparisons: Sequence[Comparison], obs: pd.DataFrame, final_key: str
 ) -> tuple[list[Contrast], list[str]]:
     """The comparisons that these cells allow, and a sentence for each that they do not.
 
@@ -115,7 +115,7 @@ def find_contrasts(
     wanted: list[Contrast] = []
     known_already: set[tuple[str, tuple[str, ...], tuple[str, ...], str]] = set()
     notes: list[str] = []
-    final = as_text(obs[final_key])
+    final = column_text(obs[final_key])
     for one in comparisons:
         column = one.column or final_key
         if column not in obs:
@@ -124,7 +124,7 @@ def find_contrasts(
                 f"{nearest(column, [str(name) for name in obs.columns])}."
             )
             continue
-        values = as_text(obs[column])
+        values = column_text(obs[column])
         within = sorted(set(final) - {UNASSIGNED}) if one.within == EACH else [one.within]
         asked = [(value, column, values) for value in (*one.group, *one.against)]
         if one.within not in ("", EACH):
@@ -179,19 +179,16 @@ def find_contrasts(
     each = min(
         CELLS_A_SIDE, max(2 * MIN_CELLS_TO_TEST, CELLS_OF_ALL_COMPARISONS // (2 * max(len(wanted), 1)))
     )
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
 
     def drawn(rows: np.ndarray) -> np.ndarray:
         return rows if len(rows) <= each else np.sort(generator.choice(rows, size=each, replace=False))
 
-    return [
-        Contrast(**{**vars(one), "rows_in": drawn(one.rows_in), "rows_out": drawn(one.rows_out)})
-        for one in wanted
-    ], notes
+    return [replace(one, rows_in=drawn(one.rows_in), rows_out=drawn(one.rows_out)) for one in wanted], notes
 
 
-def as_text(column: pd.Series) -> np.ndarray:
-    """A column of obs as text, missing values as ""."""
+def column_text(column: pd.Series) -> np.ndarray:
+    """A column of obs as text to the letter, spaces too, missing values as ""."""
     return column.astype(object).where(column.notna(), "").astype(str).to_numpy(dtype=object)
 
 

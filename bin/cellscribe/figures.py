@@ -88,7 +88,7 @@ def printable(text: str, longest: int = 30) -> str:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[Figure]:
+def new_figure(width: float, height: float) -> Iterator[Figure]:
     """Give a figure, in inches, in the report's style. Names are never read as formulas ($...$)."""
     import logging
 
@@ -142,9 +142,9 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def drawn_cells(n_obs: int, seed: int = 0) -> np.ndarray:
+def drawn_cells(n_obs: int) -> np.ndarray:
     """Choose the cells to draw, at most 50,000, in random order so that no type hides another."""
-    return np.random.default_rng(seed).permutation(n_obs)[:MAX_POINTS]
+    return np.random.default_rng(0).permutation(n_obs)[:MAX_POINTS]
 
 
 def _point_size(n: int) -> float:
@@ -213,7 +213,7 @@ def umap_by_category(
     coordinates: (n_obs, 2). values: (n_obs,) text. background: (n, 2) of reference cells, drawn lowest. named: whether
     to write names on the map, which says nothing of categories that lie everywhere.
     """
-    with _figure(width, height) as figure:
+    with new_figure(width, height) as figure:
         axes = figure.add_subplot()
         everything = coordinates if background is None else np.vstack([coordinates, background])
         if background is not None:
@@ -264,11 +264,9 @@ def _densest(points: np.ndarray) -> np.ndarray:
     return point
 
 
-def umap_by_number(
-    coordinates: np.ndarray, values: np.ndarray, *, width: float = 3.8, height: float = 3.5
-) -> bytes:
+def umap_by_number(coordinates: np.ndarray, values: np.ndarray) -> bytes:
     """Draw cells coloured by a number from 0 to 1, the highest on top. coordinates: (n_obs, 2)."""
-    with _figure(width, height) as figure:
+    with new_figure(**SMALL) as figure:
         axes = figure.add_subplot()
         order = drawn_cells(len(values))
         order = order[np.argsort(values[order], kind="stable")]
@@ -311,7 +309,7 @@ def small_multiples(coordinates: np.ndarray, values: np.ndarray, colours: dict[s
     names, counts = names[:MOST_PANELS], counts[:MOST_PANELS]
     across = 6
     down = -(-len(names) // across)
-    with _figure(11, down * 2.05) as figure:
+    with new_figure(11, down * 2.05) as figure:
         grid = figure.subplots(down, across, squeeze=False)
         below = drawn_cells(len(values))[:6_000]
         for axes in grid.flat:
@@ -343,7 +341,7 @@ def histogram(
 
     values: (n_obs,). unassigned: bool, (n_obs,). line: a value to mark, with `note` beside it.
     """
-    with _figure(5.6, 2.7) as figure:
+    with new_figure(5.6, 2.7) as figure:
         axes = figure.add_subplot()
         bins = np.linspace(0, 1, 41)
         axes.hist(
@@ -397,7 +395,7 @@ def dot_plot(
     n_rows, n_columns = len(groups), len(genes)
     widest = max(len(printable(group.name)) for group in groups)
     width = 0.235 * n_columns + 0.075 * widest + 1.5
-    with _figure(max(width, 6.5), 0.26 * n_rows + 1.9) as figure:
+    with new_figure(max(width, 6.5), 0.26 * n_rows + 1.9) as figure:
         axes = figure.add_subplot()
         rows, columns = np.mgrid[0:n_rows, 0:n_columns]
         mean = np.array([group.mean for group in groups])
@@ -485,7 +483,7 @@ def confusion_plot(shares: np.ndarray, rows: Sequence[str], columns: Sequence[st
     """
     n_rows, n_columns = len(rows), len(columns)
     widest = max(len(printable(name)) for name in rows)
-    with _figure(max(0.42 * (n_columns + 2) + 0.085 * widest + 0.6, 4.5), 0.3 * n_rows + 2.1) as figure:
+    with new_figure(max(0.42 * (n_columns + 2) + 0.085 * widest + 0.6, 4.5), 0.3 * n_rows + 2.1) as figure:
         axes = figure.add_subplot()
         gap = 0.5
         edges = np.arange(n_columns + 1) - 0.5
@@ -534,7 +532,7 @@ def score_plot(genes: np.ndarray, fold: np.ndarray, score: np.ndarray, clear: np
     genes: text; fold, score: float; clear: bool, whether the difference is more than chance; all (n_genes,). The score
     stands where p values mostly do: of many cells these are all 0.
     """
-    with _figure(5.6, 3.6) as figure:
+    with new_figure(5.6, 3.6) as figure:
         axes = figure.add_subplot()
         # A gene that one side never expresses has a fold change without bound: it stands at the edge.
         limit = float(np.clip(np.percentile(np.abs(fold), 99.5), 1, WIDEST_FOLD)) if len(fold) else 1.0

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
+# So many cells of each group are in a sample of cells, where it has them.
+FEWEST_OF_A_GROUP = 200
+MARKERS_A_LABEL = 50
 MARKER_COLUMNS = (
     "label",
     "gene",
@@ -158,31 +161,32 @@ def group_statistics(
     return statistics
 
 
-def stratified_sample(groups: np.ndarray, n: int, seed: int = 0, at_least: int = 200) -> np.ndarray:
-    """Choose about `n` cells at most, each group by its share but no fewer than `at_least` of its cells.
+def stratified_sample(groups: np.ndarray, n: int) -> np.ndarray:
+    """Choose about `n` cells at most, each group by its share but no fewer than FEWEST_OF_A_GROUP of its cells.
 
     groups: shape (n_obs,), whole numbers. Returns sorted row numbers, all of them where n suffices.
     """
     if len(groups) <= n:
         return np.arange(len(groups))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     chosen = []
     for group in np.unique(groups):
         rows = np.flatnonzero(groups == group)
-        wanted = min(len(rows), max(at_least, round(n * len(rows) / len(groups))))
+        wanted = min(len(rows), max(FEWEST_OF_A_GROUP, round(n * len(rows) / len(groups))))
         chosen.append(generator.choice(rows, size=wanted, replace=False))
     return np.sort(np.concatenate(chosen))
 
 
 def rank_markers(
-    tested: pd.DataFrame, var: pd.DataFrame, expected_columns: dict[str, set[int]], n_top: int = 50
+    tested: pd.DataFrame, var: pd.DataFrame, expected_columns: dict[str, set[int]]
 ) -> pd.DataFrame:
-    """Genes that mark each label, and the unassigned cells, in this sample: the first `n_top` with a positive score.
+    """Genes that mark each label, and the unassigned cells, in this sample: the first of positive score, as many as
+    MARKERS_A_LABEL.
 
     tested: each label against all other cells, as `differential.each_against_rest` gives it. var: the sample's genes.
     expected_columns: label to the columns of its expected markers.
     """
-    first = tested[tested["score"] > 0].groupby("group", sort=False).head(n_top)
+    first = tested[tested["score"] > 0].groupby("group", sort=False).head(MARKERS_A_LABEL)
     columns = var.index.get_indexer(first["gene"])
     expected = [
         "yes" if column in expected_columns.get(label, set()) else "no"

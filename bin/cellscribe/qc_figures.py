@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscribe.figures import INK, QUIET, RULE_COLOUR, _figure, as_png, printable
+from cellscribe.figures import INK, QUIET, RULE_COLOUR, as_png, new_figure, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ KEPT, REMOVED = "#0072B2", "#D55E00"
 MAX_POINTS = 4_000
 """Points drawn of each kind; a figure of 200,000 cells is drawn as fast as one of 4,000."""
 
-FAR = 4.0
+FARTHEST_BOUND = 4.0
 """A bound this many times beyond the last cell is named, not drawn."""
 
 TITLES = {
@@ -47,7 +47,7 @@ def qc_figures(sample: str, result: QcResult, mode: str = "filter") -> dict[str,
 
 def _violin(sample: str, result: QcResult, words: tuple[str, str]) -> bytes:
     rng = np.random.default_rng(0)
-    with _figure(7.2, 3.1) as figure:
+    with new_figure(7.2, 3.1) as figure:
         for axes, (metric, title) in zip(figure.subplots(1, len(TITLES)), TITLES.items(), strict=True):
             values = _drawable(result.metrics[metric].to_numpy(), metric)
             logarithmic = metric in LOGARITHMIC
@@ -80,7 +80,7 @@ def _knee(sample: str, result: QcResult, words: tuple[str, str]) -> bytes:
     # even along the logarithm of the rank, so that the few first cells are all there
     chance = 1 / ranks
     drawn = rng.choice(len(order), min(len(order), MAX_POINTS), replace=False, p=chance / chance.sum())
-    with _figure(5.4, 3.7) as figure:
+    with new_figure(5.4, 3.7) as figure:
         axes = figure.subplots()
         axes.plot(ranks, counts[order], color=RULE_COLOUR, linewidth=1.2, zorder=1)
         _points(axes, ranks[drawn], counts[order[drawn]], result.passes[order[drawn]], 0.7)
@@ -104,7 +104,7 @@ def _scatter(sample: str, result: QcResult, words: tuple[str, str]) -> bytes:
         result.bounds[name] for name in ("total_counts", "n_genes_by_counts", "pct_counts_mt")
     )
     top = max(float(np.percentile(mt, 98)), mt_bounds.upper or 0.0, 1.0)
-    with _figure(5.4, 4.1) as figure:
+    with new_figure(5.4, 4.1) as figure:
         axes = figure.subplots()
         rows = _some(result.passes, rng, 2 * MAX_POINTS)
         points = axes.scatter(
@@ -222,7 +222,11 @@ def short(value: float) -> str:
 def _limits(values: np.ndarray, bounds: Bounds) -> tuple[float, float]:
     """Ends of a logarithmic axis: the cells, the bounds near them, and a factor of four at least."""
     low, high = float(values.min()), float(values.max())
-    drawn = [bound for bound in (bounds.lower, bounds.upper) if bound and low / FAR <= bound <= high * FAR]
+    drawn = [
+        bound
+        for bound in (bounds.lower, bounds.upper)
+        if bound and low / FARTHEST_BOUND <= bound <= high * FARTHEST_BOUND
+    ]
     low, high = min([low, *drawn]) / 1.45, max([high, *drawn]) * 1.45
     spare = max(1.0, 4 * low / high) ** 0.5
     return low / spare, high * spare

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cellscribe import differential, figures, truth, verdicts
+from cellscribe.annotation import FAR
 from cellscribe.cli import log, warn
 from cellscribe.contract import UNASSIGNED
 from cellscribe.io import atomic_path, read_json, write_json, write_table
@@ -19,6 +23,7 @@ from cellscribe.report_composition import (
     composition,
     missed_types,
     names_given,
+    reasons_of_unassigned,
     signs_of_unassigned,
     supported_clusters,
     types_by_cluster,
@@ -42,10 +47,11 @@ from cellscribe.report_models import (
     relatives,
 )
 from cellscribe.report_steps import (
-    by_orthologs,
     columns_guide,
     curation_part,
     gene_overlap,
+    n_passed,
+    overlap_part,
     qc_tables,
     set_shares,
     trusted_code,
@@ -53,14 +59,12 @@ from cellscribe.report_steps import (
 )
 from cellscribe.report_truth import hold_against_truth, truth_part
 from cellscribe.report_words import (
-    WHY_UNASSIGNED,
     as_code,
     count,
     flatten,
     merge_warnings,
     percent,
     plural,
-    readable,
     verdict,
 )
 
@@ -94,6 +98,34 @@ METHODS = [
     ("CellTypist", "Domínguez Conde et al., Science 376:eabl5197 (2022)", "celltypist"),
     ("Cell Ontology", "Diehl et al., Journal of Biomedical Semantics 7:44 (2016)", ""),
 ]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the page of a sample is made from.
+
+    convert, qc, annotation: the steps' JSON. manifest: `joint_manifest` of the models. agreement: with known labels,
+    None without any. own_notes: what REPORT itself warns of, by its source. provenance: as `plain_uns` gives it.
+    present: for `obs`, `obsm` and `uns`, the keys that the file has. models: as `model_parts` gives it.
+    """
+
+    inputs: ReportInputs
+    convert: dict[str, Any]
+    qc: dict[str, Any]
+    annotation: dict[str, Any]
+    manifest: dict[str, Any]
+    cells: Cells
+    evidence: MarkerEvidence
+    agreement: truth.Agreement | None
+    own_notes: Sequence[tuple[str, Sequence[str]]]
+    provenance: dict[str, Any]
+    present: dict[str, Sequence[str]]
+    models: dict[str, Any]
+
+    @property
+    def named_uncertainty(self) -> np.ndarray:
+        """(n_named,): of the cells with a name. Of the others the model says itself that their label does not hold."""
+        return self.cells.uncertainty[~self.cells.unassigned]
 
 
 def write_report(inputs: ReportInputs) -> None:
@@ -143,18 +175,24 @@ def write_report(inputs: ReportInputs) -> None:
         agreement, truth_notes = hold_against_truth(adata.obs, cells, manifest, inputs)
         page = render(
             build_page(
-                inputs,
-                convert,
-                qc,
-                annotation,
-                manifest,
-                cells,
-                evidence,
-                agreement,
-                [("comparisons", notes), ("known labels", truth_notes)],
-                provenance,
-                {"obs": list(adata.obs.keys()), "obsm": list(adata.obsm), "uns": list(adata.uns)},
-                model_parts(annotation, adata.obs, cells.umap, evidence.colours, manifests),
+                Findings(
+                    inputs=inputs,
+                    convert=convert,
+                    qc=qc,
+                    annotation=annotation,
+                    manifest=manifest,
+                    cells=cells,
+                    evidence=evidence,
+                    agreement=agreement,
+                    own_notes=[("comparisons", notes), ("known labels", truth_notes)],
+                    provenance=provenance,
+                    present={
+                        "obs": list(adata.obs.keys()),
+                        "obsm": list(adata.obsm),
+                        "uns": list(adata.uns),
+                    },
+                    models=model_parts(annotation, adata.obs, cells.umap, evidence.colours, manifests),
+                )
             )
         )
     finally:
@@ -170,17 +208,9 @@ def write_report(inputs: ReportInputs) -> None:
 
 
 def library_versions() -> list[tuple[str, str]]:
-    """Versions of what made this page."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    rows = [("python", platform.python_version())]
-    for name in ("anndata", "scanpy", "numpy", "scipy", "matplotlib"):
-        try:
-            rows.append((name, version(name)))
-        except PackageNotFoundError:
-            continue
-    return rows
+    """Python and the packages that made this page, each with its version."""
+    packages = ("anndata", "scanpy", "numpy", "scipy", "matplotlib")
+    return [("python", platform.python_version()), *((name, metadata.version(name)) for name in packages)]
 
 
 def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray | None) -> dict[str, str]:
@@ -207,8 +237,8 @@ def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray |
             cells.distance,
             cells.unassigned,
             "distance to the reference, as a quantile of the reference's own",
-            line=0.99,
-            note="beyond 99 % of the reference",
+            line=FAR,
+            note=f"beyond {percent(FAR, 0)} of the reference",
         )
     return {name: figures.data_uri(drawn[name]) if name in drawn else "" for name in FIGURES}
 
@@ -227,169 +257,196 @@ def reference_background(model: Path) -> np.ndarray | None:
     return values[:, :2] if values.ndim == 2 and values.shape[1] >= 2 and np.isfinite(values).all() else None
 
 
-def build_page(
-    inputs: ReportInputs,
-    convert: dict[str, Any],
-    qc: dict[str, Any],
-    annotation: dict[str, Any],
-    manifest: dict[str, Any],
-    cells: Cells,
-    evidence: MarkerEvidence,
-    agreement: truth.Agreement | None,
-    own_notes: Sequence[tuple[str, Sequence[str]]],
-    provenance: dict[str, Any],
-    present: dict[str, Sequence[str]],
-    models: dict[str, Any],
-) -> dict[str, Any]:
-    """Everything that the template prints."""
-    n, n_left = len(cells.final), int(cells.unassigned.sum())
-    # Of cells without a name the model says itself that their label does not hold.
-    named = cells.uncertainty[~cells.unassigned]
-    model = annotation.get("model") or {}
-    by_cluster = verdicts.verdict_warnings(evidence.clusters)
-    told = {one.label for one in evidence.clusters if one.support.verdict == verdicts.CONTRADICTED}
+def build_page(found: Findings) -> dict[str, Any]:
+    """Everything that the template prints, in its order."""
+    return {
+        **heading(found),
+        "warnings": all_warnings(found),
+        "key_figures": key_figures(found),
+        "done": what_was_done(found.convert, found.qc, found.annotation, found.manifest),
+        "notes": [str(note) for note in found.convert.get("notes") or []],
+        **quality_control(found),
+        **maps(found),
+        **composition_section(found),
+        "models": found.models,
+        "truth": {} if found.agreement is None else truth_part(found.agreement),
+        "truth_file": found.inputs.truth.name,
+        **marker_section(found),
+        "comparisons": comparison_parts(found.evidence),
+        "n_comparisons": len(found.evidence.contrasts),
+        **cluster_section(found),
+        **trust(found),
+        "curation": curation_part(read_json(found.inputs.curation)) if found.inputs.curation else None,
+        **provenance_section(found),
+        "methods": methods_used(found),
+    }
+
+
+def heading(found: Findings) -> dict[str, Any]:
+    """The sample, the model, and what became of the cells in a sentence or two."""
+    cells, model = found.cells, found.annotation.get("model") or {}
+    said = (
+        verdict(cells.final, cells.predicted, cells.reason, found.annotation.get("novel_by")),
+        supported_clusters(found.evidence.clusters),
+    )
+    date = str(found.provenance.get("date") or datetime.datetime.now(tz=datetime.UTC).date().isoformat())
+    return {
+        "sample": found.inputs.sample,
+        "pipeline_version": found.inputs.pipeline_version,
+        "model": {key: str(model.get(key) or "") for key in ("name", "version", "sha256", "url")},
+        "manifest": {
+            key: str(found.manifest.get(key) or "") for key in ("description", "licence", "citation")
+        },
+        "date": date[:10],
+        "verdict": " ".join(part for part in said if part),
+    }
+
+
+def all_warnings(found: Findings) -> list[dict[str, Any]]:
+    """What every step warns of, and the genes that contradict a name: of its clusters, else of the name itself."""
+    clusters = found.evidence.clusters
+    told = {one.label for one in clusters if one.support.verdict == verdicts.CONTRADICTED}
     by_label = [
         f"The genes contradict the name '{one.label}' ({plural(one.n_cells, 'cell')}): {one.why}."
-        for one in evidence.named
+        for one in found.evidence.named
         if one.verdict == verdicts.CONTRADICTED and one.label not in told
     ]
-    rows = composition(cells, evidence, manifest, label_scores(inputs.models))
-    reasons, numbers = np.unique(cells.reason[cells.unassigned].astype(str), return_counts=True)
-    overlap = gene_overlap(annotation)
-    date = str(provenance.get("date") or datetime.datetime.now(tz=datetime.UTC).date().isoformat())[:10]
-    parameters = dict(flatten(annotation.get("parameters") or {}))
-    # The parameters stand in annotation.json too, where they are no text to be taken apart.
-    provenance = {key: value for key, value in provenance.items() if key != "parameters"}
-    details = {key: value for key, value in flatten(provenance) if key not in parameters and value}
-    kinds = {str(one.get("kind") or "") for one in (manifest, model, *models.get("rows", []))}
-    needs = {
-        "called": bool(convert.get("called_cells")),
-        "scvi": bool(kinds & {"scvi", "consensus"}),
-        "consensus": "consensus" in kinds,
-        "orthologs": bool(annotation.get("orthologs")),
-        "celltypist": (manifest.get("source") or {}).get("program") == "CellTypist",
-        "": True,
-    }
+    return merge_warnings(
+        ("clusters", verdicts.verdict_warnings(clusters)),
+        ("markers", by_label),
+        ("composition", missed_types(found.cells)),
+        ("reading", found.convert.get("warnings") or []),
+        ("quality control", found.qc.get("warnings") or []),
+        ("annotation", found.annotation.get("warnings") or []),
+        *found.own_notes,
+    )
+
+
+def key_figures(found: Findings) -> list[tuple[str, str]]:
+    """The numbers of the first screen, each with its words."""
+    named, overlap = found.named_uncertainty, gene_overlap(found.annotation)
+    return [
+        (count(found.convert.get("n_cells")), "cells read"),
+        (count(n_passed(found.qc)), "passed quality control"),
+        names_given(found.cells, found.manifest),
+        (percent(float(found.cells.unassigned.mean())), "unassigned"),
+        (f"{np.median(named):.2f}" if len(named) else "–", "median uncertainty of the named cells"),
+        *([(percent(overlap), "of the model's genes found")] if overlap is not None else []),
+    ]
+
+
+def quality_control(found: Findings) -> dict[str, Any]:
+    """Metrics, bounds and reasons of removal, and QC's figures; a figure that could not be drawn is an empty file."""
+    inputs = found.inputs
+    drawn = (
+        ("Metrics and their bounds", inputs.qc_violin),
+        ("Counts by barcode rank", inputs.qc_knee),
+        ("Counts, genes and mitochondrial share", inputs.qc_scatter),
+    )
     return {
-        "sample": inputs.sample,
-        "model": {key: str(model.get(key) or "") for key in ("name", "version", "sha256", "url")},
-        "manifest": {key: str(manifest.get(key) or "") for key in ("description", "licence", "citation")},
-        "date": date,
-        "verdict": " ".join(
-            part
-            for part in (
-                verdict(cells.final, cells.predicted, cells.reason, annotation.get("novel_by")),
-                supported_clusters(evidence.clusters),
-            )
-            if part
-        ),
-        "warnings": merge_warnings(
-            ("clusters", by_cluster),
-            ("markers", by_label),
-            ("composition", missed_types(cells)),
-            ("reading", convert.get("warnings") or []),
-            ("quality control", qc.get("warnings") or []),
-            ("annotation", annotation.get("warnings") or []),
-            *own_notes,
-        ),
-        "notes": [str(note) for note in convert.get("notes") or []],
-        "key_figures": [
-            (count(convert.get("n_cells")), "cells read"),
-            (count(qc.get("n_cells_pass", qc.get("n_cells_after"))), "passed quality control"),
-            names_given(cells, manifest),
-            (percent(n_left / n), "unassigned"),
-            (
-                f"{np.median(named):.2f}" if len(named) else "–",
-                "median uncertainty of the named cells",
-            ),
-            *([(percent(overlap), "of the model's genes found")] if overlap is not None else []),
-        ],
-        "done": what_was_done(convert, qc, annotation, manifest),
-        "parameters": parameters,
-        "qc": {
-            **qc_tables(qc),
-            "n_before": count(qc.get("n_cells_before")),
-            "n_after": count(qc.get("n_cells_pass", qc.get("n_cells_after"))),
-        },
+        "qc": qc_tables(found.qc),
         "qc_figures": [
-            (title, figures.data_uri(path.read_bytes()))
-            for title, path in (
-                ("Metrics and their bounds", inputs.qc_violin),
-                ("Counts by barcode rank", inputs.qc_knee),
-                ("Counts, genes and mitochondrial share", inputs.qc_scatter),
-            )
-            if path.stat().st_size
+            (title, figures.data_uri(path.read_bytes())) for title, path in drawn if path.stat().st_size
         ],
-        "figures": draw_figures(cells, evidence.colours, reference_background(inputs.models[0])),
-        "models": models,
+    }
+
+
+def maps(found: Findings) -> dict[str, Any]:
+    """The figures of the cells, and the colours of their labels."""
+    colours = found.evidence.colours
+    return {
+        "figures": draw_figures(found.cells, colours, reference_background(found.inputs.models[0])),
+        "colours": colours,
+        "most_panels": figures.MOST_PANELS,
+    }
+
+
+def composition_section(found: Findings) -> dict[str, Any]:
+    """Each label's cells, and why the others have none."""
+    rows = composition(found.cells, found.evidence, found.manifest, label_scores(found.inputs.models))
+    return {
         "composition": rows,
         "has_test": any(row["tested"] for row in rows),
-        "reasons": [
-            (
-                count(number_),
-                percent(number_ / max(n_left, 1)),
-                WHY_UNASSIGNED[str(name)][2] if str(name) in WHY_UNASSIGNED else readable(str(name)),
-            )
-            for name, number_ in sorted(zip(reasons, numbers, strict=True), key=lambda item: -item[1])
-        ],
-        "expected_right": percent(float((1 - named).mean()), 0) if len(named) else "",
-        "dot_plots": [figures.data_uri(png) for png in evidence.dot_plots],
-        "top_plots": [figures.data_uri(png) for png in evidence.top_plots],
-        "cluster_grid": cluster_grid(cells),
-        "truth": {} if agreement is None else truth_part(agreement),
-        "truth_file": inputs.truth.name,
-        "comparisons": comparison_parts(evidence),
-        "n_comparisons": len(evidence.contrasts),
-        "differential_file": inputs.differential.name,
-        "clusters_file": inputs.clusters.name,
-        "verdicts_file": inputs.verdicts.name,
-        "cluster_counts": verdict_counts(evidence.clusters),
-        "has_markers": evidence.has_markers,
-        "rule": verdicts.RULE,
-        "named": evidence.named,
-        "signs": signs_of_unassigned(cells),
-        "has_novelty": cells.novelty is not None,
-        "left": [one for one in evidence.left if one.n_cells >= verdicts.MIN_CELLS_TO_JUDGE],
-        "colours": evidence.colours,
-        "top_genes": top_genes(evidence.table, [*(one.label for one in evidence.named), UNASSIGNED]),
-        "unassigned": UNASSIGNED,
-        "n_tested": count(evidence.n_tested),
-        "all_tested": evidence.n_tested == n,
-        "markers_file": inputs.markers.name,
-        "clusters": cluster_rows(cells, annotation, evidence.clusters),
-        "trusted_code": trusted_code(annotation),
-        "calibrated": annotation.get("calibrated", True),
-        "most_panels": figures.MOST_PANELS,
-        "most_rows": MOST_ROWS,
-        "orthologs": annotation.get("orthologs"),
-        "sets": set_shares(annotation.get("set_sizes")),
-        "overlap": overlap is not None
-        and {
-            "share": percent(overlap),
-            "width": 100 * min(max(overlap, 0.0), 1.0),
-            "found": count(annotation.get("n_genes_found")),
-            "of": count(annotation.get("n_model_genes")),
-            "by": annotation.get("genes_matched_by", ""),
-            "orthologs": by_orthologs(annotation),
-            "refit": annotation.get("n_refit_genes") and count(annotation["n_refit_genes"]),
-            "missing": [_gene_name(gene) for gene in (annotation.get("missing_genes") or [])[:50]],
-        },
-        "distance": annotation.get("reference_distance") or {},
-        "does_not_know": [str(name) for name in manifest.get("does_not_know") or []],
-        "details": details,
-        "versions": [("cellscribe", inputs.pipeline_version), *library_versions()],
-        "columns": columns_guide(annotation, present),
-        "curation": curation_part(read_json(inputs.curation)) if inputs.curation else None,
-        "annotated_file": inputs.annotated.name,
-        "methods": [(name, reference) for name, reference, need in METHODS if needs[need]],
-        "pipeline_version": inputs.pipeline_version,
+        "has_novelty": found.cells.novelty is not None,
+        "reasons": reasons_of_unassigned(found.cells),
+        "does_not_know": [str(name) for name in found.manifest.get("does_not_know") or []],
     }
 
 
-def _gene_name(gene: Any) -> str:
-    if isinstance(gene, dict):
-        return str(gene.get("symbol") or gene.get("gene_id") or "")
-    return str(gene)
+def marker_section(found: Findings) -> dict[str, Any]:
+    """Whether the genes agree with the names, and which genes mark each name here."""
+    evidence = found.evidence
+    return {
+        "dot_plots": [figures.data_uri(png) for png in evidence.dot_plots],
+        "most_rows": MOST_ROWS,
+        "named": evidence.named,
+        "rule": verdicts.RULE,
+        "left": [one for one in evidence.left if one.n_cells >= verdicts.MIN_CELLS_TO_JUDGE],
+        "signs": signs_of_unassigned(found.cells),
+        "unassigned": UNASSIGNED,
+        "top_genes": top_genes(evidence.table, [*(one.label for one in evidence.named), UNASSIGNED]),
+        "top_plots": [figures.data_uri(png) for png in evidence.top_plots],
+        "n_tested": count(evidence.n_tested),
+        "all_tested": evidence.n_tested == len(found.cells.final),
+        "markers_file": found.inputs.markers.name,
+        "differential_file": found.inputs.differential.name,
+    }
+
+
+def cluster_section(found: Findings) -> dict[str, Any]:
+    """Each cluster's name with its verdict, and which types it holds."""
+    judged = found.evidence.clusters
+    return {
+        "clusters": cluster_rows(found.cells, found.annotation, judged),
+        "cluster_counts": verdict_counts(judged),
+        "cluster_grid": cluster_grid(found.cells),
+        "has_markers": found.evidence.has_markers,
+        "verdicts_file": found.inputs.verdicts.name,
+        "clusters_file": found.inputs.clusters.name,
+    }
+
+
+def trust(found: Findings) -> dict[str, Any]:
+    """How far to trust the names: uncertainty, distance to the reference, genes shared with the model."""
+    annotation, named = found.annotation, found.named_uncertainty
+    return {
+        "calibrated": annotation.get("calibrated", True),
+        "expected_right": percent(float((1 - named).mean()), 0) if len(named) else "",
+        "sets": set_shares(annotation.get("set_sizes")),
+        "orthologs": annotation.get("orthologs"),
+        "distance": annotation.get("reference_distance") or {},
+        "overlap": overlap_part(annotation),
+    }
+
+
+def provenance_section(found: Findings) -> dict[str, Any]:
+    """What made the file, with every parameter, and what stands where in it."""
+    parameters = dict(flatten(found.annotation.get("parameters") or {}))
+    # The parameters stand in annotation.json too, where they are no text to be taken apart.
+    others = {key: value for key, value in found.provenance.items() if key != "parameters"}
+    return {
+        "trusted_code": trusted_code(found.annotation),
+        "versions": [("cellscribe", found.inputs.pipeline_version), *library_versions()],
+        "parameters": parameters,
+        "details": {key: value for key, value in flatten(others) if key not in parameters and value},
+        "annotated_file": found.inputs.annotated.name,
+        "columns": columns_guide(found.annotation, found.present),
+    }
+
+
+def methods_used(found: Findings) -> list[tuple[str, str]]:
+    """METHODS without those that this sample had no part in, each as (name, reference)."""
+    ways = (found.manifest, found.annotation.get("model") or {}, *found.models.get("rows", []))
+    kinds = {str(one.get("kind") or "") for one in ways}
+    used = {
+        "": True,
+        "called": bool(found.convert.get("called_cells")),
+        "scvi": bool(kinds & {"scvi", "consensus"}),
+        "consensus": "consensus" in kinds,
+        "orthologs": bool(found.annotation.get("orthologs")),
+        "celltypist": (found.manifest.get("source") or {}).get("program") == "CellTypist",
+    }
+    return [(name, reference) for name, reference, need in METHODS if used[need]]
 
 
 def render(page: dict[str, Any], template: str = "report.html.j2") -> str:

@@ -13,7 +13,7 @@ from cellscribe import verdicts
 from cellscribe.contract import UNASSIGNED
 from cellscribe.report_evidence import MarkerEvidence
 from cellscribe.report_inputs import Cells
-from cellscribe.report_words import count, percent, plural
+from cellscribe.report_words import WHY_UNASSIGNED, count, percent, plural, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,6 +88,20 @@ def missed_types(cells: Cells) -> list[str]:
 def _left_by_label(cells: Cells) -> Counter[str]:
     """How many unassigned cells come closest to each label."""
     return Counter(cells.predicted[cells.unassigned].tolist())
+
+
+def reasons_of_unassigned(cells: Cells) -> list[tuple[str, str, str]]:
+    """Why cells have no name, the commonest reason first: number, share of the unassigned, words."""
+    reasons, numbers = np.unique(cells.reason[cells.unassigned].astype(str), return_counts=True)
+    n_left = max(int(cells.unassigned.sum()), 1)
+    return [
+        (
+            count(n),
+            percent(n / n_left),
+            WHY_UNASSIGNED[str(name)][2] if str(name) in WHY_UNASSIGNED else readable(str(name)),
+        )
+        for name, n in sorted(zip(reasons, numbers, strict=True), key=lambda item: -item[1])
+    ]
 
 
 def signs_of_unassigned(cells: Cells) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscribe import differential
 from cellscribe.contract import UNASSIGNED, OutputNames
+from cellscribe.differential import column_text
 from cellscribe.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,25 +97,30 @@ def read_cells(adata: anndata.AnnData, annotation: dict[str, Any], inputs: Repor
         return values[:, :2] if usable else None
 
     if not adata.n_obs:
-        raise InputError("there are no cells to report on", sample=inputs.sample, file=inputs.annotated)
-    predicted, final = differential.as_text(column("predicted")), differential.as_text(column("final"))
+        raise InputError(
+            "there are no cells to report on",
+            "Give an annotated.h5ad with cells in it; the sample's qc.json says why QC removed the others.",
+            sample=inputs.sample,
+            file=inputs.annotated,
+        )
+    predicted, final = column_text(column("predicted")), column_text(column("final"))
     distance, cluster = optional("reference_distance"), optional("cluster")
     unexpected, novelty = optional("unexpected"), optional("novelty")
     cl_ids: dict[str, str] = {}
     output = OutputNames(str(names["predicted"]).removesuffix("_predicted"))
     for labels, key in ((predicted, names.get("cl_id")), (final, output.final_cl_id)):
         if key in adata.obs:
-            for label, cl_id in dict.fromkeys(zip(labels, differential.as_text(adata.obs[key]), strict=True)):
+            for label, cl_id in dict.fromkeys(zip(labels, column_text(adata.obs[key]), strict=True)):
                 cl_ids.setdefault(label, cl_id)
     return Cells(
         predicted=predicted,
         final=final,
-        reason=differential.as_text(column("reason")),
+        reason=column_text(column("reason")),
         uncertainty=np.nan_to_num(column("uncertainty").to_numpy(dtype=np.float64), nan=1.0),
         distance=None if distance is None else np.nan_to_num(distance.to_numpy(dtype=np.float64), nan=1.0),
         unexpected=None if unexpected is None else np.nan_to_num(unexpected.to_numpy(dtype=np.float64)),
         novelty=None if novelty is None else np.nan_to_num(novelty.to_numpy(dtype=np.float64)),
-        cluster=None if cluster is None else differential.as_text(cluster),
+        cluster=None if cluster is None else column_text(cluster),
         umap=coordinates("umap"),
         reference_umap=coordinates("reference_umap"),
         cl_ids=cl_ids,

@@ -15,7 +15,6 @@ METRICS = {
     "pct_counts_mt": ("Mitochondrial share", " %"),
     "pct_counts_ribo": ("Ribosomal share", " %"),
     "pct_counts_hb": ("Haemoglobin share", " %"),
-    "doublet_score": ("Doublet score", ""),
 }
 REMOVED_BECAUSE = {
     "low_counts": "too few counts",
@@ -63,8 +62,6 @@ def what_was_done(
             f"found in {convert.get('counts_from', 'X')}; organism {convert.get('organism', 'unknown')}"
             + (
                 f"; genome prefix '{convert['genome_prefix_removed']}' taken off the gene names"
-                if isinstance(convert.get("genome_prefix_removed"), str) and convert["genome_prefix_removed"]
-                else "; genome prefix taken off the gene names"
                 if convert.get("genome_prefix_removed")
                 else ""
             ),
@@ -159,6 +156,23 @@ def gene_overlap(annotation: dict[str, Any]) -> float | None:
     return None if share is None else float(share)
 
 
+def overlap_part(annotation: dict[str, Any]) -> dict[str, Any] | None:
+    """How many of the model's genes are in the sample and which are not; None where the model does not tell."""
+    overlap = gene_overlap(annotation)
+    if overlap is None:
+        return None
+    return {
+        "share": percent(overlap),
+        "width": 100 * min(max(overlap, 0.0), 1.0),
+        "found": count(annotation.get("n_genes_found")),
+        "of": count(annotation.get("n_model_genes")),
+        "by": annotation.get("genes_matched_by", ""),
+        "orthologs": by_orthologs(annotation),
+        "refit": annotation.get("n_refit_genes") and count(annotation["n_refit_genes"]),
+        "missing": annotation.get("missing_genes") or [],
+    }
+
+
 def trusted_code(annotation: dict[str, Any]) -> str:
     """The models whose own code was run; "" where none was."""
     models = [one.get("model") or {} for one in (annotation.get("models") or [annotation])]
@@ -177,8 +191,13 @@ def bounds_source(bounds: dict[str, Any]) -> str:
     return next(iter(sides.values()), THRESHOLD_SOURCES["off"])
 
 
+def n_passed(qc: dict[str, Any]) -> int | None:
+    """How many cells passed quality control."""
+    return qc.get("n_cells_pass", qc.get("n_cells_after"))
+
+
 def qc_tables(qc: dict[str, Any]) -> dict[str, Any]:
-    """Metrics before and after with their bounds; reasons of removal, the commonest first."""
+    """Numbers of cells and metrics before and after with their bounds; reasons of removal, the commonest first."""
     before, after, thresholds = qc.get("before") or {}, qc.get("after") or {}, qc.get("thresholds") or {}
     ordered = [*METRICS, *before, *thresholds]
 
@@ -208,6 +227,8 @@ def qc_tables(qc: dict[str, Any]) -> dict[str, Any]:
     most = max([1, *(int(n) for n in (qc.get("removed_by") or {}).values())])
     removed = sorted((qc.get("removed_by") or {}).items(), key=lambda item: -int(item[1]))
     return {
+        "n_before": count(qc.get("n_cells_before")),
+        "n_after": count(n_passed(qc)),
         "metrics": metrics,
         "removed": [
             {

@@ -56,9 +56,9 @@ def number(value: Any, unit: str = "") -> str:
     return f"{value:.3g}{unit}"
 
 
-def plural(n: int, thing: str, things: str = "") -> str:
+def plural(n: int, thing: str) -> str:
     """`n` of a thing: 1 cell, 2 cells."""
-    return f"{n:,} {thing if n == 1 else things or thing + 's'}"
+    return f"{n:,} {thing if n == 1 else thing + 's'}"
 
 
 def merge_warnings(*sources: tuple[str, Sequence[str]]) -> list[dict[str, Any]]:

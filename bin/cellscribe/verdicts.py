@@ -25,6 +25,7 @@ VERDICTS = SUPPORTED, WEAK, CONTRADICTED, NOT_JUDGED = "supported", "weak", "con
 MIN_CELLS_TO_JUDGE = 5
 MARKERS_JUDGED = 10
 MIN_MARKERS_PRESENT = 3
+MOST_WARNINGS = 6
 # Shares of the difference that a gene makes in the reference.
 LEAST_DIFFERENCE, NOT_MORE_THAN = 0.2, 0.5
 STANDARD_ERRORS = 2
@@ -485,8 +486,8 @@ def count_verdicts(verdicts: Sequence[ClusterVerdict]) -> dict[str, Any]:
     }
 
 
-def verdict_warnings(verdicts: Sequence[ClusterVerdict], at_most: int = 6) -> list[str]:
-    """A sentence for each cluster whose commonest name its genes contradict; beyond `at_most`, one for all the others.
+def verdict_warnings(verdicts: Sequence[ClusterVerdict]) -> list[str]:
+    """A sentence for each cluster whose commonest name its genes contradict; one for all those beyond MOST_WARNINGS.
 
     Where fewer than half of the cells have this name, it is the mixture that is told of.
     """
@@ -497,9 +498,9 @@ def verdict_warnings(verdicts: Sequence[ClusterVerdict], at_most: int = 6) -> li
         else f"The genes contradict the name of cluster {one.cluster} ({_cells_of(one)})"
         + (f" and point to {one.support.rival}" if one.support.rival else "")
         + f": {one.why}."
-        for one in against[:at_most]
+        for one in against[:MOST_WARNINGS]
     ]
-    if more := [one.cluster for one in against[at_most:]]:
+    if more := [one.cluster for one in against[MOST_WARNINGS:]]:
         clusters = "1 more cluster" if len(more) == 1 else f"{len(more)} more clusters"
         sentences.append(f"The genes contradict the commonest name of {clusters}: {', '.join(more)}.")
     return sentences

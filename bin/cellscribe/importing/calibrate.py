@@ -17,12 +17,10 @@ from cellscribe.model.calibration import fit_pool
 from cellscribe.model.manifest import MANIFEST, write_manifest
 from cellscribe.model.model import CLASSIFIERS, MEMBERS, Model
 from cellscribe.one_file import CountsInMemory
-from cellscribe.training.calibrate import pooled_across
+from cellscribe.training.calibrate import LOG_LINEAR_POOL, pooled_across
 from cellscribe.training.evaluate import Evaluation, evaluate
 from cellscribe.training.held_out import folds_of
 from cellscribe.training.reference import LabelledCells, read_reference
-
-METHOD = "log-linear pool"
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,11 @@ class TestCells:
     def read(self, organism: str) -> LabelledCells:
         """The cells. Raises InputError as `read_reference` does, and where no column of labels is named."""
         if not self.label_key:
-            raise InputError("--test needs --label-key, the obs column of the true labels")
+            raise InputError(
+                "the cells given with --test have true labels in a column that was not named",
+                "Name this obs column with --label-key.",
+                file=self.files[0],
+            )
         return read_reference(self.files, self.label_key, batch_key=self.batch_key, organism=organism)
 
 
@@ -49,7 +51,6 @@ def fit(
     *,
     split: str,
     seed: int = 0,
-    classifiers: Mapping[str, tuple[str, ...]] | None = None,
 ) -> tuple[dict[str, Any], Evaluation]:
     """Calibrate every classifier that the members allow, and score it.
 
@@ -60,11 +61,11 @@ def fit(
     folds = folds_of(batches, codes, seed=seed)
     calibration: dict[str, Any] = {}
     pooled = {}
-    for name, members in (classifiers or classifiers_of(probabilities)).items():
+    for name, members in classifiers_of(probabilities).items():
         own = [probabilities[member] for member in members]
         weights = fit_pool(own, codes)
         calibration[name] = {
-            "method": METHOD,
+            "method": LOG_LINEAR_POOL,
             "weights": {m: round(float(w), 6) for m, w in zip(members, weights, strict=True)},
         }
         pooled[name] = pooled_across(
@@ -103,7 +104,11 @@ def calibrate(
         return fields, None
     cells = test.read(fields["organism"])
     if cells.organism != fields["organism"]:
-        raise InputError(f"the test cells are {cells.organism}, the model is for {fields['organism']}")
+        raise InputError(
+            f"the test cells are {cells.organism}, the model is for {fields['organism']}",
+            "Give cells of the model's organism, leave --test out, or correct --organism.",
+            file=test.files[0],
+        )
     # Calibration speaks of the labels alone: the chance of none of them, which sigmoids leave, is shared out first.
     members = [
         member | {"parameters": {"link": "one_vs_rest_share"}} if member["parameters"].get("link") else member

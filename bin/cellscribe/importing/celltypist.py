@@ -7,8 +7,6 @@ here; a gene that is not seen in a cell lies below its mean and is never clipped
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,11 +25,13 @@ from cellscribe.training.folder import (
     check_names,
     finish_model,
     gene_entry,
-    label_entries,
     lineage_levels,
+    manifest_fields,
     new_model,
     place_labels,
+    write_genes,
 )
+from cellscribe.training.options import ModelOptions
 from cellscribe.training.train import REJECTION
 
 PROGRAM = "CellTypist"
@@ -103,21 +103,41 @@ def logistic_of(parts: Parts) -> Logistic:
 
 
 @dataclass(frozen=True)
-class CellTypistOptions:
+class CellTypistOptions(ModelOptions):
     """Options of `import_model.py celltypist`; see its --help."""
 
     model: Path
     output: Path
     name: str | None = None
-    version: str = "1.0"
-    organism: str = "auto"
-    cl_map: Path | None = None
-    description: str = ""
-    licence: str = ""
-    citation: str = ""
     test: TestCells = field(default_factory=TestCells)
     trust_model_code: bool = False
-    pipeline_version: str = "unknown"
+
+
+def gene_table(parts: Parts) -> pd.DataFrame:
+    """genes.tsv: gene_id, symbol, mean (log-normalised), importance (share of the weights)."""
+    ids = gene_names.ensembl_ids(parts.features)
+    weight = np.abs(parts.coefficients).sum(axis=0)
+    return pd.DataFrame(
+        {
+            "gene_id": ids,
+            "symbol": np.where(ids == "", parts.features, "").astype(object),
+            "mean": parts.means.round(5),
+            "importance": (weight / max(weight.sum(), 1e-12)).round(9),
+        }
+    )
+
+
+def organism_of(parts: Parts, genes: pd.DataFrame, options: CellTypistOptions) -> str:
+    """The model's organism: that which was named, else by its genes. Raises InputError where these do not tell."""
+    ids, symbols = (genes[column].to_numpy() for column in ("gene_id", "symbol"))
+    organism, _ = gene_names.check_organism(gene_names.read_organism(options.organism), ids, symbols)
+    if organism == "unknown":
+        raise InputError(
+            f"the organism cannot be told from the model's genes ({', '.join(parts.features[:3])}, ...)",
+            "Give --organism human or --organism mouse.",
+            file=options.model,
+        )
+    return organism
 
 
 def run_import_celltypist(options: CellTypistOptions) -> Path:
@@ -128,70 +148,41 @@ def run_import_celltypist(options: CellTypistOptions) -> Path:
     name = options.name or options.model.stem
     check_names(name, options.version, options.output)
     parts = read_celltypist(options.model, trusted=options.trust_model_code)
-    ids = gene_names.ensembl_ids(parts.features)
-    symbols = np.where(ids == "", parts.features, "").astype(object)
-    organism, _ = gene_names.check_organism(gene_names.read_organism(options.organism), ids, symbols)
-    if organism == "unknown":
-        raise InputError(
-            f"the organism cannot be told from the model's genes ({', '.join(parts.features[:3])}, ...)",
-            "Give --organism human or --organism mouse.",
-            file=options.model,
-        )
+    genes, described = gene_table(parts), parts.description
+    organism = organism_of(parts, genes, options)
     cl_ids, ontology = place_labels(parts.labels, options.cl_map)
-    regression = logistic_of(parts)
-    weight = np.abs(parts.coefficients).sum(axis=0)
-    genes = pd.DataFrame(
-        {
-            "gene_id": ids,
-            "symbol": symbols,
-            "mean": parts.means.round(5),
-            "importance": (weight / max(weight.sum(), 1e-12)).round(9),
-        }
-    )
-    described = parts.description
-    fields = {
-        "name": name,
-        "version": options.version,
-        "kind": "logistic",
-        "organism": organism,
-        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "description": options.description or described.get("details", ""),
-        "licence": options.licence,
-        "citation": options.citation or described.get("source", ""),
-        "label_key": options.test.label_key or "labels",
-        "labels": label_entries(parts.labels, cl_ids, ontology, np.zeros(len(parts.labels)), {}),
-        "levels": lineage_levels(ontology, parts.labels, cl_ids),
-        "genes": gene_entry(genes) | {"numbered": True},
-        "members": [{"name": LOGISTIC, "parameters": {"link": "one_vs_rest"}}],
-        "calibration": {"logistic": {"method": UNCALIBRATED, "weights": {LOGISTIC: 1.0}}},
-        "rejection": REJECTION | {"unexpected_share": 1.0},
-        "training": {
-            "n_cells": 0,
-            "n_genes": len(genes),
-            "sources": [],
-            "batch_key": None,
-            "n_batches": 0,
-            "parameters": {},
-            "seed": 0,
-        },
-        "source": {
+    fields = manifest_fields(
+        options,
+        parts.labels,
+        cl_ids,
+        ontology,
+        genes,
+        None,
+        name=name,
+        kind="logistic",
+        organism=organism,
+        description=options.description or described.get("details", ""),
+        citation=options.citation or described.get("source", ""),
+        label_key=options.test.label_key or "labels",
+        levels=lineage_levels(ontology, parts.labels, cl_ids),
+        genes=gene_entry(genes) | {"numbered": True},
+        members=[{"name": LOGISTIC, "parameters": {"link": "one_vs_rest"}}],
+        calibration={"logistic": {"method": UNCALIBRATED, "weights": {LOGISTIC: 1.0}}},
+        rejection=REJECTION | {"unexpected_share": 1.0},
+        training={"batch_key": None, "parameters": {}, "seed": 0},
+        source={
             "program": PROGRAM,
             "version": described.get("version", ""),
             "file": options.model.name,
             "sha256": parts.sha256,
             "details": {key: described[key] for key in ("date", "url", "source") if described.get(key)},
         },
-        "evaluation": {},
-        "does_not_know": [],
-        "libraries": {package: importlib.metadata.version(package) for package in ("numpy", "scipy")},
-        "pipeline_version": options.pipeline_version,
-    }
+        evaluation={},
+        libraries=("numpy", "scipy"),
+    )
     with new_model(options.output) as folder:
-        genes.to_csv(folder / "genes.tsv", sep="\t", index=False, lineterminator="\n")
-        genes[["gene_id", "symbol"]].iloc[:0].to_csv(
-            folder / "silent_genes.tsv", sep="\t", index=False, lineterminator="\n"
-        )
-        regression.save(folder / "logistic.safetensors")
+        write_genes(folder, genes, genes[["gene_id", "symbol"]].iloc[:0])
+        logistic_of(parts).save(folder / "logistic.safetensors")
         fields, evaluation = calibrate(folder, fields, options.test)
         sha256 = finish_model(folder, fields, ontology, evaluation)
     log(

@@ -7,8 +7,6 @@ is kept beside them. Neither torch nor scvi-tools is needed.
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -40,11 +38,11 @@ from cellscribe.training.evaluate import Evaluation
 from cellscribe.training.folder import (
     check_names,
     finish_model,
-    gene_entry,
-    label_entries,
     lineage_levels,
+    manifest_fields,
     new_model,
     place_labels,
+    write_genes,
 )
 from cellscribe.training.genes import silent_genes
 from cellscribe.training.held_out import (
@@ -67,6 +65,7 @@ from cellscribe.training.members import (
     taught_cells,
     train_trees,
 )
+from cellscribe.training.options import ModelOptions
 from cellscribe.training.reference import LabelledCells, common_labels, read_reference
 from cellscribe.training.train import REJECTION, gene_table, markers_of, reference_of, silent_table
 
@@ -156,7 +155,7 @@ def _check_options(model: ScviModel, file: Path) -> None:
 
 
 @dataclass(frozen=True)
-class ScviOptions:
+class ScviOptions(ModelOptions):
     """Options of `import_model.py scvi`; see its --help."""
 
     model: Path
@@ -165,17 +164,10 @@ class ScviOptions:
     counts_layer: str | None = None
     gene_column_name: str | None = None
     name: str | None = None
-    version: str = "1.0"
-    organism: str = "auto"
-    cl_map: Path | None = None
-    description: str = ""
-    licence: str = ""
-    citation: str = ""
     seed: int = 0
     test: TestCells = field(default_factory=TestCells)
     trust_model_code: bool = False
     cpus: int = 1
-    pipeline_version: str = "unknown"
 
 
 @dataclass(frozen=True)
@@ -464,6 +456,67 @@ def test_members(
     return {name: fitted | {"seen_by": "encoder"} for name, fitted in calibration.items()}, evaluation
 
 
+def labels_column(model: ScviModel, options: ScviOptions, file: Path) -> str:
+    """The obs column of labels: that which was asked for, else the model's own. Raises InputError for neither."""
+    label_key = options.test.label_key or model.column("labels")
+    if not label_key:
+        raise InputError(
+            "the model was trained without labels, so that the column of labels must be named",
+            "Give --label-key, an obs column of the reference.",
+            file=file,
+        )
+    return label_key
+
+
+def labels_of(model: ScviModel, cells: LabelledCells) -> tuple[list[str], bool, list[str]]:
+    """The labels, whether SCANVI's own classifier is kept for them, and a sentence where it cannot be.
+
+    It is kept where it knows all labels of the cells; then the labels are all that it knows.
+    """
+    names, own = cells.names, set(model.labels)
+    if not own:
+        return names, False, []
+    if set(names) <= own:
+        return sorted(own), True, []
+    other = ", ".join(sorted(set(names) - own)[:5])
+    note = f"{SCANVI_CLASS}'s own classifier was left out: it does not know the labels {other}."
+    log(note)
+    return names, False, [note]
+
+
+def members_kept(keeps_scanvi: bool) -> list[dict[str, Any]]:
+    """`members` of the manifest. keeps_scanvi: whether SCANVI's own classifier is one of them."""
+    return [
+        {"name": NEIGHBOURS, "parameters": {"k": N_NEIGHBOURS}},
+        {"name": TREES, "parameters": {}},
+        *([{"name": SCANVI, "parameters": {}}] if keeps_scanvi else []),
+    ]
+
+
+def write_members(
+    folder: Path,
+    model: ScviModel,
+    placed: Placed,
+    members: Members,
+    names: list[str],
+    *,
+    keeps_scanvi: bool,
+    seed: int,
+) -> None:
+    """Write what the model names cells by, and the markers of its labels, where there are counts to find them in."""
+    cells = placed.cells
+    placed.encoder.save(folder / "encoder.safetensors")
+    members.trees.save_model(folder / "trees.ubj")
+    reference_of(members, cells.batches, seed).save(folder / "reference.safetensors")
+    if keeps_scanvi:
+        model.classifier(names).save(folder / "scanvi.safetensors")
+    if model.encodes_covariates:
+        model.save(folder)
+    if placed.counts is not None:
+        markers = markers_of(placed.counts, placed.genes, cells.codes, cells.batches, cells.names)
+        write_json({label: markers.get(label, []) for label in names}, folder / "markers.json")
+
+
 def run_import_scvi(options: ScviOptions) -> Path:
     """Write a model folder from a saved SCVI or SCANVI model; returns it.
 
@@ -474,24 +527,11 @@ def run_import_scvi(options: ScviOptions) -> Path:
     name = options.name or own_name
     check_names(name, options.version, options.output)
     model, file, sha256 = read_scvi(options.model, trusted=options.trust_model_code)
-    label_key = options.test.label_key or model.column("labels")
-    if not label_key:
-        raise InputError(
-            "the model was trained without labels, so that the column of labels must be named",
-            "Give --label-key, an obs column of the reference.",
-            file=file,
-        )
+    label_key = labels_column(model, options, file)
     placed = place_reference(model, options, name, label_key, file)
-    cells, notes = placed.cells, list(placed.notes)
-    names = cells.names
-    own = set(model.labels)
-    keeps_scanvi = bool(own) and set(names) <= own
-    if keeps_scanvi:
-        names = sorted(own)
-    elif own:
-        other = ", ".join(sorted(set(names) - own)[:5])
-        notes.append(f"{SCANVI_CLASS}'s own classifier was left out: it does not know the labels {other}.")
-        log(notes[-1])
+    cells = placed.cells
+    names, keeps_scanvi, left_out = labels_of(model, cells)
+    notes = [*([] if options.test.files else [SEEN_BY_ENCODER]), *placed.notes, *left_out]
     codes = np.array([names.index(label) for label in cells.labels])
     cl_ids, ontology = place_labels(names, options.cl_map)
     log(
@@ -499,50 +539,32 @@ def run_import_scvi(options: ScviOptions) -> Path:
     )
     held = hold_out(placed, codes, names, options)
     calibration, evaluation = test_members(placed, held, codes, names, options.seed)
-    members = members_of(placed, codes, len(names), np.ones(len(codes), dtype=bool), options)
-    if not options.test.files:
-        notes.insert(0, SEEN_BY_ENCODER)
-    entries: list[dict[str, Any]] = [
-        {"name": NEIGHBOURS, "parameters": {"k": N_NEIGHBOURS}},
-        {"name": TREES, "parameters": {}},
-    ]
     if keeps_scanvi:
-        entries.append({"name": SCANVI, "parameters": {}})
         calibration[SCANVI] = {"method": UNCALIBRATED, "weights": {SCANVI: 1.0}}
+    members = members_of(placed, codes, len(names), np.ones(len(codes), dtype=bool), options)
     genes = _gene_table(placed, members)
-    fields = {
-        "name": name,
-        "version": options.version,
-        "kind": "scvi",
-        "organism": cells.organism,
-        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "description": options.description,
-        "licence": options.licence,
-        "citation": options.citation,
-        "label_key": label_key,
-        "labels": label_entries(
-            names,
-            cl_ids,
-            ontology,
-            np.bincount(codes, minlength=len(names)),
-            {n: len(np.unique(cells.batches[codes == c].astype(str))) for c, n in enumerate(names)},
-        ),
-        "levels": lineage_levels(ontology, names, cl_ids),
-        "genes": gene_entry(genes),
-        "members": entries,
-        "calibration": calibration,
-        "rejection": REJECTION
+    fields = manifest_fields(
+        options,
+        names,
+        cl_ids,
+        ontology,
+        genes,
+        cells,
+        name=name,
+        kind="scvi",
+        organism=cells.organism,
+        label_key=label_key,
+        levels=lineage_levels(ontology, names, cl_ids),
+        members=members_kept(keeps_scanvi),
+        calibration=calibration,
+        rejection=REJECTION
         | {"unexpected_share": unexpected_limit(held) if placed.counts is not None else 1.0},
-        "training": {
-            "n_cells": len(codes),
-            "n_genes": len(genes),
-            "sources": cells.sources,
+        training={
             "batch_key": options.test.batch_key or model.column("batch"),
-            "n_batches": len(np.unique(cells.batches.astype(str))),
             "parameters": plain(model.options),
             "seed": options.seed,
         },
-        "source": {
+        source={
             "program": PROGRAM,
             "version": model.version,
             "file": f"{own_name}/{file.name}",
@@ -550,35 +572,12 @@ def run_import_scvi(options: ScviOptions) -> Path:
             "details": {"Class": model.kind, "Batches in training": str(len(model.batches))},
             "notes": notes,
         },
-        "evaluation": evaluation.headline,
-        "does_not_know": [
-            f"{label} ({number} cells: too few to learn)"
-            for label, number in cells.left_out.items()
-            if label not in names
-        ],
-        "libraries": {
-            package: importlib.metadata.version(package)
-            for package in ("numpy", "scipy", "scikit-learn", "xgboost")
-        },
-        "pipeline_version": options.pipeline_version,
-    }
+        evaluation=evaluation.headline,
+        libraries=("numpy", "scipy", "scikit-learn", "xgboost"),
+    )
     with new_model(options.output) as folder:
-        genes.to_csv(folder / "genes.tsv", sep="\t", index=False, lineterminator="\n")
-        silent_table(cells.genes, silent_genes(cells.counts, codes, len(names))).to_csv(
-            folder / "silent_genes.tsv", sep="\t", index=False, lineterminator="\n"
-        )
-        placed.encoder.save(folder / "encoder.safetensors")
-        members.trees.save_model(folder / "trees.ubj")
-        reference_of(members, cells.batches, options.seed).save(folder / "reference.safetensors")
-        if keeps_scanvi:
-            model.classifier(names).save(folder / "scanvi.safetensors")
-        if model.encodes_covariates:
-            model.save(folder)
-        if placed.counts is not None:
-            present = [label for label in names if label in set(cells.labels)]
-            own_codes = np.array([present.index(label) for label in cells.labels])
-            markers = markers_of(placed.counts, placed.genes, own_codes, cells.batches, present)
-            write_json({label: markers.get(label, []) for label in names}, folder / "markers.json")
+        write_genes(folder, genes, silent_table(cells.genes, silent_genes(cells.counts, codes, len(names))))
+        write_members(folder, model, placed, members, names, keeps_scanvi=keeps_scanvi, seed=options.seed)
         test = replace(options.test, label_key=label_key)
         fields, tested = calibrate(folder, fields, test, options.seed)
         sha256 = finish_model(folder, fields, ontology, tested or evaluation)

@@ -15,6 +15,7 @@ from cellscribe.model.novelty import entropy_of, fit_null, strangeness
 from cellscribe.training.evaluate import Evaluation, evaluate, scores
 from cellscribe.training.held_out import FEWEST_HELD_OUT, HeldOut, HeldOutNames, folds_of, or_all
 
+LOG_LINEAR_POOL = "log-linear pool"
 # Of a thinned copy of a cell, beside the cell itself.
 ALTERED_WEIGHT = 0.25
 KNOWN_ACCEPTED = 0.995
@@ -47,7 +48,7 @@ def fit_calibration(
     for name, members in CLASSIFIERS.items():
         if set(members) <= set(held.members):
             result[name] = {
-                "method": "log-linear pool",
+                "method": LOG_LINEAR_POOL,
                 **fitted(held, members),
                 "label_offsets": {n: round(float(o), 6) for n, o in zip(names, offsets, strict=True)},
                 "fewer_genes": [

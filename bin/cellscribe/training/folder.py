@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import datetime
+import importlib.metadata
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,10 @@ from cellscribe.model import manifest
 from cellscribe.model.manifest import MANIFEST, write_manifest
 from cellscribe.model.ontology import LINEAGE, Ontology, build_ontology, find_cl_ids, lineage_level
 from cellscribe.training.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    from cellscribe.training.options import ModelOptions
+    from cellscribe.training.reference import LabelledCells
 
 
 def manifest_pattern(*path: str) -> str:
@@ -66,7 +72,11 @@ def read_cl_map(path: Path) -> dict[str, str]:
             f"this is no table ({error})", "Give label and cl_id as CSV or TSV.", file=path
         ) from error
     if not {"label", "cl_id"} <= set(table.columns):
-        raise InputError(f"the columns are {', '.join(table.columns)}; label and cl_id are needed", file=path)
+        raise InputError(
+            f"the columns are {', '.join(table.columns)}; label and cl_id are needed",
+            "Name the columns so in the first line of the table.",
+            file=path,
+        )
     return dict(zip(table["label"], table["cl_id"], strict=True))
 
 
@@ -136,24 +146,82 @@ def finish_model(
     return write_manifest(folder, fields)
 
 
-def label_entries(
+def write_genes(folder: Path, genes: pd.DataFrame, silent: pd.DataFrame) -> None:
+    """Write genes.tsv and silent_genes.tsv. silent: the genes that no label expresses, columns gene_id, symbol."""
+    for name, table in (("genes.tsv", genes), ("silent_genes.tsv", silent)):
+        table.to_csv(folder / name, sep="\t", index=False, lineterminator="\n")
+
+
+def manifest_fields(
+    options: ModelOptions,
     names: Sequence[str],
     cl_ids: Mapping[str, str],
     ontology: Ontology,
-    n_cells: Sequence[int] | np.ndarray,
-    n_batches: Mapping[str, int],
+    gene_table: pd.DataFrame,
+    cells: LabelledCells | None,
+    *,
+    training: Mapping[str, Any],
+    libraries: Sequence[str],
+    **own: Any,
+) -> dict[str, Any]:
+    """Everything of manifest.json but the files.
+
+    names: the labels, in the model's order. cl_ids: label to Cell Ontology id, "" for none. gene_table: columns
+    gene_id, symbol. cells: those that the model learned from, None where they are not known. training: how it learned
+    from them. libraries: the packages that made it. own: the fields that follow from none of these, as
+    schema_model.json names them, and those that the model has otherwise than they would follow.
+    """
+    return {
+        "version": options.version,
+        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "description": options.description,
+        "licence": options.licence,
+        "citation": options.citation,
+        "labels": label_entries(names, cl_ids, ontology, cells),
+        "genes": gene_entry(gene_table),
+        "training": {
+            "n_cells": 0 if cells is None else len(cells.labels),
+            "n_genes": len(gene_table),
+            "sources": [] if cells is None else cells.sources,
+            "n_batches": 0 if cells is None else len(np.unique(cells.batches.astype(str))),
+            **training,
+        },
+        "does_not_know": [] if cells is None else not_learned(cells, names),
+        "libraries": {name: importlib.metadata.version(name) for name in libraries},
+        "pipeline_version": options.pipeline_version,
+        **own,
+    }
+
+
+def label_entries(
+    names: Sequence[str], cl_ids: Mapping[str, str], ontology: Ontology, cells: LabelledCells | None
 ) -> list[dict[str, Any]]:
-    """`labels` of a manifest. n_cells: (n_labels,), 0 where unknown; n_batches: label to number of batches."""
+    """`labels` of a manifest, with the numbers of cells and of their batches; parameters as of `manifest_fields`."""
+    n_cells: Mapping[str, int] = {}
+    n_batches: Mapping[str, int] = {}
+    if cells is not None:
+        of_label = pd.Series(cells.batches.astype(str)).groupby(cells.labels.astype(str))
+        n_cells, n_batches = of_label.size().to_dict(), of_label.nunique().to_dict()
     return [
         {
             "label": name,
             "cl_id": cl_ids[name],
             "cl_name": ontology.name(cl_ids[name]),
-            "n_cells": int(n_cells[code]),
+            "n_cells": n_cells.get(name, 0),
             "n_batches": n_batches.get(name, 0),
         }
-        for code, name in enumerate(names)
+        for name in names
     ]
+
+
+def not_learned(cells: LabelledCells, names: Sequence[str]) -> list[str]:
+    """What a model that learned from these cells does not know, though they have it. names: its labels."""
+    rare = [
+        f"{label} ({number} cells: too few to learn)"
+        for label, number in cells.left_out.items()
+        if label not in names
+    ]
+    return rare + [one.sentence() for one in cells.contested if not one.is_corrected]
 
 
 def gene_entry(genes: pd.DataFrame) -> dict[str, Any]:

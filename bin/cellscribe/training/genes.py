@@ -16,6 +16,8 @@ SILENT_SHARE = 1e-6
 # So many cells say well enough which genes vary most; small batches keep theirs.
 VARIABLE_FROM = 50_000
 FEWEST_IN_A_BATCH = 20
+# Genes in fewer cells are left out.
+MIN_CELLS = 5
 
 
 def label_sums(values: sp.csr_matrix, codes: np.ndarray, n_labels: int) -> np.ndarray:
@@ -117,7 +119,6 @@ def select_genes(
     rows: np.ndarray | None = None,
     n_top_genes: int = 2000,
     n_markers: int = 100,
-    min_cells: int = 5,
 ) -> np.ndarray:
     """Indices of the model's genes, ascending: the most variable ones and each label's markers.
 
@@ -126,7 +127,7 @@ def select_genes(
     `seurat` flavour; Satija et al. 2015, Nature Biotechnology 33:495), of at most VARIABLE_FROM cells. Batches of fewer
     than FEWEST_IN_A_BATCH cells have no variance to speak of: together they are one batch, which has no say where it is
     as small itself.
-    Markers, of all cells, keep the genes of types too rare to move the variance. Genes in fewer than `min_cells` cells
+    Markers, of all cells, keep the genes of types too rare to move the variance. Genes in fewer than MIN_CELLS cells
     are left out.
     """
     import anndata
@@ -136,7 +137,7 @@ def select_genes(
     n_cells = np.zeros(counts.shape[1], dtype=np.int64)
     for _, block in blocks_of(counts, rows):
         n_cells += block.getnnz(axis=0)
-    seen = np.flatnonzero(n_cells >= min_cells)
+    seen = np.flatnonzero(n_cells >= MIN_CELLS)
     _, of = np.unique(batches[rows].astype(str), return_inverse=True)
     of = np.where(np.bincount(of)[of] < FEWEST_IN_A_BATCH, of.max() + 1, of)
     large = np.flatnonzero(np.bincount(of)[of] >= FEWEST_IN_A_BATCH)

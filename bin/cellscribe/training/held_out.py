@@ -31,7 +31,7 @@ FEWEST_HELD_OUT = 50
 GENE_SHARES = (0.75, 0.5, 0.25, 0.1)
 
 
-def folds_of(batches: np.ndarray, codes: np.ndarray, *, most: int = MOST_FOLDS, seed: int = 0) -> np.ndarray:
+def folds_of(batches: np.ndarray, codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Which fold each cell is held out in, int (n_cells,): whole batches together, never split.
 
     Batches are dealt, the largest first, to the fold with fewest cells. With one batch only, cells are split at random
@@ -43,9 +43,9 @@ def folds_of(batches: np.ndarray, codes: np.ndarray, *, most: int = MOST_FOLDS, 
         folds = np.empty(len(codes), dtype=int)
         for code in np.unique(codes):
             rows = rng.permutation(np.flatnonzero(codes == code))
-            folds[rows] = np.arange(len(rows)) % most
+            folds[rows] = np.arange(len(rows)) % MOST_FOLDS
         return folds
-    n_folds = min(most, len(names))
+    n_folds = min(MOST_FOLDS, len(names))
     load = np.zeros(n_folds)
     fold_of = {}
     for i in np.argsort(-sizes, kind="stable"):

@@ -120,7 +120,10 @@ def train_scvi(
         ).max()
     )
     if not gap < 1e-3:
-        raise CellscribeError(f"the exported encoder differs from scvi-tools' by {gap:.2g}")
+        raise CellscribeError(
+            f"the exported encoder differs from scvi-tools' by {gap:.2g}",
+            "Bring the release of scvi-tools that cellscribe was tested with (make setup); report it if it stays.",
+        )
     log(f"scVI: {model.trainer.current_epoch} epochs on {adata.n_obs:,} cells")
     return trained
 
@@ -147,8 +150,7 @@ def train_trees(
     """
     import xgboost
 
-    counts = np.bincount(codes, minlength=n_labels)
-    rarity = np.minimum(10.0, np.sqrt(len(codes) / (n_labels * np.maximum(counts, 1))))
+    rarity = rarity_weights(np.bincount(codes, minlength=n_labels))
     data = xgboost.DMatrix(latent, label=codes, weight=rarity[codes])
     parameters = {
         "objective": "multi:softprob",

@@ -1,4 +1,4 @@
-"""What `train.py` is asked for."""
+"""What `train.py` is asked for, and every other command that makes a model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,21 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What every command that makes a model is asked for."""
+
+    version: str = "1.0"
+    organism: str = "auto"
+    cl_map: Path | None = None
+    description: str = ""
+    licence: str = ""
+    citation: str = ""
+    pipeline_version: str = "unknown"
+
+
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(ModelOptions):
     """Options of `train.py`; see its --help."""
 
     reference: tuple[Path, ...]
@@ -23,17 +36,11 @@ class TrainOptions:
     output: Path
     name: str
     label_csv: tuple[Path, ...] = ()
-    version: str = "1.0"
     kind: str = "consensus"
     batch_key: str | None = None
     levels: tuple[str, ...] = ()
-    organism: str = "auto"
     counts_layer: str | None = None
     gene_column: str | None = None
-    cl_map: Path | None = None
-    description: str = ""
-    licence: str = ""
-    citation: str = ""
     n_top_genes: int = 1500
     n_markers: int = 50
     n_latent: int = 30
@@ -46,4 +53,3 @@ class TrainOptions:
     seed: int = 0
     use_gpu: bool = False
     cpus: int = 1
-    pipeline_version: str = "unknown"

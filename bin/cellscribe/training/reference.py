@@ -181,7 +181,10 @@ def read_reference(
         )
     organisms = {file.organism for file in files} - {"unknown"}
     if len(organisms) > 1:
-        raise InputError(f"the references are of several organisms: {', '.join(sorted(organisms))}")
+        raise InputError(
+            f"the references are of several organisms: {', '.join(sorted(organisms))}",
+            f"Train a model for each: {', '.join(f'{file.name} is {file.organism}' for file in files)}.",
+        )
     places = _shared_genes(files)
     if not organisms:
         raise InputError(
@@ -355,7 +358,8 @@ def _merge_levels(files: Sequence[_File]) -> dict[str, dict[str, str]]:
                 if into.setdefault(label, parent) != parent:
                     raise InputError(
                         f"at level '{level}' the label '{label}' is '{into[label]}' in one reference and "
-                        f"'{parent}' in '{file.name}'"
+                        f"'{parent}' in '{file.name}'",
+                        f"Give it one in obs column '{level}' of all references, or leave the level out of --levels.",
                     )
     return merged
 
@@ -374,7 +378,8 @@ def _shared_genes(files: Sequence[_File]) -> list[np.ndarray]:
     assert shared is not None
     if len(shared) < 100:
         raise InputError(
-            f"the references share only {len(shared)} genes by {'Ensembl id' if by == 'gene_id' else 'symbol'}"
+            f"the references share only {len(shared)} genes by {'Ensembl id' if by == 'gene_id' else 'symbol'}",
+            "Give files that name their genes alike, or the var column in which they do with --gene_column_name.",
         )
     order = [key for key in files[0].genes[by] if key in shared]
     places = [{key: i for i, key in enumerate(file.genes[by])} for file in files]

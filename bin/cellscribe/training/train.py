@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,23 +24,35 @@ from cellscribe.model.profiles import FILE as PROFILES
 from cellscribe.training.calibrate import fit_calibration, novelty_null, score_classifiers, unexpected_limit
 from cellscribe.training.coreceptors import check_coreceptors
 from cellscribe.training.disk import blocks_of, some_columns
-from cellscribe.training.evaluate import Evaluation
 from cellscribe.training.folder import (
     check_names,
     finish_model,
-    gene_entry,
-    label_entries,
     lineage_levels,
+    manifest_fields,
     new_model,
     place_labels,
+    write_genes,
 )
 from cellscribe.training.genes import choose_genes, label_sums, marker_scores, moments, silent_genes
 from cellscribe.training.held_out import hold_out, or_all, seen_elsewhere
 from cellscribe.training.members import Members, reference_counts, train_members
 from cellscribe.training.options import KINDS, TrainOptions
-from cellscribe.training.reference import LabelledCells, read_reference
+from cellscribe.training.reference import read_reference
 
 N_QUANTILES = 1001
+# Options that change nothing of what a model learns, or stand in fields of their own.
+NO_PARAMETERS = (
+    "output",
+    "reference",
+    "label_csv",
+    "cl_map",
+    "cpus",
+    "pipeline_version",
+    "description",
+    "licence",
+    "citation",
+)
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "xgboost", "scvi-tools", "torch", "mlflow-skinny")
 REJECTION = {
     "least_probability": 0.5,
     "ancestor_probability": 0.8,
@@ -188,16 +198,9 @@ def run_train(options: TrainOptions) -> Path:
     counts = some_columns(cells.counts, chosen, scratch_beside(options.output))
     genes = cells.genes.iloc[chosen].reset_index(drop=True)
     members = train_members(counts, codes, cells.batches, len(names), options)
-    n_batches = {
-        name: len(np.unique(cells.batches[codes == code].astype(str))) for code, name in enumerate(names)
-    }
     with new_model(options.output) as folder:
-        gene_table(genes, counts, members).to_csv(
-            folder / "genes.tsv", sep="\t", index=False, lineterminator="\n"
-        )
-        silent_table(cells.genes, silent_genes(cells.counts, codes, len(names))).to_csv(
-            folder / "silent_genes.tsv", sep="\t", index=False, lineterminator="\n"
-        )
+        silent = silent_table(cells.genes, silent_genes(cells.counts, codes, len(names)))
+        write_genes(folder, gene_table(genes, counts, members), silent)
         if members.encoder is not None:
             members.encoder.save(folder / "encoder.safetensors")
             members.trees.save_model(folder / "trees.ubj")
@@ -213,9 +216,32 @@ def run_train(options: TrainOptions) -> Path:
             if options.keep_counts:
                 reference_counts(cells, every, options)[0].save(folder)
         write_json(markers_of(counts, genes, codes, cells.batches, names), folder / "markers.json")
-        rejection = REJECTION | {"unexpected_share": unexpected_limit(held)}
         fields = manifest_fields(
-            options, cells, genes, cl_ids, ontology, levels, n_batches, calibration, rejection, evaluation
+            options,
+            names,
+            cl_ids,
+            ontology,
+            genes,
+            cells,
+            name=options.name,
+            kind=options.kind,
+            organism=cells.organism,
+            label_key=options.label_key,
+            levels=levels,
+            members=[
+                {"name": member, "parameters": {"k": N_NEIGHBOURS} if member == NEIGHBOURS else {}}
+                for member in KINDS[options.kind]
+            ],
+            calibration=calibration,
+            rejection=REJECTION | {"unexpected_share": unexpected_limit(held)},
+            training={
+                "batch_key": options.batch_key,
+                "parameters": parameters_of(options),
+                "seed": options.seed,
+                "contested": [asdict(one) for one in cells.contested],
+            },
+            evaluation=evaluation.headline,
+            libraries=LIBRARIES,
         )
         if held.neighbourhoods:
             fields["novelty"] = novelty_null(held, calibration, names)
@@ -254,74 +280,7 @@ def _share(values: np.ndarray) -> np.ndarray:
     return values / max(values.sum(), 1e-12)
 
 
-def manifest_fields(
-    options: TrainOptions,
-    cells: LabelledCells,
-    genes: pd.DataFrame,
-    cl_ids: dict[str, str],
-    ontology: Any,
-    levels: list[dict[str, Any]],
-    n_batches: dict[str, int],
-    calibration: dict[str, Any],
-    rejection: dict[str, float],
-    evaluation: Evaluation,
-) -> dict[str, Any]:
-    """Everything of manifest.json but the files."""
-    names, codes = cells.names, cells.codes
-    numbers = np.bincount(codes, minlength=len(names))
-    parameters = {
-        key: value
-        for key, value in json.loads(json.dumps(asdict(options), default=str)).items()
-        if key
-        not in (
-            "output",
-            "reference",
-            "label_csv",
-            "cl_map",
-            "cpus",
-            "pipeline_version",
-            "description",
-            "licence",
-            "citation",
-        )
-    }
-    return {
-        "name": options.name,
-        "version": options.version,
-        "kind": options.kind,
-        "organism": cells.organism,
-        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "description": options.description,
-        "licence": options.licence,
-        "citation": options.citation,
-        "label_key": options.label_key,
-        "labels": label_entries(names, cl_ids, ontology, numbers, n_batches),
-        "levels": levels,
-        "genes": gene_entry(genes),
-        "members": [
-            {"name": member, "parameters": {"k": N_NEIGHBOURS} if member == NEIGHBOURS else {}}
-            for member in KINDS[options.kind]
-        ],
-        "calibration": calibration,
-        "rejection": rejection,
-        "training": {
-            "n_cells": len(codes),
-            "n_genes": len(genes),
-            "sources": cells.sources,
-            "batch_key": options.batch_key,
-            "n_batches": len(np.unique(cells.batches.astype(str))),
-            "parameters": parameters,
-            "seed": options.seed,
-            "contested": [asdict(one) for one in cells.contested],
-        },
-        "evaluation": evaluation.headline,
-        "does_not_know": [
-            *(f"{label} ({number} cells: too few to learn)" for label, number in cells.left_out.items()),
-            *(one.sentence() for one in cells.contested if not one.is_corrected),
-        ],
-        "libraries": {
-            name: importlib.metadata.version(name)
-            for name in ("numpy", "scipy", "scikit-learn", "xgboost", "scvi-tools", "torch", "mlflow-skinny")
-        },
-        "pipeline_version": options.pipeline_version,
-    }
+def parameters_of(options: TrainOptions) -> dict[str, Any]:
+    """The options that say how a model was trained: `training.parameters` of its manifest."""
+    values = json.loads(json.dumps(asdict(options), default=str))
+    return {key: value for key, value in values.items() if key not in NO_PARAMETERS}
