@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cellscribe import differential, figures, truth, verdicts
-from cellscribe.annotation import FAR
+from cellscribe.annotation import FAR_QUANTILE
 from cellscribe.cli import log, warn
 from cellscribe.contract import UNASSIGNED
 from cellscribe.io import atomic_path, read_json, write_json, write_table
@@ -237,8 +237,8 @@ def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray |
             cells.distance,
             cells.unassigned,
             "distance to the reference, as a quantile of the reference's own",
-            line=FAR,
-            note=f"beyond {percent(FAR, 0)} of the reference",
+            line=FAR_QUANTILE,
+            note=f"beyond {percent(FAR_QUANTILE, 0)} of the reference",
         )
     return {name: figures.data_uri(drawn[name]) if name in drawn else "" for name in FIGURES}
 

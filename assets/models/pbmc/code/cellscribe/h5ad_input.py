@@ -56,7 +56,7 @@ def read_h5ad(path: Path, counts_layer: str | None = None) -> Counts[sp.csr_matr
     Raises InputError where there are no raw counts, saying for each matrix what was seen.
     """
     with _open(path) as file:
-        return _read(file, path, counts_layer, _matrix_in_memory)
+        return _read(file, path, counts_layer, _matrix_in_memory, None)
 
 
 def open_h5ad(
@@ -67,7 +67,9 @@ def open_h5ad(
     scratch: a folder with room for a large CSC matrix, twelve bytes a number, which is sorted by rows there.
     """
     with _open(path) as file:
-        return _read(file, path, counts_layer, lambda candidate: _stored_matrix(candidate, path, scratch))
+        return _read(
+            file, path, counts_layer, lambda candidate: _stored_matrix(candidate, path, scratch), scratch
+        )
 
 
 def cell_names(path: Path) -> pd.Index:
@@ -92,6 +94,7 @@ def _read(
     path: Path,
     counts_layer: str | None,
     matrix_of: Callable[[Candidate], Matrix],
+    scratch: Path | None,
 ) -> Counts[Matrix]:
     places = _places(file)
     if not places:
@@ -111,9 +114,9 @@ def _read(
 
     notes: list[str] = []
     if counts_layer:
-        chosen = _asked_for(places, look, counts_layer, path)
+        chosen = _asked_for(places, look, counts_layer, path, scratch)
     else:
-        chosen, notes = _first_with_counts(places, look, path)
+        chosen, notes = _first_with_counts(places, look, path, scratch)
     if chosen.name == "raw.X":
         var = raw_var
     matrix = matrix_of(chosen)
@@ -180,7 +183,13 @@ def _is_null(node: Any) -> bool:
     return _attribute(node, "encoding-type") == "null" or getattr(node, "shape", ()) is None
 
 
-def _asked_for(places: Iterable[str], look: Callable[[str], Candidate], name: str, path: Path) -> Candidate:
+def _asked_for(
+    places: Iterable[str],
+    look: Callable[[str], Candidate],
+    name: str,
+    path: Path,
+    scratch: Path | None,
+) -> Candidate:
     aliases = {"raw": "raw.X", "raw/X": "raw.X", "X": "X", "raw.X": "raw.X"}
     key = f"layers/{name}" if f"layers/{name}" in places else aliases.get(name, name)
     if key not in places:
@@ -192,7 +201,7 @@ def _asked_for(places: Iterable[str], look: Callable[[str], Candidate], name: st
     candidate = look(key)
     if candidate.seen.are_counts:
         return candidate
-    if way := _way(candidate):
+    if way := _way(candidate, scratch):
         return replace(candidate, way=way)
     others = [look(other) for other in places if other != key]
     with_counts = [
@@ -214,7 +223,7 @@ NO_COUNTS_TODO = (
 
 
 def _first_with_counts(
-    places: Iterable[str], look: Callable[[str], Candidate], path: Path
+    places: Iterable[str], look: Callable[[str], Candidate], path: Path, scratch: Path | None
 ) -> tuple[Candidate, list[str]]:
     passed: list[Candidate] = []
     for name in places:
@@ -232,14 +241,14 @@ def _first_with_counts(
             file=path,
         )
     for candidate in passed:
-        if way := _way(candidate):
+        if way := _way(candidate, scratch):
             return replace(candidate, way=way), []
     raise InputError(f"no raw counts were found:\n{listed}", NO_COUNTS_TODO, file=path)
 
 
-def _way(candidate: Candidate) -> str:
+def _way(candidate: Candidate, scratch: Path | None) -> str:
     """How a matrix was made of counts, where these can be had back from it; else ""."""
-    return how_made(_float_blocks(candidate.node)) if candidate.seen.may_be_scaled else ""
+    return how_made(_float_blocks(candidate.node, scratch)) if candidate.seen.may_be_scaled else ""
 
 
 # Matrices --------------------------------------------------------------------------------------------
@@ -278,8 +287,8 @@ def _row_blocks(dense: Any) -> Iterator[np.ndarray]:
         yield dense[start : start + step]
 
 
-def _float_blocks(node: Any) -> Iterator[sp.csr_matrix]:
-    """Consecutive rows of a matrix as they are, CSR; none of one by columns that does not fit into memory."""
+def _float_blocks(node: Any, scratch: Path | None = None) -> Iterator[sp.csr_matrix]:
+    """Consecutive rows of a matrix as they are, CSR."""
     import scipy.sparse as sp
 
     if hasattr(node, "shape"):
@@ -292,6 +301,8 @@ def _float_blocks(node: Any) -> Iterator[sp.csr_matrix]:
             matrix = sp.csc_matrix((node["data"][:], node["indices"][:], pointers), shape=shape)
             matrix.check_format(full_check=True)
             yield matrix.tocsr()
+        else:
+            yield from (block for _, block in _by_rows(node, scratch, whole=False).blocks())
         return
     for rows in row_slices(pointers):
         first, last = int(pointers[rows.start]), int(pointers[rows.stop])
@@ -304,22 +315,20 @@ def _float_blocks(node: Any) -> Iterator[sp.csr_matrix]:
 
 @dataclass(frozen=True)
 class RecoveredCounts:
-    """Counts that are recovered from the matrix `place` of `path`. way: how they were made of counts."""
+    """Counts that are recovered from what was made of them. source: its rows, CSR; way: of `recovered.UNDO`."""
 
-    path: Path
-    place: str
     shape: tuple[int, int]
     nnz: int
     way: str
+    source: Callable[[], Iterator[sp.csr_matrix]]
 
     def blocks(self) -> Iterator[tuple[slice, sp.csr_matrix]]:
         """Consecutive rows and their counts."""
         start = 0
-        with _open(self.path) as file:
-            for block in _float_blocks(file[self.place]):
-                rows = slice(start, start + block.shape[0])
-                yield rows, recovered(block, self.way)
-                start = rows.stop
+        for block in self.source():
+            rows = slice(start, start + block.shape[0])
+            yield rows, recovered(block, self.way)
+            start = rows.stop
 
 
 def _matrix_in_memory(candidate: Candidate) -> sp.csr_matrix:
@@ -357,8 +366,7 @@ def _stored_matrix(candidate: Candidate, path: Path, scratch: Path | None) -> sp
     """A matrix of integer-valued numbers as it can be read by blocks of rows."""
     node = candidate.node
     if candidate.way:
-        rows, columns = node.shape if hasattr(node, "shape") else _layout(node)[0]
-        return RecoveredCounts(path, node.name, (int(rows), int(columns)), candidate.seen.n, candidate.way)
+        return _recovered_matrix(candidate, path, scratch)
     if hasattr(node, "shape"):
         n_obs, n_vars = node.shape
         return StoredDense(path, node.name, (int(n_obs), int(n_vars)), candidate.seen.n, _open)
@@ -368,7 +376,31 @@ def _stored_matrix(candidate: Candidate, path: Path, scratch: Path | None) -> sp
         return StoredCsr(path, node.name, shape, pointers, _open)
     if pointers[-1] <= IN_MEMORY:
         return _read_matrix(node)
-    buckets = RowBuckets(shape, int(pointers[-1]), scratch)
+    return _by_rows(node, scratch)
+
+
+def _recovered_matrix(candidate: Candidate, path: Path, scratch: Path | None) -> RecoveredCounts:
+    node, place = candidate.node, candidate.node.name
+    shape, by_column = (tuple(node.shape), False) if hasattr(node, "shape") else _layout(node)
+    by_rows = None
+    if by_column and node["data"].shape[0] > IN_MEMORY:
+        by_rows = _by_rows(node, scratch, whole=False)
+
+    def rows_as_they_are() -> Iterator[sp.csr_matrix]:
+        if by_rows is not None:
+            yield from (block for _, block in by_rows.blocks())
+            return
+        with _open(path) as file:
+            yield from _float_blocks(file[place])
+
+    return RecoveredCounts((int(shape[0]), int(shape[1])), candidate.seen.n, candidate.way, rows_as_they_are)
+
+
+def _by_rows(node: Any, scratch: Path | None, *, whole: bool = True) -> RowBuckets:
+    """A matrix by columns, sorted by rows. whole: whether its numbers are counts."""
+    shape, _ = _layout(node)
+    pointers = _pointers(node, shape[1])
+    buckets = RowBuckets(shape, int(pointers[-1]), scratch, whole=whole)
     for columns in row_slices(pointers):
         first, last = int(pointers[columns.start]), int(pointers[columns.stop])
         lengths = np.diff(pointers[columns.start : columns.stop + 1])

@@ -32,6 +32,7 @@ def multiples(block: sp.csr_matrix, undo: Callable[[np.ndarray], np.ndarray]) ->
 
     block: CSR, numbers above 0 or 0 (which stay 0).
     """
+    # What is too large when it is undone was never a logarithm, and is no multiple either.
     with np.errstate(over="ignore"):
         values = undo(block.data.astype(np.float64))
     lengths = np.diff(block.indptr)
@@ -39,7 +40,8 @@ def multiples(block: sp.csr_matrix, undo: Callable[[np.ndarray], np.ndarray]) ->
     least = np.full(len(lengths), np.inf)
     positive = values > 0
     np.minimum.at(least, rows[positive], values[positive])
-    return np.where(positive, values / least[rows], 0.0)
+    with np.errstate(invalid="ignore"):
+        return np.where(positive, values / least[rows], 0.0)
 
 
 def how_made(blocks: Iterable[sp.csr_matrix]) -> str:
@@ -49,7 +51,6 @@ def how_made(blocks: Iterable[sp.csr_matrix]) -> str:
         for way in list(tried):
             found = multiples(block, UNDO[way])
             found = found[found > 0]
-            # What is too large when it is undone was never a logarithm.
             with np.errstate(invalid="ignore"):
                 whole = np.abs(found - np.rint(found)) <= TOLERANCE + RELATIVE * found
             tried[way] += (len(found), int(whole.sum()), int((np.rint(found) > 1).sum()))

@@ -204,13 +204,15 @@ class RowBuckets:
     """Counts that come in any order, laid down by ranges of rows in files that are deleted with this object.
 
     nnz: how many will come; a bucket holds BLOCK of them where rows are alike. folder: where there is room for
-    twelve bytes each. Numbers for the same place are added up.
+    twelve bytes each. whole: whether the numbers are counts, or made of these. Numbers for the same place are added up.
     """
 
     RECORD = np.dtype([("row", np.int32), ("column", np.int32), ("count", np.float32)])
 
-    def __init__(self, shape: tuple[int, int], nnz: int, folder: Path | None = None) -> None:
-        self.shape, self.nnz = shape, nnz
+    def __init__(
+        self, shape: tuple[int, int], nnz: int, folder: Path | None = None, *, whole: bool = True
+    ) -> None:
+        self.shape, self.nnz, self._whole = shape, nnz, whole
         self._folder = tempfile.TemporaryDirectory(dir=folder, prefix=".cellscribe-")
         n_buckets = min(max(1, -(-nnz // BLOCK)), MAX_BUCKETS, max(1, shape[0]))
         self._rows = max(1, -(-shape[0] // n_buckets))
@@ -228,7 +230,7 @@ class RowBuckets:
         order = np.argsort(bucket, kind="stable")
         records = np.empty(len(order), dtype=self.RECORD)
         records["row"], records["column"] = rows[order], columns[order]
-        records["count"] = as_float32_counts(counts)[order]
+        records["count"] = (as_float32_counts(counts) if self._whole else counts)[order]
         ends = np.searchsorted(bucket[order], np.arange(len(self._files) + 1))
         for path, first, last in zip(self._files, ends[:-1], ends[1:], strict=True):
             if last > first:
