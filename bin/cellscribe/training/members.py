@@ -80,7 +80,8 @@ def train_scvi(
     counts: raw counts on the model's genes, copies included, (n_cells, n_genes). batches: (n_cells,).
     max_epochs: by default 20 to 200, fewer for more cells, stopped early where nothing improves. encode_covariates:
     whether the encoder sees the batch too.
-    The encoder that comes of it is checked against scvi-tools' own latent.
+    Raises CellscribeError where scvi-tools cannot be loaded, and where the encoder that comes of the model gives
+    another latent than scvi-tools itself.
     """
     import anndata
     import torch
