@@ -204,5 +204,5 @@ workflow ANNOTATION {
         .flatten()
         .toSortedList { a, b -> a.name <=> b.name }
         .filter { files -> !files.isEmpty() }
-    MULTIQC(pages, SUMMARY.out.table, multiqc_config)
+    MULTIQC(pages, SUMMARY.out.tables, multiqc_config)
 }

@@ -567,6 +567,7 @@ def check_samples(
     samples: list[dict[str, Any]] = []
     seen: dict[str, tuple[str, str]] = {}
     used: dict[str, str] = {}
+    alike: list[str] = []
     for row in rows:
         values = _check_row(row, columns, schema["required"], problems)
         resolved = _resolve(values, params)
@@ -580,6 +581,8 @@ def check_samples(
         if path in used:
             warn(f"{row.where}: sample '{name}' is read from the same path as sample '{used[path]}'")
         used.setdefault(path, name)
+        if _nothing_to_compare(resolved, problems):
+            alike.append(name)
         samples.append(
             {
                 "id": name,
@@ -594,6 +597,12 @@ def check_samples(
                 "truth_csvs": _truth_csvs(row, values, resolved, folders, launch, problems),
                 "curate": _options(CURATE, values),
             }
+        )
+    # Other samples may well have what is to be compared.
+    if alike and len(alike) == len(samples):
+        problems.add(
+            f"--compare: each of the samples that '{alike[0]}' is split into has one value of the column to compare "
+            "by, so that nothing is left to compare; leave out one of the two"
         )
     whole = [sample["id"] for sample in samples if sample["split"]]
     _check_parts(dict(seen.values()), whole, problems)
@@ -624,13 +633,15 @@ def _split(
             "gets a longer name; give it a shorter one in a sheet"
         )
     # What is wrong with --compare itself is told with the parameters.
-    asked = "" if problems.about("compare") else resolved["compare"]
-    if asked and resolved["sample_key"] in {one.column for one in parse_comparisons(asked)}:
-        problems.add(
-            f"--compare: each of the samples that '{values['sample']}' is split into has one value of "
-            f"'{resolved['sample_key']}', so that nothing is left to compare; leave out one of the two"
-        )
     return _options(SPLIT, resolved)
+
+
+def _nothing_to_compare(resolved: Mapping[str, Any], problems: Problems) -> bool:
+    """Whether each of the samples that a file is split into has one value of all that is to be compared."""
+    # What is wrong with --compare itself is told with the parameters.
+    if not resolved["compare"] or problems.about("compare"):
+        return False
+    return {one.column for one in parse_comparisons(resolved["compare"])} == {resolved["sample_key"]}
 
 
 def _check_parts(places: Mapping[str, str], split: Iterable[str], problems: Problems) -> None:

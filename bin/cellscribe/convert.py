@@ -23,7 +23,7 @@ from cellscribe.io import scratch_beside, without_nul, write_json
 from cellscribe.several import looks_like_several, origin_of
 from cellscribe.stored import SomeColumns, blocks, group_totals
 from cellscribe.tables import writable
-from cellscribe.tenx import AnyCounts, choose_genome, find_input, read_tenx
+from cellscribe.tenx import AnyCounts, choose_genome, find_input, genome_called, read_tenx
 
 if TYPE_CHECKING:
     import anndata
@@ -217,6 +217,7 @@ def pick_genome(
         genomes = _genomes_by_organism(counts, is_gene, options.gene_column)
     names = [str(name) for name in pd.unique(genomes) if name]
     if len(names) <= 1:
+        asked = genome_called(asked, names) if asked else None
         if asked and names and asked != names[0]:
             raise InputError(
                 f"there is no genome '{asked}'; there is {names[0]}", "Choose it, or none.", file=path

@@ -469,6 +469,10 @@ def run_curate(
         )
     n_empty = write_schema_file(cells, obs, genes, obsm, uns, output)
     verdict = validate(output, cpus)
+    if verdict.valid is None:
+        # What the validator would miss first.
+        noted += [Todo("give", name, f"Give {one.what}.") for name, one in FIELDS.items() if name not in obs]
+        noted.append(Todo("warning", "", NOT_VALIDATED))
     rows = todo_of(verdict, noted)
     notes = _notes(genes, len(cells.var), n_empty, verdict)
     for note in notes:

@@ -118,10 +118,13 @@ def find_contrasts(
     final = column_text(obs[final_key])
     for one in comparisons:
         column = one.column or final_key
+        # CONVERT kept the input's own column of a name that it takes itself under this one.
+        if f"input_{column}" in obs:
+            column = f"input_{column}"
         if column not in obs:
             notes.append(
                 f"Nothing was compared by {shown(column)}: obs has no such column"
-                f"{nearest(column, [str(name) for name in obs.columns])}."
+                f"{nearest(column, [str(name) for name in obs.columns]) or '.'}"
             )
             continue
         values = column_text(obs[column])
@@ -130,12 +133,14 @@ def find_contrasts(
         if one.within not in ("", EACH):
             asked.append((one.within, final_key, final))
         absent = [(value, where, known) for value, where, known in asked if value not in set(known)]
-        for value, where, known in absent:
-            notes.append(
-                f"{shown(_name(one, one.within))} was not compared: no cell has {shown(value)} in "
-                f"{where}{nearest(value, sorted(set(known)))}."
-            )
         if absent:
+            parts = ", and ".join(f"no cell has {shown(value)} in {where}" for value, where, _ in absent)
+            hints = (
+                _same_label(value, known) if where == final_key else nearest(value, set(known))
+                for value, where, known in absent
+            )
+            hint = next(filter(None, hints), ".")
+            notes.append(f"{shown(_name(one, one.within))} was not compared: {parts}{hint}")
             continue
         made: list[Contrast] = []
         enough = False
@@ -185,6 +190,16 @@ def find_contrasts(
         return rows if len(rows) <= each else np.sort(generator.choice(rows, size=each, replace=False))
 
     return [replace(one, rows_in=drawn(one.rows_in), rows_out=drawn(one.rows_out)) for one in wanted], notes
+
+
+def _same_label(label: str, known: np.ndarray) -> str:
+    """As `nearest`, but for spelling alone: CD4 T cell is near CD8 T cell, and the sample may well lack the one."""
+
+    def plain(name: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", name.lower()).rstrip("s")
+
+    same = next((name for name in sorted(set(known)) if plain(name) == plain(label)), "")
+    return f"; did you mean '{same}'?" if same else ""
 
 
 def column_text(column: pd.Series) -> np.ndarray:

@@ -16,6 +16,9 @@ from cellscribe.verify import annotations_of, problems_of
 UNLISTED = {"summary": {"failures.tsv"}}
 
 
+EARLIER = "; of an earlier run, by summary/summary.tsv"
+
+
 @dataclass
 class Checked:
     """One folder of results: what to call it, one line of what it is, and what is wrong."""
@@ -35,6 +38,14 @@ def check_results(results: Path) -> list[Checked]:
     for name in ("merged", "reference", "summary"):
         if (results / name).is_dir() and (name != "summary" or (results / name / "summary.tsv").exists()):
             checked.append(check_folder(results / name, name))
+    of_run = {row["sample"] for row in _table(results / "summary" / "summary.tsv")}
+    merged = {row["sample"] for row in _table(results / "merged" / "composition.tsv")}
+    for one in checked:
+        if one.name == "merged" and of_run and merged - of_run:
+            one.said += EARLIER
+    # As where the input was refused: what else lies here is of a run before it.
+    whole = [row["step"] for row in _table(results / "summary" / "failures.tsv") if not row.get("sample")]
+    checked += [Checked("the run", f"failed at {step} (summary/failures.tsv)") for step in whole]
     models = results / "models"
     checked += [check_model(folder) for folder in sorted(models.glob("*")) if folder.is_dir()]
     if not checked:
@@ -68,7 +79,10 @@ def check_samples(results: Path) -> list[Checked]:
             one.problems.append(
                 "it failed in this run: what lies here is, in part or whole, of an earlier one"
             )
-        checked.append(Checked(sample, f"{one.said}; {steps}" if steps else one.said, one.problems))
+        said = f"{one.said}; {steps}" if steps else one.said
+        if told and sample not in {*told, *failed}:
+            said += EARLIER
+        checked.append(Checked(sample, said, one.problems))
     return checked
 
 

@@ -21,7 +21,10 @@ def name_of(path: str) -> str:
     parts = [part for part in parts if part not in (".", "..")]
     if not parts:
         return "sample"
-    last = re.sub(r"\.(h5ad|h5)$", "", parts[-1], flags=re.I)
+    if parts[-1].lower().endswith(".h5ad"):
+        # Cell Ranger writes none: its name is the user's own.
+        return clean_name(parts[-1][:-5])
+    last = re.sub(r"\.h5$", "", parts[-1], flags=re.I)
     stripped = MATRIX_SUFFIX.sub("", last)
     if stripped != last and not GENERIC.fullmatch(last):
         return clean_name(stripped)

@@ -88,6 +88,12 @@ def sample_of_each(obs: pd.DataFrame, sample_key: str, path: Path) -> tuple[np.n
             file=path,
         )
     codes, values = pd.factorize(sample_values(obs[sample_key]))
+    if len(obs) and not any(values):
+        raise InputError(
+            f"no cell has a value in the obs column '{sample_key}'",
+            "Give the column that tells the samples apart as sample_key.",
+            file=path,
+        )
     if len(values) > min(MOST_SAMPLES, max(FEW_SAMPLES, len(obs) // 2)):
         raise InputError(
             f"the obs column '{sample_key}' has {len(values):,} values for {len(obs):,} cells",
@@ -99,15 +105,21 @@ def sample_of_each(obs: pd.DataFrame, sample_key: str, path: Path) -> tuple[np.n
 
 def sample_names(sample: str, values: Iterable[str]) -> list[str]:
     """`<sample>_<value>` of letters that files may have, each another, on disks that do not tell capitals apart too."""
-    names: list[str] = []
+    # Room for a number behind it, within the 100 letters of a sample's name.
+    wanted = {value: f"{sample}_{clean_name(value or UNNAMED)}"[:95] for value in values}
+    names: dict[str, str] = {}
     taken: set[str] = set()
-    for value in values:
-        # Room for a number behind it, within the 100 letters of a sample's name.
-        name = f"{sample}_{clean_name(value or UNNAMED)}"[:95]
-        free = free_name(name.casefold(), taken)
-        taken.add(free)
-        names.append(name + free.removeprefix(name.casefold()))
-    return names
+    # Those first that a name says to the letter: no other value's number makes one look like them.
+    for value, name in wanted.items():
+        if name == f"{sample}_{value}" and name.casefold() not in taken:
+            taken.add(name.casefold())
+            names[value] = name
+    for value, name in wanted.items():
+        if value not in names:
+            free = free_name(name.casefold(), taken)
+            taken.add(free)
+            names[value] = name + free.removeprefix(name.casefold())
+    return [names[value] for value in wanted]
 
 
 def _write_parts(

@@ -166,7 +166,7 @@ COLUMNS: dict[str, Callable[[Sample], Any]] = {
 def run_summary(
     samples_file: Path, inputs: Path, output_folder: Path, failures: Path | None = None
 ) -> list[Sample]:
-    """Write summary.tsv and the `*_mqc.json` files into `output_folder`; return what was summed up.
+    """Write summary.tsv, composition.tsv and the `*_mqc.json` files into `output_folder`; return what was summed up.
 
     samples_file: samples.json, as CHECK_INPUT writes it. inputs: the folder of `<sample>.convert.json`,
     `<sample>.qc.json`, `<sample>.annotation.json` and `<sample>.verdicts.json`, as far as they were made. failures: a
@@ -175,6 +175,7 @@ def run_summary(
     """
     samples = read_samples(samples_file, inputs, failures)
     write_summary(samples, output_folder / "summary.tsv")
+    write_composition(samples, output_folder / "composition.tsv")
     for section in sections(samples):
         with atomic_path(output_folder / f"{section['id']}_mqc.json") as temporary:
             # Not sorted: the order of columns and colours is the order drawn.
@@ -234,6 +235,18 @@ def write_summary(samples: Iterable[Sample], target: Path) -> None:
         writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows([cell(column(sample)) for column in COLUMNS.values()] for sample in samples)
+
+
+def write_composition(samples: Iterable[Sample], target: Path) -> None:
+    """Write one row a sample and label: `sample`, `label`, `n_cells`, `share` of all of the sample's cells."""
+    with atomic_path(target) as temporary, temporary.open("w", newline="") as handle:
+        writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
+        writer.writerow(("sample", "label", "n_cells", "share"))
+        for sample in samples:
+            numbers = sample.get("annotation", "composition") or {}
+            whole = sum(numbers.values())
+            for label, n in numbers.items():
+                writer.writerow([cell(value) for value in (sample.id, label, n, n / whole)])
 
 
 def cell(value: Any) -> str:

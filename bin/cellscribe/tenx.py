@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -302,8 +302,24 @@ def read_tenx(found: Found, genome: str | None = None, scratch: Path | None = No
     return counts
 
 
+# Whose genes an assembly's name says they are.
+ASSEMBLIES = {"human": re.compile(r"(GRCh|hg)\d"), "mouse": re.compile(r"(GRCm|mm)\d")}
+
+
+def genome_called(asked: str, genomes: Iterable[str]) -> str:
+    """The genome's own name where an organism is asked for and one genome is of it; else what was asked."""
+    names = list(genomes)
+    assemblies = ASSEMBLIES.get(asked.lower())
+    own = [name for name in names if assemblies and assemblies.match(name)]
+    return own[0] if asked not in names and len(own) == 1 else asked
+
+
 def choose_genome(genomes: dict[str, str], asked: str | None, path: Path) -> str:
-    """The genome to read. genomes: name to a summary of its cells. Raises InputError where none is chosen."""
+    """The genome to read: by its name, or by its organism.
+
+    genomes: name to a summary of its cells. Raises InputError where none is chosen.
+    """
+    asked = genome_called(asked, genomes) if asked else None
     listed = "\n".join(f"  {name}: {summary}" for name, summary in genomes.items())
     if not asked:
         raise InputError(

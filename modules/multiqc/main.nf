@@ -3,7 +3,7 @@ process MULTIQC {
 
     input:
     path(tables)        // *_mqc.json of SUMMARY and the versions
-    path(summary, stageAs: 'listed/*')      // summary.tsv, for the list of checksums alone
+    path(summary, stageAs: 'listed/*')      // SUMMARY's tables, for the list of checksums alone
     path(config)
 
     output:

@@ -7,8 +7,8 @@ process SUMMARY {
     path(failures)          // failures.tsv: why the other samples did not
 
     output:
-    path('summary.tsv'), emit: table
-    path('*_mqc.json') , emit: multiqc, optional: true
+    path('*.tsv')     , emit: tables
+    path('*_mqc.json'), emit: multiqc, optional: true
 
     script:
     """
@@ -19,6 +19,6 @@ process SUMMARY {
 
     stub:
     """
-    touch summary.tsv summary_mqc.json
+    touch summary.tsv composition.tsv summary_mqc.json
     """
 }

@@ -43,6 +43,7 @@ SAMPLE_FILES = [
     "verdicts.tsv",
 ]
 RUN_FILES = {
+    "summary/composition.tsv",
     "summary/summary.tsv",
     "summary/summary.sha256",
     "summary/failures.tsv",

@@ -361,6 +361,20 @@ def test_the_table_of_predictions_has_a_row_a_cell_in_their_order(annotated):
     assert {"final", "reason", "cl_id", "final_cl_id", "lineage", "cluster", "ref_distance"} <= set(table)
 
 
+def test_nothing_of_an_earlier_annotation_stays_even_where_its_provenance_is_lost(flat, tmp_path):
+    names = OutputNames.of()
+    before, _ = run(tmp_path / "first", names)
+    stale = {names.reference_distance, names.unexpected, names.reference_umap}
+    assert stale <= {*before.obs, *before.obsm}
+    shutil.copy(tmp_path / "first" / "a.h5ad", tmp_path / "again.h5ad")
+    with h5py.File(tmp_path / "again.h5ad", "r+") as file:
+        del file["uns"][names.predictions]
+        file["obs"][names.unexpected][:] = 7
+    again, _ = run(tmp_path / "again", names, kind="logistic", counts=tmp_path / "again.h5ad")
+    assert not {names.reference_distance, names.reference_umap} & {*again.obs, *again.obsm}
+    assert again.obs[names.unexpected].max() <= 1
+
+
 def test_a_cells_vote_is_its_clusters(annotated):
     obs = annotated[0].obs
     for _, cluster in obs.groupby("cxg_cell_type_cluster", observed=True):

@@ -107,6 +107,11 @@ def test_the_column_that_a_file_is_split_by_cannot_be_compared_within_its_sample
         "--compare: each of the samples that 'a' is split into has one value"
     )
     folder.check(folder.sheet("sample,path\na,a.h5ad\n"), **(asked | {"compare": "condition: a vs b"}))
+    folder.check(
+        folder.sheet("sample,path\na,a.h5ad\n"), **(asked | {"compare": "donor: a vs b | B vs rest"})
+    )
+    mixed = folder.sheet("sample,path,sample_key\na,a.h5ad,donor\nb,b.h5ad,\n")
+    folder.check(mixed, compare="donor: a vs b")
 
 
 # --- the sheet's form ---

@@ -147,6 +147,17 @@ def test_filtered_cells_of_another_species_are_not_taken_for_empty_droplets(tmp_
     assert (data.n_obs, report["called_cells"]) == (400, None)
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_genome_is_chosen_by_its_organism_too(tmp_path, named):
+    path = two_genomes(tmp_path, None if named else [""] * 7)
+    data, report = convert(path, tmp_path, genome="mouse")
+    assert (data.n_obs, report["genomes"]) == (1, ["mm10"])
+    alone = write_h5_v3(tmp_path / "one.h5", COUNTS, genomes=["GRCh38_chr21"] * 6)
+    assert convert(alone, tmp_path, genome="human")[1]["genomes"] == ["GRCh38_chr21"]
+    with pytest.raises(InputError, match="no genome 'mouse'; there is GRCh38_chr21"):
+        convert(alone, tmp_path, genome="mouse")
+
+
 def test_droplets_without_a_count_on_the_chosen_genome_are_told_of(tmp_path):
     """A run of human cells alone on a reference of two species, unfiltered."""
     rng = np.random.default_rng(0)

@@ -186,6 +186,8 @@ def test_the_file_holds_raw_counts_and_expression_by_ensembl_id(written: Path) -
 def test_without_the_validator_the_file_is_written_and_that_is_said(written: Path) -> None:
     said = read_json(written / "curation.json")
     assert said["valid"] is None and any("make schema-env" in note for note in said["notes"])
+    left = {(row["kind"], row["field"]) for row in said["todo"]}
+    assert ("give", "disease_ontology_term_id") in left and ("warning", "") in left
     table = pd.read_csv(written / "todo.tsv", sep="\t", keep_default_na=False)
     assert list(table.columns) == list(curation.TODO_COLUMNS)
     assert {"title", "sex_ontology_term_id"} <= set(table["field"]) and "donor_id" not in set(table["field"])

@@ -95,12 +95,24 @@ def test_what_is_asked_for_twice_is_compared_once(obs: pd.DataFrame) -> None:
         ("B cells vs T cell", "did you mean 'B cell'"),
         ("condition: stim vs ctrl within B-cell", "did you mean 'B cell'"),
         ("unassigned vs B cell", "8 against 40 cells; each side needs 10"),
-        ("dose: 7 vs 1", "no cell has '7' in dose"),
+        ("dose: 7 vs 1", "no cell has '7' in dose."),
+        (
+            "CD8 cell + B ceII vs T cell",
+            f"no cell has 'CD8 cell' in {FINAL}, and no cell has 'B ceII' in {FINAL}.",
+        ),
     ],
 )
 def test_a_comparison_that_cannot_be_made_is_told(obs: pd.DataFrame, text: str, words: str) -> None:
     made, notes = sizes(text, obs)
     assert made == {} and words in " ".join(notes)
+
+
+def test_a_column_that_was_renamed_as_ours_is_of_that_name_is_compared_all_the_same(
+    obs: pd.DataFrame,
+) -> None:
+    obs = obs.assign(batch="s1", input_batch=obs["condition"])
+    (contrast,), notes = find_contrasts(parse_comparisons("batch: stim vs ctrl"), obs, FINAL)
+    assert (contrast.n_in, contrast.n_out, notes) == (50, 50, [])
 
 
 def test_cells_are_drawn_where_there_are_many_and_the_whole_number_is_kept() -> None:

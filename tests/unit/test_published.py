@@ -76,6 +76,28 @@ def test_files_of_an_earlier_run_are_not_taken_for_those_of_a_sample_that_failed
     assert "b.1: 2 files as listed; failed at CURATE" in done.output
 
 
+def test_what_an_earlier_run_left_is_told(root: Path, results: Path) -> None:
+    shutil.copytree(results / "samples" / "a", results / "samples" / "old")
+    for file in (results / "samples" / "old").iterdir():
+        file.rename(file.with_name(file.name.replace("a.", "old.", 1)))
+    listed = results / "samples" / "old" / "old.sha256"
+    listed.unlink()
+    write_list(sorted(listed.parent.iterdir()), listed)
+    merged = results / "merged"
+    merged.mkdir()
+    (merged / "composition.tsv").write_text("sample\tlabel\tn_cells\tshare\na\tx\t1\t1\nold\tx\t1\t1\n")
+    write_list(sorted(merged.iterdir()), merged / "merged.sha256")
+    with (results / "summary" / "failures.tsv").open("a") as table:
+        table.write("\tCHECK_INPUT\t3\tbad input\tx\n")
+    done = command(root, "verify_output.py", results)
+    assert done.exit_code == 0, done.output
+    assert "old: 2 files as listed; of an earlier run" in done.output
+    assert "merged: 1 file as listed; of an earlier run" in done.output
+    assert (
+        "the run: failed at CHECK_INPUT" in done.output and "\na: 2 files as listed\n" in f"\n{done.output}"
+    )
+
+
 def test_the_lists_are_those_of_sha256sum(results: Path) -> None:
     if not shutil.which("sha256sum"):
         pytest.skip("there is no sha256sum here")

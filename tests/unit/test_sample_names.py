@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
         ("data/my sample (1).h5ad", "my_sample_1"),
         ("x.h5ad", "x"),
         ("X.H5AD", "X"),
+        ("data/multi.h5ad", "multi"),
         ("https://host.org/a/b.h5?x=1", "b"),
         ("s3://bucket/donor-7/outs", "donor-7"),
         ("outs", "outs"),

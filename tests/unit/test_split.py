@@ -149,10 +149,17 @@ def test_a_file_without_counts_is_refused_as_convert_does(tmp_path: Path) -> Non
         run_split(path, "s", "donor", tmp_path / "split.json")
 
 
+def test_a_column_without_a_value_parts_nothing(tmp_path: Path) -> None:
+    path = several(tmp_path / "in.h5ad", donors=[None] * 11)
+    with pytest.raises(InputError, match="no cell has a value in the obs column 'donor'"):
+        run_split(path, "s", "donor", tmp_path / "s.split.json")
+
+
 def test_names_of_samples_differ_whatever_the_values_are() -> None:
     names = sample_names("s" * 60, ["a b", "a_b", "A/B", "", "é", "x" * 200, "x" * 201])
     assert len({name.casefold() for name in names}) == 7 and max(map(len, names)) <= 100
-    assert names[:3] == [f"{'s' * 60}_{end}" for end in ("a_b", "a_b_2", "A_B_3")]
+    assert names[:3] == [f"{'s' * 60}_{end}" for end in ("a_b_2", "a_b", "A_B_3")]
+    assert sample_names("s", ["A", "a", "a_2"]) == ["s_A", "s_a_3", "s_a_2"]
     assert all(name.startswith(f"{'s' * 60}_") for name in names)
 
 

@@ -96,6 +96,17 @@ def summarise(
     return rows, {section["id"].removeprefix("cellscribe_"): section for section in sections}
 
 
+def test_the_labels_of_every_sample_are_in_one_table(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", {"lung_1": PARTS, "gone": {"convert": PARTS["convert"]}})
+    summarise(folder)
+    with (folder / "out" / "composition.tsv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle, delimiter="\t"))
+    numbers = PARTS["annotation"]["composition"]
+    assert {row["label"]: int(row["n_cells"]) for row in rows} == numbers
+    assert {row["sample"] for row in rows} == {"lung_1"}
+    assert sum(float(row["share"]) for row in rows) == pytest.approx(1, abs=1e-3)
+
+
 def test_a_whole_sample_has_every_column_filled(tmp_path: Path) -> None:
     rows, _ = summarise(write_run(tmp_path / "run", {"lung_1": PARTS}))
     assert rows == [
