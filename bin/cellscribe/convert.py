@@ -138,10 +138,10 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
         "notes": notes,
         "warnings": warnings,
     }
-    if others:
-        tables.uns["feature_names"] = {
-            key: without_nul(genes.as_text(counts.var.index[columns])) for key, columns in others.items()
-        }
+    names = {key: value for key, value in counts.feature_names.items() if key in tables.obsm}
+    names |= {key: genes.as_text(counts.var.index[columns]) for key, columns in others.items()}
+    if names:
+        tables.uns["feature_names"] = {key: without_nul(value) for key, value in names.items()}
     tables.uns["cellscribe"] = {
         "sample": options.sample,
         "organism": organism,

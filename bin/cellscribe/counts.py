@@ -33,7 +33,8 @@ class Counts(Generic[Matrix]):
     matrix: float32, (n_obs, n_features), features of every type: CSR, or one that is
     walked over (stored.py).
     obs, var: one row a barcode, a feature. feature_types, genomes: object arrays of shape (n_features,);
-    a genome is "" where the file gives none.
+    a genome is "" where the file gives none. feature_names: by key of
+    obsm, what its columns count: text, (n_columns,).
     """
 
     matrix: Matrix
@@ -45,6 +46,7 @@ class Counts(Generic[Matrix]):
     counts_from: str
     named_raw: bool = False
     obsm: dict[str, np.ndarray] = field(default_factory=dict)
+    feature_names: dict[str, np.ndarray] = field(default_factory=dict)
     metrics: dict[str, float | str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

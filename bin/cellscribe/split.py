@@ -171,5 +171,6 @@ def _tables(
             obs=obs,
             var=counts.var,
             obsm={key: values[rows] for key, values in counts.obsm.items()},
-            uns={KEY: Origin([note, *counts.notes], counts.warnings).written()},
+            uns={KEY: Origin([note, *counts.notes], counts.warnings).written()}
+            | ({"feature_names": counts.feature_names} if counts.feature_names else {}),
         )

@@ -77,6 +77,15 @@ def test_without_gene_expression_there_is_nothing_to_name(tmp_path):
         convert(path, tmp_path)
 
 
+def test_what_it_wrote_itself_is_read_again_whole(tmp_path):
+    types = ["Gene Expression", "Antibody Capture", *["Gene Expression"] * 4]
+    first, _ = convert(write_h5_v3(tmp_path / "m.h5", COUNTS, types=types), tmp_path)
+    first.write_h5ad(tmp_path / "again.h5ad")
+    second, _ = convert(tmp_path / "again.h5ad", tmp_path)
+    assert np.array_equal(second.obsm["antibody_capture"], first.obsm["antibody_capture"])
+    assert list(second.uns["feature_names"]["antibody_capture"]) == [SYMBOLS[1]]
+
+
 def two_genomes(tmp_path: Path, genomes: list[str] | None = None) -> Path:
     counts = np.zeros((4, 7), dtype=int)
     counts[:3, :3] = 9

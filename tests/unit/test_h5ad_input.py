@@ -144,6 +144,18 @@ def test_zeros_of_a_dense_matrix_do_not_pass_for_integers(tmp_path):
         read_h5ad(written(tmp_path, adata(dense)))
 
 
+def test_counts_of_named_features_come_along_and_what_does_not_is_told(tmp_path):
+    data = adata(COUNTS)
+    many = np.arange(8 * 60, dtype=np.float32).reshape(8, 60)
+    data.obsm.update({"antibody_capture": many, "latent": many, "X_umap": many[:, :2]})
+    data.uns["feature_names"] = {"antibody_capture": np.array([f"CD{i}" for i in range(60)], dtype=object)}
+    read = read_h5ad(written(tmp_path, data))
+    assert set(read.obsm) == {"antibody_capture", "X_umap"}
+    assert (read.obsm["antibody_capture"] == many).all()
+    assert list(read.feature_names["antibody_capture"][:2]) == ["CD0", "CD1"]
+    assert any("Of obsm latent was left out" in note for note in read.notes)
+
+
 def test_columns_of_every_kind_are_read(tmp_path):
     data = adata(sp.csr_matrix(COUNTS))
     data.obs["category"] = pd.Categorical(["x", "y"] * 4)

@@ -6,7 +6,7 @@ dense matrix is made sparse by blocks of rows. `open_h5ad` leaves the counts in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,6 +137,14 @@ def _read(
         )
     if chosen.seen.maximum == 1 and chosen.seen.n > 1000:
         warnings.append(f"Every number in {chosen.name} is 0 or 1: these may be no counts of molecules.")
+    feature_names = _feature_names(file)
+    obsm = _embeddings(file, len(obs), feature_names)
+    left = [name for name in file["obsm"] if name not in obsm] if hasattr(file.get("obsm"), "keys") else []
+    if left:
+        notes.append(
+            f"Of obsm {', '.join(left)} was left out: tables, and arrays of more than {MAX_OBSM_COLUMNS} columns whose "
+            "names uns['feature_names'] does not hold, do not come along."
+        )
     return Counts(
         matrix=matrix,
         obs=obs,
@@ -145,7 +153,8 @@ def _read(
         genomes=genomes.where(genomes != "nan", "").to_numpy(dtype=object),
         source="h5ad",
         counts_from=chosen.name,
-        obsm=_embeddings(file, len(obs)),
+        obsm=obsm,
+        feature_names={key: names for key, names in feature_names.items() if key in obsm},
         notes=notes,
         warnings=warnings,
     )
@@ -480,8 +489,24 @@ def _raw_var(file: h5py.File, var: pd.DataFrame) -> pd.DataFrame:
     return raw
 
 
-def _embeddings(file: h5py.File, n_obs: int) -> dict[str, np.ndarray]:
-    """Small two-dimensional numeric arrays of obsm (X_umap, X_pca, ...)."""
+def _feature_names(file: h5py.File) -> dict[str, np.ndarray]:
+    """What the columns of some arrays of obsm count (antibodies, guides), as CONVERT writes it: text, (n_columns,)."""
+    import h5py
+
+    nodes = file.get("uns/feature_names")
+    if not isinstance(nodes, h5py.Group):
+        return {}
+    return {
+        name: _decoded(node[:])
+        for name, node in nodes.items()
+        if isinstance(node, h5py.Dataset) and node.ndim == 1 and node.dtype.kind in "SO"
+    }
+
+
+def _embeddings(
+    file: h5py.File, n_obs: int, feature_names: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Two-dimensional numeric arrays of obsm: small ones (X_umap, X_pca, ...), and counts of named features."""
     import h5py
 
     nodes = file.get("obsm")
@@ -495,5 +520,5 @@ def _embeddings(file: h5py.File, n_obs: int) -> dict[str, np.ndarray]:
         and node.ndim == 2
         and node.dtype.kind in "fiu"
         and node.shape[0] == n_obs
-        and node.shape[1] <= MAX_OBSM_COLUMNS
+        and node.shape[1] <= max(MAX_OBSM_COLUMNS, len(feature_names.get(name, ())))
     }
