@@ -48,6 +48,7 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
 @click.option("--seed", type=int, default=0, help="Seed of clusters and UMAP.")
 @click.option("--output", type=path_out, required=True, help="Where to write the annotated h5ad.")
 @click.option("--zarr", type=bool, default=False, help="Write the same as S.annotated.zarr.zip beside it.")
+@click.option("--probabilities", type=bool, default=False, help="Add the probability of every label (obsm).")
 @click.option("--predictions", type=path_out, required=True, help="Where to write the table of predictions.")
 @click.option("--summary", type=path_out, required=True, help="Where to write the JSON summary.")
 @common_options
@@ -65,6 +66,7 @@ def main(
     seed: int,
     output: Path,
     zarr: bool,
+    probabilities: bool,
     predictions: Path,
     summary: Path,
     cpus: int,
@@ -88,6 +90,7 @@ def main(
         sample=sample,
         output=output,
         zarr=zarr,
+        probabilities=probabilities,
         predictions=predictions,
         summary=summary,
         names=OutputNames.of(annotation_prefix, annotation_type, run_name),

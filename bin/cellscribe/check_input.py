@@ -101,6 +101,7 @@ ANNOTATE = {
     "annotation_type": "annotation_type",
     "run_name": "run_name",
     "classifier": "classifier",
+    "probabilities": "probabilities",
     "zarr": "zarr",
     "seed": "seed",
 }

@@ -263,7 +263,7 @@ def test_every_key_of_the_contract_is_in_the_file_with_its_type(annotated):
         adata.obsm[names.embedding], read_mapping(small_mapping("consensus")).latent
     )
     properties = {key for key, value in vars(OutputNames).items() if isinstance(value, property)}
-    properties.remove("agreeing")  # of several models
+    properties -= {"agreeing", "probabilities"}  # of several models, and where asked for
     keys = {getattr(names, key) for key in properties}
     assert keys <= {*adata.obs, *adata.obsm, *adata.uns}
     assert set(info["names"].values()) == keys
@@ -359,6 +359,21 @@ def test_the_table_of_predictions_has_a_row_a_cell_in_their_order(annotated):
         table["uncertainty"], adata.obs["cxg_cell_type_predicted_uncertainty"], atol=1e-6
     )
     assert {"final", "reason", "cl_id", "final_cl_id", "lineage", "cluster", "ref_distance"} <= set(table)
+
+
+@pytest.mark.parametrize("kind", ["consensus", "consensus+logistic"])
+def test_the_probability_of_every_label_is_kept_where_asked_for(flat, tmp_path, kind):
+    names = OutputNames.of()
+    adata, _ = run(tmp_path, names, kind=kind, probabilities=True)
+    labels = np.array(adata.uns[names.predictions]["labels"], dtype=object)
+    kept = adata.obsm[names.probabilities]
+    assert kept.shape == (adata.n_obs, len(labels)) and kept.dtype == np.float32
+    if kind == "consensus":
+        assert (labels[kept.argmax(axis=1)] == adata.obs[names.predicted].astype(str)).all()
+        np.testing.assert_allclose(kept.max(axis=1), 1 - adata.obs[names.uncertainty], atol=1e-5)
+    else:
+        assert sum(key.endswith("_probabilities") for key in adata.obsm) == 3
+    assert names.probabilities not in run(tmp_path / "not", names)[0].obsm
 
 
 def test_nothing_of_an_earlier_annotation_stays_even_where_its_provenance_is_lost(flat, tmp_path):

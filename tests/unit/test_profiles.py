@@ -225,7 +225,9 @@ def test_arm_asks_for_the_images_of_its_processor() -> None:
     assert "--platform linux/arm64" in found["process.containerOptions"]
 
 
-@pytest.mark.parametrize("name", ["SPLIT|CONVERT", "QC|MAP|ANNOTATE", "PREDICT", "REPORT", "MERGE", "TRAIN"])
+@pytest.mark.parametrize(
+    "name", ["SPLIT|CONVERT", "QC|ANNOTATE", "MAP", "PREDICT", "REPORT", "MERGE", "TRAIN"]
+)
 def test_memory_starts_from_the_inputs_size_and_grows_with_the_attempt(name: str) -> None:
     memory = settings("standard")[f"process.withName:{name}.memory"]
     assert ".size()" in memory and memory.endswith("* task.attempt }")
