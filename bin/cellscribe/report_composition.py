@@ -72,8 +72,13 @@ def composition(
 
 
 def missed_types(cells: Cells) -> list[str]:
-    """A sentence for each type of whose cells a large part was left unassigned, so that its share is too small."""
-    sizes, left = Counter(cells.predicted.tolist()), _left_by_label(cells)
+    """A sentence for each type of whose cells a large part was left unassigned, so that its share is too small.
+
+    Cells with too few counts have no part in it: the type is not what kept them from a name.
+    """
+    enough = cells.reason != "low_information"
+    sizes = Counter(cells.predicted[enough].tolist())
+    left = Counter(cells.predicted[enough & cells.unassigned].tolist())
     missed = [
         name for name in left if sizes[name] >= FEWEST_TO_MISS and left[name] > PART_MISSED * sizes[name]
     ]

@@ -485,6 +485,24 @@ def test_a_type_of_which_many_cells_were_left_unassigned_is_a_warning_on_the_pag
     )
 
 
+def test_no_type_is_said_to_be_missed_by_cells_with_too_few_counts():
+    predicted = np.repeat(["T cell", "B cell"], [60, 40]).astype(object)
+    reason = np.full(100, "", dtype=object)
+    reason[:30] = "low_information"
+    final = np.where(reason == "", predicted, UNASSIGNED)
+
+    def missed():
+        left = final == UNASSIGNED
+        return report_composition.missed_types(
+            SimpleNamespace(predicted=predicted, final=final, reason=reason, unassigned=left)
+        )
+
+    assert missed() == []
+    reason[30:38] = "novel"
+    final[30:38] = UNASSIGNED
+    assert ["8 of the 30 cells that come closest to T cell" in one for one in missed()] == [True]
+
+
 def test_recall_and_precision_of_the_models_own_test_stand_beside_each_label(tmp_path):
     files = write_sample(tmp_path, simulated())
     (model,) = files["models"]
