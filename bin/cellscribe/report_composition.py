@@ -82,10 +82,11 @@ def missed_types(cells: Cells) -> list[str]:
     missed = [
         name for name in left if sizes[name] >= FEWEST_TO_MISS and left[name] > PART_MISSED * sizes[name]
     ]
+    apart = "" if enough.all() else " and have enough counts"
     return [
-        f"{left[name]:,} of the {sizes[name]:,} cells that come closest to {name} were left unassigned: either they "
-        f"are something else, or the model is too strict with them. Look at their genes before you compare shares of "
-        f"{name} between samples."
+        f"{left[name]:,} of the {sizes[name]:,} cells that come closest to {name}{apart} were left unassigned: either "
+        f"they are something else, or the model is too strict with them. Look at their genes before you compare "
+        f"shares of {name} between samples."
         for name in sorted(missed, key=lambda name: (-left[name], name))[:MOST_TYPES_MISSED]
     ]
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from cellscribe.doublets import skipped
-from cellscribe.qc import QcOptions, QcResult, cell_reasons, find_bounds, join_reasons
-from cellscribe.qc_figures import KEPT, REMOVED, _kernel_density, _some, qc_figures, short
+from cellscribe.qc import Bounds, QcOptions, QcResult, cell_reasons, find_bounds, join_reasons
+from cellscribe.qc_figures import KEPT, REMOVED, _kernel_density, _lines, _some, qc_figures, short
 
 
 def result(n_cells: int, **options: float) -> QcResult:
@@ -78,6 +78,15 @@ def test_a_thinned_figure_keeps_the_share_of_removed_cells() -> None:
     rows = _some(passes, np.random.default_rng(0), 5_000)
     assert len(rows) == 5_000
     assert (~passes[rows]).mean() == pytest.approx(0.1, abs=0.001)
+
+
+def test_a_bound_that_no_cell_comes_near_is_named_only_where_the_user_set_it() -> None:
+    ends = (500.0, 40_000.0)
+    assert _lines(Bounds(14.5, 949_312.0, "mad", "mad"), ends) == []
+    assert _lines(Bounds(14.5, 20_000.0, "fixed", "mad"), ends) == [
+        (False, 14.5, False, "≥ 14.5 (set)"),
+        (True, 20_000.0, True, "≤ 20k"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -500,7 +500,10 @@ def test_no_type_is_said_to_be_missed_by_cells_with_too_few_counts():
     assert missed() == []
     reason[30:38] = "novel"
     final[30:38] = UNASSIGNED
-    assert ["8 of the 30 cells that come closest to T cell" in one for one in missed()] == [True]
+    assert [
+        "8 of the 30 cells that come closest to T cell and have enough counts were left" in one
+        for one in missed()
+    ] == [True]
 
 
 def test_recall_and_precision_of_the_models_own_test_stand_beside_each_label(tmp_path):
@@ -638,6 +641,33 @@ def test_where_bounds_come_from_is_told_of_each_side_where_they_differ():
     assert said == "lowest set by the user; highest from this sample's own spread (MAD)"
     assert report_steps.bounds_source({**mixed, "upper": None, "upper_source": "off"}) == "set by the user"
     assert report_steps.bounds_source({}) == "no bound"
+
+
+def test_bounds_are_whole_numbers_and_those_beyond_every_cell_are_words():
+    def said(lower, upper, source="mad"):
+        qc = {
+            "thresholds": {
+                "n_genes_by_counts": {
+                    "lower": lower,
+                    "upper": upper,
+                    "lower_source": source,
+                    "upper_source": source,
+                }
+            },
+            "before": {"n_genes_by_counts": {"min": 431.0, "max": 5921.0}},
+        }
+        ((row,), done) = (
+            report_steps.qc_tables(qc)["metrics"],
+            dict(report_steps.what_was_done({}, qc, {}, {})),
+        )
+        return row["lower"], row["upper"], done["Quality control"].partition(": ")[2]
+
+    none_below, none_above = "no cell lies below", "no cell lies above"
+    assert said(450.7, 5500.2) == ("451", "5,500", "genes a cell 451 to 5,500")
+    assert said(21.7, 5500.2) == (none_below, "5,500", "genes a cell at most 5,500")
+    assert said(450.7, 64_539.1) == ("451", none_above, "genes a cell at least 451")
+    assert said(21.7, 64_539.1) == (none_below, none_above, "")
+    assert said(21.7, 64_539.1, "fixed") == ("22", "64,539", "genes a cell 22 to 64,539")
 
 
 def test_an_uncertainty_that_was_never_calibrated_is_not_called_a_chance():
