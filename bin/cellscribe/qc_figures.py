@@ -47,8 +47,11 @@ def qc_figures(sample: str, result: QcResult, mode: str = "filter") -> dict[str,
 
 def _violin(sample: str, result: QcResult, words: tuple[str, str]) -> bytes:
     rng = np.random.default_rng(0)
+    measured = {
+        metric: title for metric, title in TITLES.items() if result.mt_known or metric != "pct_counts_mt"
+    }
     with new_figure(7.2, 3.1) as figure:
-        for axes, (metric, title) in zip(figure.subplots(1, len(TITLES)), TITLES.items(), strict=True):
+        for axes, (metric, title) in zip(figure.subplots(1, len(measured)), measured.items(), strict=True):
             values = _drawable(result.metrics[metric].to_numpy(), metric)
             logarithmic = metric in LOGARITHMIC
             _density(axes, values, logarithmic, rng)
@@ -110,13 +113,14 @@ def _scatter(sample: str, result: QcResult, words: tuple[str, str]) -> bytes:
         points = axes.scatter(
             x[rows],
             y[rows],
-            c=mt[rows],
             s=1.6 * _size(len(rows)),
-            cmap="viridis",
-            vmin=0,
-            vmax=top,
             alpha=0.85,
             linewidths=0,
+            **(
+                {"c": mt[rows], "cmap": "viridis", "vmin": 0, "vmax": top}
+                if result.mt_known
+                else {"color": KEPT}
+            ),
         )
         rows = rows[~result.passes[rows]]
         axes.scatter(
@@ -138,12 +142,13 @@ def _scatter(sample: str, result: QcResult, words: tuple[str, str]) -> bytes:
         # upper left and lower right are empty in this figure: the words stand there
         _horizontal(axes, y_bounds, at=(0.72, 0.42))
         _vertical(axes, x_bounds, at=(0.7, 0.3))
-        extend = "max" if mt.max() > top else "neither"
-        bar = figure.colorbar(points, ax=axes, fraction=0.045, pad=0.02, extend=extend)
-        bar.set_label("mitochondrial %", fontsize=8)
-        bar.outline.set_visible(False)
-        if mt_bounds.upper is not None:
-            bar.ax.axhline(mt_bounds.upper, color=REMOVED, linewidth=1.4)
+        if result.mt_known:
+            extend = "max" if mt.max() > top else "neither"
+            bar = figure.colorbar(points, ax=axes, fraction=0.045, pad=0.02, extend=extend)
+            bar.set_label("mitochondrial %", fontsize=8)
+            bar.outline.set_visible(False)
+            if mt_bounds.upper is not None:
+                bar.ax.axhline(mt_bounds.upper, color=REMOVED, linewidth=1.4)
         _heading(figure, sample, result, words, ring=True)
         return as_png(figure, 256)
 

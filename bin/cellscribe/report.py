@@ -50,6 +50,7 @@ from cellscribe.report_steps import (
     columns_guide,
     curation_part,
     gene_overlap,
+    mt_known,
     n_passed,
     overlap_part,
     qc_tables,
@@ -341,7 +342,10 @@ def quality_control(found: Findings) -> dict[str, Any]:
     drawn = (
         ("Metrics and their bounds", inputs.qc_violin),
         ("Counts by barcode rank", inputs.qc_knee),
-        ("Counts, genes and mitochondrial share", inputs.qc_scatter),
+        (
+            "Counts, genes and mitochondrial share" if mt_known(found.qc) else "Counts and genes",
+            inputs.qc_scatter,
+        ),
     )
     return {
         "qc": qc_tables(found.qc),

@@ -221,6 +221,11 @@ def beyond_all_cells(qc: dict[str, Any], metric: str, side: str) -> bool:
     return bool(last >= bound[side] if side == "lower" else last <= bound[side])
 
 
+def mt_known(qc: dict[str, Any]) -> bool:
+    """Whether the sample has any mitochondrial gene."""
+    return bool(qc.get("mt_known", True))
+
+
 def n_passed(qc: dict[str, Any]) -> int | None:
     """How many cells passed quality control."""
     return qc.get("n_cells_pass", qc.get("n_cells_after"))
@@ -242,6 +247,8 @@ def qc_tables(qc: dict[str, Any]) -> dict[str, Any]:
 
     def spread(part: dict[str, Any], metric: str) -> dict[str, str]:
         values = part.get(metric) or {}
+        if metric == "pct_counts_mt" and not mt_known(qc):
+            return {"median": "not measured", "quarters": ""}
         return {
             "median": number(values.get("median"), unit(metric)),
             "quarters": f"{number(values.get('q25'))} – {number(values.get('q75'))}" if values else "",

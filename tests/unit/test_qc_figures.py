@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from cellscribe.doublets import skipped
@@ -57,6 +59,18 @@ def test_nothing_is_drawn_as_removed_where_nothing_is_bounded() -> None:
     buffer = io.BytesIO()
     narrow.crop((0, int(0.1 * narrow.height), narrow.width, narrow.height)).save(buffer, "PNG")
     assert not has_colour(buffer.getvalue(), REMOVED)
+
+
+def test_a_share_that_was_not_measured_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    draw = Axes.set_title
+    monkeypatch.setattr(
+        Axes, "set_title", lambda self, text, **options: (titles.append(text), draw(self, text, **options))[1]
+    )
+    found = result(50)
+    drawn = qc_figures("s", replace(found, mt_known=False))
+    assert titles == ["Counts", "Genes", "Ribosomal %", "Haemoglobin %"]
+    assert has_colour(drawn["scatter"], KEPT) and not has_colour(qc_figures("s", found)["scatter"], KEPT)
 
 
 def test_the_same_sample_gives_the_same_bytes() -> None:

@@ -670,6 +670,16 @@ def test_bounds_are_whole_numbers_and_those_beyond_every_cell_are_words():
     assert said(21.7, 64_539.1, "fixed") == ("22", "64,539", "genes a cell 22 to 64,539")
 
 
+def test_a_mitochondrial_share_that_was_not_measured_is_not_told_as_0(tmp_path, page):
+    files = write_sample(tmp_path, simulated())
+    write_json(read_json(files["qc"]) | {"mt_known": False}, files["qc"])
+    report.write_report(inputs := ReportInputs(sample="blood", **files))
+    _, text = read(inputs)
+    assert "Mitochondrial share not measured not measured" in text
+    assert "Counts, genes and mitochondrial share" not in text and "Counts and genes" in text
+    assert "not measured" not in read(page)[1]
+
+
 def test_an_uncertainty_that_was_never_calibrated_is_not_called_a_chance():
     names = {"predicted": "cxg_cell_type_predicted"}
     key = "cxg_cell_type_predicted_uncertainty"
