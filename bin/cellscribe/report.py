@@ -388,7 +388,7 @@ def marker_section(found: Findings) -> dict[str, Any]:
         "left": [one for one in evidence.left if one.n_cells >= verdicts.MIN_CELLS_TO_JUDGE],
         "signs": signs_of_unassigned(found.cells),
         "unassigned": UNASSIGNED,
-        "top_genes": top_genes(evidence.table, [*(one.label for one in evidence.named), UNASSIGNED]),
+        "top_genes": top_genes(evidence.shown, [*(one.label for one in evidence.named), UNASSIGNED]),
         "top_plots": [figures.data_uri(png) for png in evidence.top_plots],
         "n_tested": count(evidence.n_tested),
         "all_tested": evidence.n_tested == len(found.cells.final),

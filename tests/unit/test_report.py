@@ -541,6 +541,18 @@ def test_the_genes_of_the_cells_without_a_name_are_shown(tmp_path):
     assert set(own["comparison"]) == {"unassigned vs rest"} and set(own["n_in"]) == {40}
 
 
+def test_types_are_illustrated_by_no_ribosomal_or_mitochondrial_gene(tmp_path):
+    adata = simulated()
+    usual = {"B0": "RPL10", "B1": "RPS6", "B2": "MT-CO1"}
+    adata.var["gene_symbols"] = [usual.get(name, name) for name in adata.var_names]
+    inputs = make(tmp_path, adata)
+    _, text = read(inputs)
+    shown = text[text.index("First genes by score") :].partition("Clusters")[0]
+    assert not {"B0", "B1", "B2"} & set(shown.split()) and {"B3", "B9", "T0"} <= set(shown.split())
+    table = pd.read_csv(inputs.markers, sep="\t")
+    assert {"B0", "B1", "B2"} <= set(table.loc[table["label"] == "B cell", "gene"])
+
+
 def test_the_first_screen_tells_types_from_broader_names_and_the_named_cells_uncertainty(tmp_path):
     final = np.repeat(list(TYPES), 40).astype(object)
     final[:10], final[10:30], final[40:50] = UNASSIGNED, "lymphocyte", "alpha-beta T"
