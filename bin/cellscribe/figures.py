@@ -344,7 +344,7 @@ def histogram(
     with new_figure(5.6, 2.7) as figure:
         axes = figure.add_subplot()
         bins = np.linspace(0, 1, 41)
-        axes.hist(
+        heights, _, _ = axes.hist(
             [values[~unassigned], values[unassigned]],
             bins=bins.tolist(),
             stacked=True,
@@ -359,6 +359,8 @@ def histogram(
         axes.set_axisbelow(True)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         if line is not None:
+            # The note stands above the tallest bar, not on it.
+            axes.set_ylim(top=1.18 * max(float(np.max(heights)), 1))
             axes.axvline(line, color="#A63A1E", linewidth=1.1, linestyle=(0, (3, 2)))
             axes.annotate(
                 note,

@@ -131,6 +131,21 @@ def test_names_are_left_off_a_map_where_they_say_nothing(points):
     assert drawn[0] != drawn[1]
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The axes of every figure that is drawn, the last one's last."""
+    axes = []
+    as_png = figures.as_png
+    monkeypatch.setattr(figures, "as_png", lambda figure: (axes.extend(figure.axes), as_png(figure))[1])
+    return axes
+
+
+def test_the_note_of_a_histogram_stands_above_its_tallest_bar(drawn):
+    values = np.repeat([0.5, 0.97], [20, 180])
+    figures.histogram(values, values < 0.6, "distance", line=0.99, note="beyond 99 % of the reference")
+    assert drawn[-1].get_ylim()[1] == pytest.approx(1.18 * 180)
+
+
 def test_figures_are_the_same_every_time(points):
     values = np.array(["a", "b"] * 100, dtype=object)
     colours = figures.label_colours(["a", "b"], [])
