@@ -537,7 +537,9 @@ def score_plot(genes: np.ndarray, fold: np.ndarray, score: np.ndarray, clear: np
     with new_figure(5.6, 3.6) as figure:
         axes = figure.add_subplot()
         # A gene that one side never expresses has a fold change without bound: it stands at the edge.
-        limit = float(np.clip(np.percentile(np.abs(fold), 99.5), 1, WIDEST_FOLD)) if len(fold) else 1.0
+        limit = (
+            float(np.clip(np.ceil(np.percentile(np.abs(fold), 99.5)), 1, WIDEST_FOLD)) if len(fold) else 1.0
+        )
         shown = np.clip(fold, -limit, limit)
         colours = np.where(~clear, "#C9CDD2", np.where(score > 0, "#A63A1E", ACCENT))
         axes.scatter(shown, np.abs(score), s=5, c=colours.tolist(), linewidths=0, rasterized=True)
@@ -562,6 +564,18 @@ def score_plot(genes: np.ndarray, fold: np.ndarray, score: np.ndarray, clear: np
         axes.set(
             xlim=(-limit * 1.6, limit * 1.6), xlabel="log2 fold change", ylabel="Wilcoxon z score (absolute)"
         )
+        # The axis ends where the genes do: beside it stand their names alone.
+        ends = [
+            f"{sign} {text}" if beyond.any() else text
+            for sign, beyond, text in (
+                ("≤", fold < -limit, f"−{limit:g}"),
+                ("≥", fold > limit, f"{limit:g}"),
+            )
+        ]
+        axes.set_xticks(
+            np.linspace(-limit, limit, 5), [ends[0], f"−{limit / 2:g}", "0", f"{limit / 2:g}", ends[1]]
+        )
+        axes.spines["bottom"].set_bounds(-limit, limit)
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color=RULE_COLOUR, linewidth=0.6)
         axes.set_axisbelow(True)

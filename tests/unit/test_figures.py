@@ -146,6 +146,15 @@ def test_the_note_of_a_histogram_stands_above_its_tallest_bar(drawn):
     assert drawn[-1].get_ylim()[1] == pytest.approx(1.18 * 180)
 
 
+def test_the_ends_of_the_fold_change_say_where_genes_lie_beyond_them(drawn):
+    fold = np.append(np.linspace(-2, 2, 50), [15.0, 20.0])
+    figures.score_plot(
+        np.array([f"G{i}" for i in range(52)], dtype=object), fold, 3 * fold, np.ones(52, dtype=bool)
+    )
+    assert [label.get_text() for label in drawn[-1].get_xticklabels()] == ["−8", "−4", "0", "4", "≥ 8"]
+    assert drawn[-1].get_xticks()[[0, -1]].tolist() == [-8, 8]
+
+
 def test_figures_are_the_same_every_time(points):
     values = np.array(["a", "b"] * 100, dtype=object)
     colours = figures.label_colours(["a", "b"], [])
