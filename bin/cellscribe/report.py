@@ -300,6 +300,11 @@ def heading(found: Findings) -> dict[str, Any]:
         },
         "date": date[:10],
         "verdict": " ".join(part for part in said if part),
+        "beside": [
+            (f"{found.inputs.sample}.predictions.tsv.gz", "the labels"),
+            (found.inputs.annotated.name, "the cells"),
+            (found.inputs.markers.name, "marker genes"),
+        ],
     }
 
 

@@ -126,6 +126,13 @@ def test_the_page_needs_no_network_and_no_script(page):
     assert len(html) < report.MAX_BYTES
 
 
+def test_the_page_leads_to_what_is_published_beside_it(page):
+    reader, _ = read(page)
+    links = {attributes["href"] for tag, attributes in reader.tags if tag == "a"}
+    assert {"blood.predictions.tsv.gz", "blood.annotated.h5ad", "blood.markers.tsv"} <= links
+    assert "../../summary/multiqc_report.html" in links
+
+
 def test_the_columns_are_told_as_the_contract_has_them_and_only_those_that_are_there(page):
     _, text = read(page)
     names = OutputNames.of()
