@@ -276,6 +276,14 @@ def test_known_labels_are_held_against_the_names_on_the_page_and_in_a_table(tmp_
     assert summary["unknown_labels"] == {"alpha-beta T cell": 40}
 
 
+def test_without_a_label_that_the_model_can_give_no_scores_are_shown(tmp_path):
+    adata = simulated()
+    adata.obs["line"] = np.repeat(["H1975", "A549", "HCC827"], 40)
+    _, text = read(make(tmp_path, adata, truth_key="line"))
+    assert "The model can give none of these labels" in text
+    assert "macro-F1" not in text and "scores above" not in text and "H1975 (40)" in text
+
+
 def test_a_sample_without_the_known_labels_says_so_and_is_otherwise_as_without(tmp_path, page):
     _, text = read(make(tmp_path, truth_key="author"))
     warning = "Nothing was compared with known labels: there is no column 'author' in obs."
