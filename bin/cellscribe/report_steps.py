@@ -122,7 +122,8 @@ def what_was_done(
             + (f", trained on {count(training['n_cells'])} cells" if training.get("n_cells") else "")
             + (
                 f"; {percent(float(tested['accuracy']))} of its labels were right in the test"
-                + (f" ({tested['split']})" if tested.get("split") else "")
+                # What follows the comma is for who trained it: which weights had not seen the cells.
+                + (f" ({str(tested['split']).partition(',')[0]})" if tested.get("split") else "")
                 if tested.get("accuracy") is not None
                 else ""
             ),

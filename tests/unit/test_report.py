@@ -670,6 +670,12 @@ def test_where_bounds_come_from_is_told_of_each_side_where_they_differ():
     assert report_steps.bounds_source({}) == "no bound"
 
 
+def test_how_the_model_was_tested_is_told_in_plain_words():
+    tested = {"accuracy": 0.933, "split": "whole batches held out, from the weights of the pool too"}
+    done = dict(report_steps.what_was_done({}, {}, {}, {"evaluation": tested}))
+    assert done["Model"].endswith("93.3 % of its labels were right in the test (whole batches held out)")
+
+
 def test_bounds_are_whole_numbers_and_those_beyond_every_cell_are_words():
     def said(lower, upper, source="mad"):
         qc = {
