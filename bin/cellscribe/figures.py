@@ -462,7 +462,9 @@ def dot_plot(
         bar.outline.set_visible(False)
         bar.set_label("mean expression (log)", fontsize=8)
         handles = [
-            axes.scatter([], [], s=(part * 0.94 + 0.02) * 150, c="#AEB5BD", linewidths=0, label=f"{part:.0%}")
+            axes.scatter(
+                [], [], s=(part * 0.94 + 0.02) * 150, c="#AEB5BD", linewidths=0, label=f"{100 * part:.0f} %"
+            )
             for part in (0.1, 0.5, 1.0)
         ]
         figure.legend(

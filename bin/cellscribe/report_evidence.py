@@ -12,7 +12,7 @@ from cellscribe import differential, figures, markers, verdicts
 from cellscribe.contract import UNASSIGNED
 from cellscribe.model.logistic import log_normalise
 from cellscribe.report_inputs import Cells
-from cellscribe.report_words import count
+from cellscribe.report_words import count, percent
 
 if TYPE_CHECKING:
     import anndata
@@ -285,8 +285,8 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
 def _gene_title(row: Any) -> dict[str, Any]:
     return {
         "gene": row.gene,
-        "title": f"log2 fold change {row.log2_fold_change:.2f}, expressed by {row.share_in:.0%} of "
-        f"these cells and {row.share_out:.0%} of the others, adjusted p {row.adjusted_p:.1e}",
+        "title": f"log2 fold change {row.log2_fold_change:.2f}, expressed by {percent(row.share_in, 0)} of "
+        f"these cells and {percent(row.share_out, 0)} of the others, adjusted p {row.adjusted_p:.1e}",
     }
 
 

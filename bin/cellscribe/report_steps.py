@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cellscribe.contract import OutputNames
-from cellscribe.report_words import count, number, percent, plural, readable
+from cellscribe.report_words import count, number, percent, plural, readable, spaced
 
 # Name and unit.
 METRICS = {
@@ -109,7 +109,7 @@ def what_was_done(
             else "no bounds were set",
         )
     )
-    rows.append(("Doublets", str((qc.get("doublets") or {}).get("message") or "not looked for")))
+    rows.append(("Doublets", spaced(str((qc.get("doublets") or {}).get("message") or "not looked for"))))
     model = annotation.get("model") or {}
     labels, training = manifest.get("labels") or [], manifest.get("training") or {}
     tested = manifest.get("evaluation") or {}

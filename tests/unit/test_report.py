@@ -734,6 +734,8 @@ def test_numbers_are_written_for_people():
 
 
 def test_warnings_are_merged_in_order_whatever_their_spacing_and_case():
+    (one,) = report_words.merge_warnings(("a", ["43% of the cells lie beyond 99 %."]))
+    assert one["text"] == "43 % of the cells lie beyond 99 %."
     merged = report_words.merge_warnings(
         ("a", ["Two words.", ""]), ("b", ["one", " two  WORDS"]), ("a", ["two words"])
     )
