@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import unicodedata
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,12 +55,22 @@ def label_colours(labels: Sequence[str], known: Sequence[str]) -> dict[str, str]
     """Give each label its colour, the same one in every figure.
 
     labels: those of this sample, the largest first. known: the model's, in its own order; where they are few
-    enough they keep their colours from sample to sample. `unassigned` is grey.
+    enough they keep their colours from page to page, as does a broader name, whose place behind them comes of its
+    letters: the next free one where another broader name of the page has it. `unassigned` is grey.
     """
-    names = [label for label in labels if label != UNASSIGNED]
-    if len(set(known) | set(names)) <= len(PALETTE):
-        names = list(dict.fromkeys([*known, *names]))
-    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    names = list(dict.fromkeys(label for label in labels if label != UNASSIGNED))
+    own = list(dict.fromkeys(label for label in known if label != UNASSIGNED))
+    broader = sorted(set(names) - set(own))
+    if not own or len(own) + len(broader) > len(PALETTE):
+        colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    else:
+        colours = dict(zip(own, PALETTE, strict=False))
+        free = PALETTE[len(own) :]
+        for name in broader:
+            place = zlib.crc32(name.encode()) % len(free)
+            while free[place] in colours.values():
+                place = (place + 1) % len(free)
+            colours[name] = free[place]
     return {**colours, UNASSIGNED: UNASSIGNED_COLOUR}
 
 
@@ -344,7 +355,7 @@ def histogram(
     with new_figure(5.6, 2.7) as figure:
         axes = figure.add_subplot()
         bins = np.linspace(0, 1, 41)
-        axes.hist(
+        heights, _, _ = axes.hist(
             [values[~unassigned], values[unassigned]],
             bins=bins.tolist(),
             stacked=True,
@@ -359,6 +370,8 @@ def histogram(
         axes.set_axisbelow(True)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         if line is not None:
+            # The note stands above the tallest bar, not on it.
+            axes.set_ylim(top=1.18 * max(float(np.max(heights)), 1))
             axes.axvline(line, color="#A63A1E", linewidth=1.1, linestyle=(0, (3, 2)))
             axes.annotate(
                 note,
@@ -460,7 +473,9 @@ def dot_plot(
         bar.outline.set_visible(False)
         bar.set_label("mean expression (log)", fontsize=8)
         handles = [
-            axes.scatter([], [], s=(part * 0.94 + 0.02) * 150, c="#AEB5BD", linewidths=0, label=f"{part:.0%}")
+            axes.scatter(
+                [], [], s=(part * 0.94 + 0.02) * 150, c="#AEB5BD", linewidths=0, label=f"{100 * part:.0f} %"
+            )
             for part in (0.1, 0.5, 1.0)
         ]
         figure.legend(
@@ -535,7 +550,9 @@ def score_plot(genes: np.ndarray, fold: np.ndarray, score: np.ndarray, clear: np
     with new_figure(5.6, 3.6) as figure:
         axes = figure.add_subplot()
         # A gene that one side never expresses has a fold change without bound: it stands at the edge.
-        limit = float(np.clip(np.percentile(np.abs(fold), 99.5), 1, WIDEST_FOLD)) if len(fold) else 1.0
+        limit = (
+            float(np.clip(np.ceil(np.percentile(np.abs(fold), 99.5)), 1, WIDEST_FOLD)) if len(fold) else 1.0
+        )
         shown = np.clip(fold, -limit, limit)
         colours = np.where(~clear, "#C9CDD2", np.where(score > 0, "#A63A1E", ACCENT))
         axes.scatter(shown, np.abs(score), s=5, c=colours.tolist(), linewidths=0, rasterized=True)
@@ -560,6 +577,18 @@ def score_plot(genes: np.ndarray, fold: np.ndarray, score: np.ndarray, clear: np
         axes.set(
             xlim=(-limit * 1.6, limit * 1.6), xlabel="log2 fold change", ylabel="Wilcoxon z score (absolute)"
         )
+        # The axis ends where the genes do: beside it stand their names alone.
+        ends = [
+            f"{sign} {text}" if beyond.any() else text
+            for sign, beyond, text in (
+                ("≤", fold < -limit, f"−{limit:g}"),
+                ("≥", fold > limit, f"{limit:g}"),
+            )
+        ]
+        axes.set_xticks(
+            np.linspace(-limit, limit, 5), [ends[0], f"−{limit / 2:g}", "0", f"{limit / 2:g}", ends[1]]
+        )
+        axes.spines["bottom"].set_bounds(-limit, limit)
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color=RULE_COLOUR, linewidth=0.6)
         axes.set_axisbelow(True)

@@ -99,6 +99,14 @@ class GroupStatistics:
         return np.asarray(picked.sum(axis=0))
 
 
+def housekeeping(symbols: pd.Series) -> np.ndarray:
+    """Which genes are ribosomal or mitochondrial: bool, (n_genes,).
+
+    They follow the state of a cell and its library, and would speak for whatever type was measured in the best shape.
+    """
+    return symbols.astype(str).str.upper().str.match(r"(RP[SL]\d|RPLP\d|RPSA$|MT-)").to_numpy(dtype=bool)
+
+
 def read_markers(entries: dict[str, list[dict[str, Any]]]) -> dict[str, list[Marker]]:
     """Take in a model's markers.json: label to its marker genes, the best first."""
     return {

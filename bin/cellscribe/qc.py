@@ -117,13 +117,14 @@ class Bounds:
 
 @dataclass(frozen=True)
 class QcResult:
-    """What QC found. `passes` and `reasons`: shape (n_obs,)."""
+    """What QC found. `passes` and `reasons`: shape (n_obs,). mt_known: whether there is any mitochondrial gene."""
 
     metrics: pd.DataFrame
     bounds: dict[str, Bounds]
     doublets: DoubletCalls
     reasons: np.ndarray
     warnings: list[str]
+    mt_known: bool = True
 
     @property
     def passes(self) -> np.ndarray:
@@ -300,7 +301,8 @@ def assess(
     organism = str(tables.uns.get("cellscribe", {}).get("organism", "unknown"))
     masks = gene_set_masks(tables.var, organism)
     metrics = cell_metrics(counts, masks)
-    bounds, warnings = find_bounds(metrics, options, mt_known=bool(masks["mt"].any()))
+    mt_known = bool(masks["mt"].any())
+    bounds, warnings = find_bounds(metrics, options, mt_known=mt_known)
     reasons = cell_reasons(metrics, bounds)
 
     n_cells = len(metrics)
@@ -323,7 +325,7 @@ def assess(
             warnings.append(found.message)
     if options.doublets == "remove":
         reasons["doublet"] = doublets.calls
-    return QcResult(metrics, bounds, doublets, join_reasons(reasons), warnings)
+    return QcResult(metrics, bounds, doublets, join_reasons(reasons), warnings, mt_known)
 
 
 def removed_by(reasons: np.ndarray) -> dict[str, int]:
@@ -361,6 +363,7 @@ def summarise(
         "removed_by": removed_by(result.reasons),
         "before": describe(result.metrics),
         "after": describe(result.metrics[result.passes]),
+        "mt_known": result.mt_known,
         "doublets": result.doublets.summary(),
         "parameters": asdict(options),
         "warnings": result.warnings,

@@ -20,7 +20,7 @@ MAX_POINTS = 4_000
 """Points drawn of each kind; a figure of 200,000 cells is drawn as fast as one of 4,000."""
 
 FARTHEST_BOUND = 4.0
-"""A bound this many times beyond the last cell is named, not drawn."""
+"""A bound this many times beyond the last cell is not drawn: named, where the user set it."""
 
 TITLES = {
     "total_counts": "Counts",
@@ -47,8 +47,11 @@ def qc_figures(sample: str, result: QcResult, mode: str = "filter") -> dict[str,
 
 def _violin(sample: str, result: QcResult, words: tuple[str, str]) -> bytes:
     rng = np.random.default_rng(0)
+    measured = {
+        metric: title for metric, title in TITLES.items() if result.mt_known or metric != "pct_counts_mt"
+    }
     with new_figure(7.2, 3.1) as figure:
-        for axes, (metric, title) in zip(figure.subplots(1, len(TITLES)), TITLES.items(), strict=True):
+        for axes, (metric, title) in zip(figure.subplots(1, len(measured)), measured.items(), strict=True):
             values = _drawable(result.metrics[metric].to_numpy(), metric)
             logarithmic = metric in LOGARITHMIC
             _density(axes, values, logarithmic, rng)
@@ -110,13 +113,14 @@ def _scatter(sample: str, result: QcResult, words: tuple[str, str]) -> bytes:
         points = axes.scatter(
             x[rows],
             y[rows],
-            c=mt[rows],
             s=1.6 * _size(len(rows)),
-            cmap="viridis",
-            vmin=0,
-            vmax=top,
             alpha=0.85,
             linewidths=0,
+            **(
+                {"c": mt[rows], "cmap": "viridis", "vmin": 0, "vmax": top}
+                if result.mt_known
+                else {"color": KEPT}
+            ),
         )
         rows = rows[~result.passes[rows]]
         axes.scatter(
@@ -138,12 +142,13 @@ def _scatter(sample: str, result: QcResult, words: tuple[str, str]) -> bytes:
         # upper left and lower right are empty in this figure: the words stand there
         _horizontal(axes, y_bounds, at=(0.72, 0.42))
         _vertical(axes, x_bounds, at=(0.7, 0.3))
-        extend = "max" if mt.max() > top else "neither"
-        bar = figure.colorbar(points, ax=axes, fraction=0.045, pad=0.02, extend=extend)
-        bar.set_label("mitochondrial %", fontsize=8)
-        bar.outline.set_visible(False)
-        if mt_bounds.upper is not None:
-            bar.ax.axhline(mt_bounds.upper, color=REMOVED, linewidth=1.4)
+        if result.mt_known:
+            extend = "max" if mt.max() > top else "neither"
+            bar = figure.colorbar(points, ax=axes, fraction=0.045, pad=0.02, extend=extend)
+            bar.set_label("mitochondrial %", fontsize=8)
+            bar.outline.set_visible(False)
+            if mt_bounds.upper is not None:
+                bar.ax.axhline(mt_bounds.upper, color=REMOVED, linewidth=1.4)
         _heading(figure, sample, result, words, ring=True)
         return as_png(figure, 256)
 
@@ -232,16 +237,19 @@ def _limits(values: np.ndarray, bounds: Bounds) -> tuple[float, float]:
     return low / spare, high * spare
 
 
-def _lines(bounds: Bounds) -> list[tuple[bool, float, str]]:
-    """Each bound: whether it is the upper one, its value, and the words on its line."""
+def _lines(bounds: Bounds, ends: tuple[float, float]) -> list[tuple[bool, float, bool, str]]:
+    """Each bound: whether it is the upper one, its value, whether the axis reaches it, and the words on its line.
+
+    ends: of the axis. A bound that QC found itself and that no cell comes near says nothing, and is left out.
+    """
     sides = (
         (False, "≥", bounds.lower, bounds.lower_source),
         (True, "≤", bounds.upper, bounds.upper_source),
     )
     return [
-        (upper, value, f"{sign} {short(value)}{' (set)' if source == 'fixed' else ''}")
+        (upper, value, near, f"{sign} {short(value)}{' (set)' if source == 'fixed' else ''}")
         for upper, sign, value, source in sides
-        if value is not None
+        if value is not None and ((near := ends[0] <= value <= ends[1]) or source == "fixed")
     ]
 
 
@@ -250,9 +258,7 @@ def _horizontal(axes: Axes, bounds: Bounds, at: tuple[float, float] = (1.0, 1.0)
 
     A bound far from every cell would squeeze the cells: it is only named, with an arrow, at the axes' end.
     """
-    low, high = axes.get_ylim()
-    for upper, value, text in _lines(bounds):
-        near = low <= value <= high
+    for upper, value, near, text in _lines(bounds, axes.get_ylim()):
         if near:
             axes.axhline(value, color=REMOVED, linewidth=1, linestyle=(0, (4, 2)), zorder=4)
         axes.annotate(
@@ -271,9 +277,7 @@ def _horizontal(axes: Axes, bounds: Bounds, at: tuple[float, float] = (1.0, 1.0)
 
 def _vertical(axes: Axes, bounds: Bounds, at: tuple[float, float]) -> None:
     """Draw bounds upright. at: the height, along the axes, of the words on the lower and the upper one."""
-    low, high = axes.get_xlim()
-    for upper, value, text in _lines(bounds):
-        near = low <= value <= high
+    for upper, value, near, text in _lines(bounds, axes.get_xlim()):
         if near:
             axes.axvline(value, color=REMOVED, linewidth=1, linestyle=(0, (4, 2)), zorder=4)
         axes.annotate(

@@ -50,6 +50,7 @@ from cellscribe.report_steps import (
     columns_guide,
     curation_part,
     gene_overlap,
+    mt_known,
     n_passed,
     overlap_part,
     qc_tables,
@@ -299,6 +300,11 @@ def heading(found: Findings) -> dict[str, Any]:
         },
         "date": date[:10],
         "verdict": " ".join(part for part in said if part),
+        "beside": [
+            (f"{found.inputs.sample}.predictions.tsv.gz", "the labels"),
+            (found.inputs.annotated.name, "the cells"),
+            (found.inputs.markers.name, "marker genes"),
+        ],
     }
 
 
@@ -341,7 +347,10 @@ def quality_control(found: Findings) -> dict[str, Any]:
     drawn = (
         ("Metrics and their bounds", inputs.qc_violin),
         ("Counts by barcode rank", inputs.qc_knee),
-        ("Counts, genes and mitochondrial share", inputs.qc_scatter),
+        (
+            "Counts, genes and mitochondrial share" if mt_known(found.qc) else "Counts and genes",
+            inputs.qc_scatter,
+        ),
     )
     return {
         "qc": qc_tables(found.qc),
@@ -384,7 +393,7 @@ def marker_section(found: Findings) -> dict[str, Any]:
         "left": [one for one in evidence.left if one.n_cells >= verdicts.MIN_CELLS_TO_JUDGE],
         "signs": signs_of_unassigned(found.cells),
         "unassigned": UNASSIGNED,
-        "top_genes": top_genes(evidence.table, [*(one.label for one in evidence.named), UNASSIGNED]),
+        "top_genes": top_genes(evidence.shown, [*(one.label for one in evidence.named), UNASSIGNED]),
         "top_plots": [figures.data_uri(png) for png in evidence.top_plots],
         "n_tested": count(evidence.n_tested),
         "all_tested": evidence.n_tested == len(found.cells.final),

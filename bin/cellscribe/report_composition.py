@@ -48,7 +48,7 @@ def composition(
             {
                 "label": name,
                 "colour": evidence.colours[name],
-                "broader": is_broader(name, cl_id, known),
+                "broader": is_broader(name, known),
                 "cl_id": cl_id,
                 "cl_url": _cell_ontology_url(cl_id),
                 "cl_name": known.get(name, {}).get("cl_name", ""),
@@ -72,15 +72,21 @@ def composition(
 
 
 def missed_types(cells: Cells) -> list[str]:
-    """A sentence for each type of whose cells a large part was left unassigned, so that its share is too small."""
-    sizes, left = Counter(cells.predicted.tolist()), _left_by_label(cells)
+    """A sentence for each type of whose cells a large part was left unassigned, so that its share is too small.
+
+    Cells with too few counts have no part in it: the type is not what kept them from a name.
+    """
+    enough = cells.reason != "low_information"
+    sizes = Counter(cells.predicted[enough].tolist())
+    left = Counter(cells.predicted[enough & cells.unassigned].tolist())
     missed = [
         name for name in left if sizes[name] >= FEWEST_TO_MISS and left[name] > PART_MISSED * sizes[name]
     ]
+    apart = "" if enough.all() else " and have enough counts"
     return [
-        f"{left[name]:,} of the {sizes[name]:,} cells that come closest to {name} were left unassigned: either they "
-        f"are something else, or the model is too strict with them. Look at their genes before you compare shares of "
-        f"{name} between samples."
+        f"{left[name]:,} of the {sizes[name]:,} cells that come closest to {name}{apart} were left unassigned: either "
+        f"they are something else, or the model is too strict with them. Look at their genes before you compare "
+        f"shares of {name} between samples."
         for name in sorted(missed, key=lambda name: (-left[name], name))[:MOST_TYPES_MISSED]
     ]
 
@@ -182,13 +188,12 @@ def supported_clusters(judged: Sequence[verdicts.ClusterVerdict]) -> str:
     return f"{n} of {plural(len(given), 'named cluster')} {'is' if n == 1 else 'are'} supported by the genes."
 
 
-def is_broader(label: str, cl_id: str, known: Mapping[str, Mapping[str, Any]]) -> bool:
+def is_broader(label: str, known: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether a final label is no type of the model's but a broader name. known: the model's labels, {} unknown.
 
-    The Cell Ontology's name of a type that the model calls otherwise is none.
+    By name: `Other T cell` of a model may have the id of `T cell`, which covers all its T cells.
     """
-    ids = {str(entry.get("cl_id") or "") for entry in known.values()} - {""}
-    return bool(known) and label not in known and label != UNASSIGNED and cl_id not in ids
+    return bool(known) and label not in known and label != UNASSIGNED
 
 
 def labels_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -197,17 +202,12 @@ def labels_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def names_given(cells: Cells, manifest: dict[str, Any]) -> tuple[str, str]:
-    """How many types were named, and the words for it, with the number of broader names.
-
-    A type that some cells have by the model's name and others by the Cell Ontology's counts once.
-    """
+    """How many types were named, and the words for it, with the number of broader names."""
     known = labels_of(manifest)
-    given = sorted(set(cells.final) - {UNASSIGNED})
-    broader = [name for name in given if is_broader(name, cells.cl_ids.get(name, ""), known)]
-    own = [name for name in given if name not in broader]
-    ids = {str(known[name].get("cl_id") or "") for name in own if name in known}
-    n = sum(not known or name in known or cells.cl_ids.get(name, "") not in ids for name in own)
-    also = f" and {plural(len(broader), 'broader name')}" if broader else ""
+    given = set(cells.final) - {UNASSIGNED}
+    broader = sum(is_broader(name, known) for name in given)
+    n = len(given) - broader
+    also = f" and {plural(broader, 'broader name')}" if broader else ""
     return count(n), f"{'type' if n == 1 else 'types'} named{also}"
 
 

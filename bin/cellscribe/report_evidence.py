@@ -12,7 +12,7 @@ from cellscribe import differential, figures, markers, verdicts
 from cellscribe.contract import UNASSIGNED
 from cellscribe.model.logistic import log_normalise
 from cellscribe.report_inputs import Cells
-from cellscribe.report_words import count
+from cellscribe.report_words import count, percent
 
 if TYPE_CHECKING:
     import anndata
@@ -30,12 +30,16 @@ MOST_ROWS = 60
 
 @dataclass(frozen=True)
 class MarkerEvidence:
-    """What the genes say: verdicts by final label, of the unassigned by closest label, by cluster; tests; dot plots."""
+    """What the genes say: verdicts by final label, of the unassigned by closest label, by cluster; tests; dot plots.
+
+    shown: `table` without housekeeping genes, and as long.
+    """
 
     named: list[verdicts.Support]
     left: list[verdicts.Support]
     clusters: list[verdicts.ClusterVerdict]
     table: pd.DataFrame
+    shown: pd.DataFrame
     differential: pd.DataFrame
     contrasts: list[differential.Contrast]
     dot_plots: list[bytes]
@@ -119,8 +123,12 @@ def marker_evidence(
     for one in contrasts:
         rows = np.searchsorted(wanted, np.concatenate([one.rows_in, one.rows_out]))
         tested.append(differential.contrast_genes(expression[rows], len(one.rows_in), one, adata.var))
-    table = markers.rank_markers(
-        types, adata.var, {label: {column for _, column in hits} for label, hits in located.items()}
+    expected_columns = {label: {column for _, column in hits} for label, hits in located.items()}
+    symbols = adata.var["gene_symbols"] if "gene_symbols" in adata.var else adata.var_names.to_series()
+    usual = adata.var_names[markers.housekeeping(symbols)]
+    table, shown = (
+        markers.rank_markers(tests, adata.var, expected_columns)
+        for tests in (types, types[~types["gene"].isin(usual)])
     )
     colours = figures.label_colours(
         sorted(sizes, key=lambda name: -sizes[name]), list(dict.fromkeys([*labels, *expected]))
@@ -130,10 +138,11 @@ def marker_evidence(
         left,
         clusters,
         table,
+        shown,
         differential.together(tested),
         list(contrasts),
         _expected_plots(statistics, predicted, final, named, left, located, colours),
-        _found_plots(statistics, final, table, adata.var, named, colours),
+        _found_plots(statistics, final, shown, adata.var, named, colours),
         len(sample),
         colours,
         any(expected.values()),
@@ -276,8 +285,8 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
 def _gene_title(row: Any) -> dict[str, Any]:
     return {
         "gene": row.gene,
-        "title": f"log2 fold change {row.log2_fold_change:.2f}, expressed by {row.share_in:.0%} of "
-        f"these cells and {row.share_out:.0%} of the others, adjusted p {row.adjusted_p:.1e}",
+        "title": f"log2 fold change {row.log2_fold_change:.2f}, expressed by {percent(row.share_in, 0)} of "
+        f"these cells and {percent(row.share_out, 0)} of the others, adjusted p {row.adjusted_p:.1e}",
     }
 
 

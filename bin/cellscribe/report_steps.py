@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cellscribe.contract import OutputNames
-from cellscribe.report_words import count, number, percent, plural, readable
+from cellscribe.report_words import count, number, percent, plural, readable, spaced
 
 # Name and unit.
 METRICS = {
@@ -86,18 +86,30 @@ def what_was_done(
     for metric in dict.fromkeys([*METRICS, *thresholds]):
         bound = thresholds.get(metric) or {}
         name, unit = METRICS.get(metric, (readable(metric), ""))
-        lower, upper = bound.get("lower"), bound.get("upper")
-        if lower is not None and upper is not None:
-            bounds.append(f"{name.lower()} {number(lower)} to {number(upper)}{unit}")
-        elif lower is not None:
-            bounds.append(f"{name.lower()} at least {number(lower)}{unit}")
-        elif upper is not None:
-            bounds.append(f"{name.lower()} at most {number(upper)}{unit}")
+        lower, upper = (
+            ""
+            if bound.get(side) is None or beyond_all_cells(qc, metric, side)
+            else bound_number(metric, bound[side])
+            for side in ("lower", "upper")
+        )
+        if lower and upper:
+            bounds.append(f"{name.lower()} {lower} to {upper}{unit}")
+        elif lower:
+            bounds.append(f"{name.lower()} at least {lower}{unit}")
+        elif upper:
+            bounds.append(f"{name.lower()} at most {upper}{unit}")
     kept = "marked, none removed" if qc.get("mode") == "flag" else "removed"
     rows.append(
-        ("Quality control", f"cells outside these bounds were {kept}: {'; '.join(bounds) or 'none set'}")
+        (
+            "Quality control",
+            f"cells outside these bounds were {kept}: {'; '.join(bounds)}"
+            if bounds
+            else "no cell lies outside the bounds"
+            if any(bounds_source(bound) != THRESHOLD_SOURCES["off"] for bound in thresholds.values())
+            else "no bounds were set",
+        )
     )
-    rows.append(("Doublets", str((qc.get("doublets") or {}).get("message") or "not looked for")))
+    rows.append(("Doublets", spaced(str((qc.get("doublets") or {}).get("message") or "not looked for"))))
     model = annotation.get("model") or {}
     labels, training = manifest.get("labels") or [], manifest.get("training") or {}
     tested = manifest.get("evaluation") or {}
@@ -110,7 +122,8 @@ def what_was_done(
             + (f", trained on {count(training['n_cells'])} cells" if training.get("n_cells") else "")
             + (
                 f"; {percent(float(tested['accuracy']))} of its labels were right in the test"
-                + (f" ({tested['split']})" if tested.get("split") else "")
+                # What follows the comma is for who trained it: which weights had not seen the cells.
+                + (f" ({str(tested['split']).partition(',')[0]})" if tested.get("split") else "")
                 if tested.get("accuracy") is not None
                 else ""
             ),
@@ -191,6 +204,29 @@ def bounds_source(bounds: dict[str, Any]) -> str:
     return next(iter(sides.values()), THRESHOLD_SOURCES["off"])
 
 
+def bound_number(metric: str, value: float) -> str:
+    """A bound in words: counts and genes are whole."""
+    return number(value if METRICS.get(metric, ("", ""))[1] else round(value))
+
+
+def beyond_all_cells(qc: dict[str, Any], metric: str, side: str) -> bool:
+    """Whether a bound that QC found itself has no cell beyond it. Its number may be one that no cell could have: of
+    more genes than there are. What the user set is told all the same.
+
+    side: lower or upper.
+    """
+    bound = (qc.get("thresholds") or {}).get(metric) or {}
+    last = ((qc.get("before") or {}).get(metric) or {}).get("min" if side == "lower" else "max")
+    if bound.get(side) is None or last is None or bound.get(f"{side}_source") != "mad":
+        return False
+    return bool(last >= bound[side] if side == "lower" else last <= bound[side])
+
+
+def mt_known(qc: dict[str, Any]) -> bool:
+    """Whether the sample has any mitochondrial gene."""
+    return bool(qc.get("mt_known", True))
+
+
 def n_passed(qc: dict[str, Any]) -> int | None:
     """How many cells passed quality control."""
     return qc.get("n_cells_pass", qc.get("n_cells_after"))
@@ -204,8 +240,16 @@ def qc_tables(qc: dict[str, Any]) -> dict[str, Any]:
     def unit(metric: str) -> str:
         return METRICS.get(metric, ("", ""))[1]
 
+    def bound(metric: str, side: str) -> str:
+        value = (thresholds.get(metric) or {}).get(side)
+        if beyond_all_cells(qc, metric, side):
+            return f"no cell lies {'below' if side == 'lower' else 'above'}"
+        return "–" if value is None else bound_number(metric, value) + unit(metric)
+
     def spread(part: dict[str, Any], metric: str) -> dict[str, str]:
         values = part.get(metric) or {}
+        if metric == "pct_counts_mt" and not mt_known(qc):
+            return {"median": "not measured", "quarters": ""}
         return {
             "median": number(values.get("median"), unit(metric)),
             "quarters": f"{number(values.get('q25'))} – {number(values.get('q75'))}" if values else "",
@@ -216,8 +260,8 @@ def qc_tables(qc: dict[str, Any]) -> dict[str, Any]:
             "name": METRICS.get(metric, (readable(metric), ""))[0],
             "before": spread(before, metric),
             "after": spread(after, metric),
-            "lower": number((thresholds.get(metric) or {}).get("lower"), unit(metric)),
-            "upper": number((thresholds.get(metric) or {}).get("upper"), unit(metric)),
+            "lower": bound(metric, "lower"),
+            "upper": bound(metric, "upper"),
             "source": bounds_source(thresholds.get(metric) or {}),
         }
         for metric in dict.fromkeys(ordered)

@@ -62,6 +62,7 @@ def truth_part(agreement: truth.Agreement) -> dict[str, Any]:
         "n_cells": count(head["n_cells"]),
         "n_unlabelled": count(head["n_unlabelled"]),
         "n_known": count(head["n_known"]),
+        "any_known": head["n_known"] > 0,
         "key_figures": [
             (percent(head[name]) if head[name] is not None else "–", words)
             for name, words in (

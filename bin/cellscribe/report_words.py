@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,11 @@ def percent(part: float, digits: int = 1) -> str:
     return f"{100 * part:.{digits}f} %"
 
 
+def spaced(text: str) -> str:
+    """A step's sentence with its shares as the page writes them: 43 %, not 43%."""
+    return re.sub(r"(?<=\d)%", " %", text)
+
+
 def number(value: Any, unit: str = "") -> str:
     """A measured number, three or four digits of it, and its unit; – for none."""
     if value is None:
@@ -66,7 +72,7 @@ def merge_warnings(*sources: tuple[str, Sequence[str]]) -> list[dict[str, Any]]:
     merged: dict[str, dict[str, Any]] = {}
     for step, sentences in sources:
         for sentence in sentences:
-            text = " ".join(str(sentence).split())
+            text = spaced(" ".join(str(sentence).split()))
             if not text:
                 continue
             entry = merged.setdefault(

@@ -345,7 +345,9 @@ def _reason(
         parts = [other or "no other type's markers clearly go up", f"{mine} ({of})"]
     else:
         enough = len(up) >= SHARE_UP * len(calls)
-        faint = f", by {_rise(calls):.0%} of what the reference has" if _rise(calls) < LEAST_RISE else ""
+        faint = (
+            f", by {100 * _rise(calls):.0f} % of what the reference has" if _rise(calls) < LEAST_RISE else ""
+        )
         parts = [
             (f"{of}{faint}" if enough else f"only {of}") + (f": {_listed(up)}" if up else ""),
             f"too few cells or counts to tell of {_listed(unclear)}" if unclear else "",

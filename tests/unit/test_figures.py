@@ -28,6 +28,15 @@ def test_labels_keep_their_colours_from_sample_to_sample():
     assert len({first["Monocyte"], first["T cell"], second["lymphocyte"]}) == 3
 
 
+def test_broader_names_keep_their_colours_whatever_else_is_on_the_page():
+    known = ["B cell", "T cell", "Monocyte"]
+    alone = figures.label_colours(["lymphocyte"], known)["lymphocyte"]
+    many = figures.label_colours(["mature T cell", "leukocyte", "T cell", "lymphocyte"], known)
+    assert many["lymphocyte"] == alone
+    every = [f"broader {i}" for i in range(33)]
+    assert len(set(figures.label_colours(every, known).values())) == 37
+
+
 def test_the_labels_of_a_sample_differ_even_where_the_model_knows_hundreds():
     known = [f"type {i}" for i in range(300)]
     shown = known[::10]
@@ -129,6 +138,30 @@ def test_names_are_left_off_a_map_where_they_say_nothing(points):
     colours = figures.label_colours(["a", "b"], [])
     drawn = [figures.umap_by_category(points, values, colours, named=named) for named in (True, False)]
     assert drawn[0] != drawn[1]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The axes of every figure that is drawn, the last one's last."""
+    axes = []
+    as_png = figures.as_png
+    monkeypatch.setattr(figures, "as_png", lambda figure: (axes.extend(figure.axes), as_png(figure))[1])
+    return axes
+
+
+def test_the_note_of_a_histogram_stands_above_its_tallest_bar(drawn):
+    values = np.repeat([0.5, 0.97], [20, 180])
+    figures.histogram(values, values < 0.6, "distance", line=0.99, note="beyond 99 % of the reference")
+    assert drawn[-1].get_ylim()[1] == pytest.approx(1.18 * 180)
+
+
+def test_the_ends_of_the_fold_change_say_where_genes_lie_beyond_them(drawn):
+    fold = np.append(np.linspace(-2, 2, 50), [15.0, 20.0])
+    figures.score_plot(
+        np.array([f"G{i}" for i in range(52)], dtype=object), fold, 3 * fold, np.ones(52, dtype=bool)
+    )
+    assert [label.get_text() for label in drawn[-1].get_xticklabels()] == ["−8", "−4", "0", "4", "≥ 8"]
+    assert drawn[-1].get_xticks()[[0, -1]].tolist() == [-8, 8]
 
 
 def test_figures_are_the_same_every_time(points):

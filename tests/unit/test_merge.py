@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,19 @@ def test_clusters_and_the_map_are_of_all_cells_together(tmp_path: Path) -> None:
     assert merged.warnings == []
     assert "2 samples in one file: 80 cells, 30 genes, 3 labels; 2.5 % of the cells are unassigned." in page
     assert 'src="http' not in page and "<script" not in page
+
+
+def test_the_page_leads_to_the_pages_of_its_samples_and_of_the_run(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a", "b 2")):
+        write_sample(tmp_path, name, seed=seed)
+    links = re.findall('href="([^"#]+)"', run(tmp_path)[3])
+    assert links == [
+        "m.h5ad",
+        "c.tsv",
+        "../summary/multiqc_report.html",
+        "../samples/a/a.report.html",
+        "../samples/b%202/b%202.report.html",
+    ]
 
 
 def test_labels_have_the_colours_of_the_samples_own_pages_and_clusters_have_others(

@@ -223,3 +223,10 @@ def test_usage_lists_every_parameter_and_every_column_of_the_sheet() -> None:
     sheet = text.split("## The sample sheet")[1].split("\n## ")[0]
     columns = re.findall(r"^\| `(\w+)`", sheet, flags=re.MULTILINE)
     assert columns == list(ROWS)
+
+
+def test_seqera_platform_shows_every_page_of_a_run() -> None:
+    shown = re.findall(r'^  "(.+)":$', (ROOT / "tower.yml").read_text(), re.MULTILINE)
+    told = re.findall(r"^\| `(\S+\.html)`", (ROOT / "docs" / "outputs.md").read_text(), re.MULTILINE)
+    assert len(told) >= 3
+    assert {page.replace("/S", "/*") for page in told} <= set(shown)

@@ -176,6 +176,7 @@ def test_no_mitochondrial_gene_is_said_and_switches_its_bound_off() -> None:
     adata = make(symbols=[f"GENE{i}" for i in range(200)])
     result = assess(adata, adata.X, QcOptions("s", doublets="off", max_pct_mt=5))
     assert result.bounds["pct_counts_mt"] == Bounds()
+    assert not result.mt_known and assess(make(), make().X, QcOptions("s", doublets="off")).mt_known
     assert any("No mitochondrial gene" in note for note in result.warnings)
 
 

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from cellscribe.doublets import skipped
-from cellscribe.qc import QcOptions, QcResult, cell_reasons, find_bounds, join_reasons
-from cellscribe.qc_figures import KEPT, REMOVED, _kernel_density, _some, qc_figures, short
+from cellscribe.qc import Bounds, QcOptions, QcResult, cell_reasons, find_bounds, join_reasons
+from cellscribe.qc_figures import KEPT, REMOVED, _kernel_density, _lines, _some, qc_figures, short
 
 
 def result(n_cells: int, **options: float) -> QcResult:
@@ -59,6 +61,18 @@ def test_nothing_is_drawn_as_removed_where_nothing_is_bounded() -> None:
     assert not has_colour(buffer.getvalue(), REMOVED)
 
 
+def test_a_share_that_was_not_measured_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    draw = Axes.set_title
+    monkeypatch.setattr(
+        Axes, "set_title", lambda self, text, **options: (titles.append(text), draw(self, text, **options))[1]
+    )
+    found = result(50)
+    drawn = qc_figures("s", replace(found, mt_known=False))
+    assert titles == ["Counts", "Genes", "Ribosomal %", "Haemoglobin %"]
+    assert has_colour(drawn["scatter"], KEPT) and not has_colour(qc_figures("s", found)["scatter"], KEPT)
+
+
 def test_the_same_sample_gives_the_same_bytes() -> None:
     assert qc_figures("s", result(100)) == qc_figures("s", result(100))
 
@@ -78,6 +92,15 @@ def test_a_thinned_figure_keeps_the_share_of_removed_cells() -> None:
     rows = _some(passes, np.random.default_rng(0), 5_000)
     assert len(rows) == 5_000
     assert (~passes[rows]).mean() == pytest.approx(0.1, abs=0.001)
+
+
+def test_a_bound_that_no_cell_comes_near_is_named_only_where_the_user_set_it() -> None:
+    ends = (500.0, 40_000.0)
+    assert _lines(Bounds(14.5, 949_312.0, "mad", "mad"), ends) == []
+    assert _lines(Bounds(14.5, 20_000.0, "fixed", "mad"), ends) == [
+        (False, 14.5, False, "≥ 14.5 (set)"),
+        (True, 20_000.0, True, "≤ 20k"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,13 @@ def test_the_page_needs_no_network_and_no_script(page):
     assert len(html) < report.MAX_BYTES
 
 
+def test_the_page_leads_to_what_is_published_beside_it(page):
+    reader, _ = read(page)
+    links = {attributes["href"] for tag, attributes in reader.tags if tag == "a"}
+    assert {"blood.predictions.tsv.gz", "blood.annotated.h5ad", "blood.markers.tsv"} <= links
+    assert "../../summary/multiqc_report.html" in links
+
+
 def test_the_columns_are_told_as_the_contract_has_them_and_only_those_that_are_there(page):
     _, text = read(page)
     names = OutputNames.of()
@@ -267,6 +274,14 @@ def test_known_labels_are_held_against_the_names_on_the_page_and_in_a_table(tmp_
     summary = read_json(inputs.truth_summary)
     assert (summary["sample"], summary["n_cells"], summary["accuracy"]) == ("blood", 114, 1.0)
     assert summary["unknown_labels"] == {"alpha-beta T cell": 40}
+
+
+def test_without_a_label_that_the_model_can_give_no_scores_are_shown(tmp_path):
+    adata = simulated()
+    adata.obs["line"] = np.repeat(["H1975", "A549", "HCC827"], 40)
+    _, text = read(make(tmp_path, adata, truth_key="line"))
+    assert "The model can give none of these labels" in text
+    assert "macro-F1" not in text and "scores above" not in text and "H1975 (40)" in text
 
 
 def test_a_sample_without_the_known_labels_says_so_and_is_otherwise_as_without(tmp_path, page):
@@ -485,6 +500,27 @@ def test_a_type_of_which_many_cells_were_left_unassigned_is_a_warning_on_the_pag
     )
 
 
+def test_no_type_is_said_to_be_missed_by_cells_with_too_few_counts():
+    predicted = np.repeat(["T cell", "B cell"], [60, 40]).astype(object)
+    reason = np.full(100, "", dtype=object)
+    reason[:30] = "low_information"
+    final = np.where(reason == "", predicted, UNASSIGNED)
+
+    def missed():
+        left = final == UNASSIGNED
+        return report_composition.missed_types(
+            SimpleNamespace(predicted=predicted, final=final, reason=reason, unassigned=left)
+        )
+
+    assert missed() == []
+    reason[30:38] = "novel"
+    final[30:38] = UNASSIGNED
+    assert [
+        "8 of the 30 cells that come closest to T cell and have enough counts were left" in one
+        for one in missed()
+    ] == [True]
+
+
 def test_recall_and_precision_of_the_models_own_test_stand_beside_each_label(tmp_path):
     files = write_sample(tmp_path, simulated())
     (model,) = files["models"]
@@ -520,6 +556,18 @@ def test_the_genes_of_the_cells_without_a_name_are_shown(tmp_path):
     assert set(own["comparison"]) == {"unassigned vs rest"} and set(own["n_in"]) == {40}
 
 
+def test_types_are_illustrated_by_no_ribosomal_or_mitochondrial_gene(tmp_path):
+    adata = simulated()
+    usual = {"B0": "RPL10", "B1": "RPS6", "B2": "MT-CO1"}
+    adata.var["gene_symbols"] = [usual.get(name, name) for name in adata.var_names]
+    inputs = make(tmp_path, adata)
+    _, text = read(inputs)
+    shown = text[text.index("First genes by score") :].partition("Clusters")[0]
+    assert not {"B0", "B1", "B2"} & set(shown.split()) and {"B3", "B9", "T0"} <= set(shown.split())
+    table = pd.read_csv(inputs.markers, sep="\t")
+    assert {"B0", "B1", "B2"} <= set(table.loc[table["label"] == "B cell", "gene"])
+
+
 def test_the_first_screen_tells_types_from_broader_names_and_the_named_cells_uncertainty(tmp_path):
     final = np.repeat(list(TYPES), 40).astype(object)
     final[:10], final[10:30], final[40:50] = UNASSIGNED, "lymphocyte", "alpha-beta T"
@@ -533,11 +581,11 @@ def test_the_first_screen_tells_types_from_broader_names_and_the_named_cells_unc
     inputs = ReportInputs(sample="blood", **files)
     report.write_report(inputs)
     _, text = read(inputs)
-    assert "3 types named and 1 broader name" in text
+    assert "3 types named and 2 broader names" in text
     assert "0.25 median uncertainty of the named cells" in text
     assert "expects 75 % of the predicted labels of the named cells here to be right" in text
-    # The Cell Ontology's name of a type that the model calls otherwise is no broader one.
-    assert "lymphocyte (broader name)" in text and "alpha-beta T (broader name)" not in text
+    # The second has the id of a type of the model's, and is none of its names all the same.
+    assert "lymphocyte (broader name)" in text and "alpha-beta T (broader name)" in text
 
 
 def test_without_any_name_nothing_is_said_of_the_named_cells(tmp_path):
@@ -547,15 +595,14 @@ def test_without_any_name_nothing_is_said_of_the_named_cells(tmp_path):
 
 
 def test_types_are_counted_by_what_the_model_calls_them():
-    def given(final, known, **ids):
-        cells = SimpleNamespace(final=np.array(final, dtype=object), cl_ids=ids)
+    def given(final, known):
+        cells = SimpleNamespace(final=np.array(final, dtype=object))
         return report_composition.names_given(
             cells, {"labels": [{"label": name, "cl_id": known[name]} for name in known]}
         )
 
     known = {"Other T": "CL:1", "B": "CL:2", "odd": ""}
-    assert given(["Other T", "T", "B"], known, T="CL:1") == ("2", "types named")
-    assert given(["T", "odd"], known, T="CL:1") == ("2", "types named")
+    assert given(["Other T", "T", "B"], known) == ("2", "types named and 1 broader name")
     assert given(["odd", "strange", UNASSIGNED], known) == ("1", "type named and 1 broader name")
     assert given(["any", "other"], {}) == ("2", "types named")
 
@@ -623,6 +670,49 @@ def test_where_bounds_come_from_is_told_of_each_side_where_they_differ():
     assert report_steps.bounds_source({}) == "no bound"
 
 
+def test_how_the_model_was_tested_is_told_in_plain_words():
+    tested = {"accuracy": 0.933, "split": "whole batches held out, from the weights of the pool too"}
+    done = dict(report_steps.what_was_done({}, {}, {}, {"evaluation": tested}))
+    assert done["Model"].endswith("93.3 % of its labels were right in the test (whole batches held out)")
+
+
+def test_bounds_are_whole_numbers_and_those_beyond_every_cell_are_words():
+    def said(lower, upper, source="mad"):
+        qc = {
+            "thresholds": {
+                "n_genes_by_counts": {
+                    "lower": lower,
+                    "upper": upper,
+                    "lower_source": source,
+                    "upper_source": source,
+                }
+            },
+            "before": {"n_genes_by_counts": {"min": 431.0, "max": 5921.0}},
+        }
+        ((row,), done) = (
+            report_steps.qc_tables(qc)["metrics"],
+            dict(report_steps.what_was_done({}, qc, {}, {})),
+        )
+        return row["lower"], row["upper"], done["Quality control"].partition(": ")[2]
+
+    none_below, none_above = "no cell lies below", "no cell lies above"
+    assert said(450.7, 5500.2) == ("451", "5,500", "genes a cell 451 to 5,500")
+    assert said(21.7, 5500.2) == (none_below, "5,500", "genes a cell at most 5,500")
+    assert said(450.7, 64_539.1) == ("451", none_above, "genes a cell at least 451")
+    assert said(21.7, 64_539.1) == (none_below, none_above, "")
+    assert said(21.7, 64_539.1, "fixed") == ("22", "64,539", "genes a cell 22 to 64,539")
+
+
+def test_a_mitochondrial_share_that_was_not_measured_is_not_told_as_0(tmp_path, page):
+    files = write_sample(tmp_path, simulated())
+    write_json(read_json(files["qc"]) | {"mt_known": False}, files["qc"])
+    report.write_report(inputs := ReportInputs(sample="blood", **files))
+    _, text = read(inputs)
+    assert "Mitochondrial share not measured not measured" in text
+    assert "Counts, genes and mitochondrial share" not in text and "Counts and genes" in text
+    assert "not measured" not in read(page)[1]
+
+
 def test_an_uncertainty_that_was_never_calibrated_is_not_called_a_chance():
     names = {"predicted": "cxg_cell_type_predicted"}
     key = "cxg_cell_type_predicted_uncertainty"
@@ -644,6 +734,8 @@ def test_numbers_are_written_for_people():
 
 
 def test_warnings_are_merged_in_order_whatever_their_spacing_and_case():
+    (one,) = report_words.merge_warnings(("a", ["43% of the cells lie beyond 99 %."]))
+    assert one["text"] == "43 % of the cells lie beyond 99 %."
     merged = report_words.merge_warnings(
         ("a", ["Two words.", ""]), ("b", ["one", " two  WORDS"]), ("a", ["two words"])
     )

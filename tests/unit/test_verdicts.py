@@ -135,7 +135,7 @@ def test_a_name_whose_defining_gene_goes_up_is_not_contradicted_for_want_of_the_
 def test_few_counts_make_a_right_name_weak_and_not_contradicted(cells, expected):
     named = judged(thin(cells, 0.05), expected)[0]
     assert {one.verdict for one in named} == {WEAK}
-    assert named[0].why.startswith("9 of 10 markers go up, by 31% of what the reference has: B")
+    assert named[0].why.startswith("9 of 10 markers go up, by 31 % of what the reference has: B")
     # Two counts a cell: the few that there are stay far below what the reference expects.
     named = judged(thin(cells, 0.02), expected)[0]
     assert {one.verdict for one in named} == {WEAK} and min(one.n_up for one in named) == 1

@@ -16,6 +16,7 @@ from cellscribe.cli import log, warn
 from cellscribe.contract import OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import scratch_beside, write_json
+from cellscribe.markers import housekeeping
 from cellscribe.model.likelihood import FILE as LIKELIHOOD_FILE
 from cellscribe.model.logistic import log_normalise
 from cellscribe.model.model import NEIGHBOURS, Reference
@@ -96,12 +97,10 @@ def markers_of(
 ) -> dict[str, list[dict[str, Any]]]:
     """For each label, the 20 genes that mark it best in the reference, with how strong and how common they are.
 
-    Ribosomal and mitochondrial genes are left out: they follow the state of a cell and its library, and would speak
-    for whatever type was measured in the best shape.
+    `housekeeping` genes are left out.
     """
     scores = marker_scores(counts, codes, batches, len(names))
-    housekeeping = genes["symbol"].str.upper().str.match(r"^(RP[SL]\d|RPLP\d|RPSA$|MT-)").to_numpy()
-    scores[:, housekeeping] = 0
+    scores[:, housekeeping(genes["symbol"])] = 0
     sums, seen = np.zeros(scores.shape), np.zeros(scores.shape)
     for own, block in blocks_of(counts):
         logged = log_normalise(block)
