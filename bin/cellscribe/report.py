@@ -106,7 +106,8 @@ class Findings:
     """All that the page of a sample is made from.
 
     convert, qc, annotation: the steps' JSON. manifest: `joint_manifest` of the models. agreement: with known labels,
-    None without any. own_notes: what REPORT itself warns of, by its source. provenance: as `plain_uns` gives it.
+    None without any. own_warnings: what REPORT itself warns of, by its source; truth_notes: of known labels.
+    provenance: as `plain_uns` gives it.
     present: for `obs`, `obsm` and `uns`, the keys that the file has. models: as `model_parts` gives it.
     """
 
@@ -118,7 +119,8 @@ class Findings:
     cells: Cells
     evidence: MarkerEvidence
     agreement: truth.Agreement | None
-    own_notes: Sequence[tuple[str, Sequence[str]]]
+    own_warnings: Sequence[tuple[str, Sequence[str]]]
+    truth_notes: Sequence[str]
     provenance: dict[str, Any]
     present: dict[str, Sequence[str]]
     models: dict[str, Any]
@@ -169,7 +171,7 @@ def write_report(inputs: ReportInputs) -> None:
             {
                 "sample": inputs.sample,
                 **verdicts.count_verdicts(evidence.clusters),
-                "warnings": [*verdicts.verdict_warnings(evidence.clusters), *missed_types(cells)],
+                "warnings": [text for _, told in own_warnings(evidence, cells, notes) for text in told],
             },
             inputs.verdict_summary,
         )
@@ -185,7 +187,8 @@ def write_report(inputs: ReportInputs) -> None:
                     cells=cells,
                     evidence=evidence,
                     agreement=agreement,
-                    own_notes=[("comparisons", notes), ("known labels", truth_notes)],
+                    own_warnings=own_warnings(evidence, cells, notes),
+                    truth_notes=truth_notes,
                     provenance=provenance,
                     present={
                         "obs": list(adata.obs.keys()),
@@ -308,23 +311,35 @@ def heading(found: Findings) -> dict[str, Any]:
     }
 
 
-def all_warnings(found: Findings) -> list[dict[str, Any]]:
-    """What every step warns of, and the genes that contradict a name: of its clusters, else of the name itself."""
-    clusters = found.evidence.clusters
-    told = {one.label for one in clusters if one.support.verdict == verdicts.CONTRADICTED}
+def own_warnings(
+    evidence: MarkerEvidence, cells: Cells, comparisons: Sequence[str]
+) -> list[tuple[str, Sequence[str]]]:
+    """What REPORT itself warns of, by its source; of genes that contradict a name, of its clusters, else of the name.
+
+    comparisons: what is said of those that were asked for and could not be made.
+    """
+    told = {one.label for one in evidence.clusters if one.support.verdict == verdicts.CONTRADICTED}
     by_label = [
         f"The genes contradict the name '{one.label}' ({plural(one.n_cells, 'cell')}): {one.why}."
-        for one in found.evidence.named
+        for one in evidence.named
         if one.verdict == verdicts.CONTRADICTED and one.label not in told
     ]
-    return merge_warnings(
-        ("clusters", verdicts.verdict_warnings(clusters)),
+    return [
+        ("clusters", verdicts.verdict_warnings(evidence.clusters)),
         ("markers", by_label),
-        ("composition", missed_types(found.cells)),
+        ("composition", missed_types(cells)),
+        ("comparisons", comparisons),
+    ]
+
+
+def all_warnings(found: Findings) -> list[dict[str, Any]]:
+    """What every step warns of, the gravest first."""
+    return merge_warnings(
+        *found.own_warnings,
         ("reading", found.convert.get("warnings") or []),
         ("quality control", found.qc.get("warnings") or []),
         ("annotation", found.annotation.get("warnings") or []),
-        *found.own_notes,
+        ("known labels", found.truth_notes),
     )
 
 

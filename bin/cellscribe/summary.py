@@ -104,6 +104,12 @@ def _doublets(sample: Sample) -> int | None:
     return found.get("n") if found.get("status") in ("called", "fallback") else None
 
 
+def _pct_mt(sample: Sample) -> float | None:
+    # Where no such gene was measured, it is not 0 but unknown.
+    known = sample.get("qc", "mt_known") is not False
+    return sample.get("qc", "after", "pct_counts_mt", "median") if known else None
+
+
 def _orthologs(sample: Sample) -> str | None:
     used = sample.get("annotation", "orthologs")
     return f"{used['from']} to {used['to']}" if used else None
@@ -136,7 +142,7 @@ COLUMNS: dict[str, Callable[[Sample], Any]] = {
     "n_doublets": _doublets,
     "median_counts": lambda s: s.get("qc", "after", "total_counts", "median"),
     "median_genes": lambda s: s.get("qc", "after", "n_genes_by_counts", "median"),
-    "median_pct_mt": lambda s: s.get("qc", "after", "pct_counts_mt", "median"),
+    "median_pct_mt": _pct_mt,
     "model": _model,
     "gene_overlap": lambda s: s.get("annotation", "gene_overlap"),
     "orthologs": _orthologs,

@@ -96,6 +96,13 @@ def summarise(
     return rows, {section["id"].removeprefix("cellscribe_"): section for section in sections}
 
 
+def test_a_mitochondrial_share_that_was_not_measured_is_not_nought(tmp_path: Path) -> None:
+    parts = {**PARTS, "qc": {**PARTS["qc"], "mt_known": False}}
+    ((row,), sections) = summarise(write_run(tmp_path / "run", {"lung_1": parts}))
+    assert row["median_pct_mt"] == ""
+    assert "median_pct_mt" not in sections["general"]["data"]["lung_1"]
+
+
 def test_the_labels_of_every_sample_are_in_one_table(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", {"lung_1": PARTS, "gone": {"convert": PARTS["convert"]}})
     summarise(folder)
