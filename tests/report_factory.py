@@ -160,7 +160,7 @@ def write_sample(
             "genome_prefix_removed": "",
             "features": {"Gene Expression": 32738, "Antibody Capture": 17},
             "called_cells": None,
-            "cellranger_metrics": {},
+            "cellranger_metrics": {"Fraction Reads in Cells": 0.919},
             "notes": [note],
             "warnings": [warning],
         },

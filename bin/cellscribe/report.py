@@ -47,6 +47,7 @@ from cellscribe.report_models import (
     relatives,
 )
 from cellscribe.report_steps import (
+    cellranger_numbers,
     columns_guide,
     curation_part,
     gene_overlap,
@@ -369,6 +370,7 @@ def quality_control(found: Findings) -> dict[str, Any]:
     )
     return {
         "qc": qc_tables(found.qc),
+        "sequencing": cellranger_numbers(found.convert.get("cellranger_metrics") or {}),
         "qc_figures": [
             (title, figures.data_uri(path.read_bytes())) for title, path in drawn if path.stat().st_size
         ],

@@ -26,6 +26,8 @@ REMOVED_BECAUSE = {
     "high_hb": "too many haemoglobin counts",
     "doublet": "probably two cells (doublet)",
 }
+# A run of `multi` has hundreds.
+MOST_METRICS = 40
 UNCALIBRATED = "obs: 0 confident to 1 uncertain, as the model says it; never held against the truth"
 THRESHOLD_SOURCES = {
     "mad": "from this sample's own spread (MAD)",
@@ -41,6 +43,20 @@ SOURCES = {
 }
 # The kind of a model made by others, whose code PREDICT runs.
 THEIRS = "mlflow"
+
+
+def cellranger_numbers(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """Cell Ranger's own metrics by their names, in words.
+
+    metrics: as `tenx.read_metrics` gives them: shares as 0 to 1, other numbers, text.
+    """
+
+    def words(value: Any) -> str:
+        if not isinstance(value, (int, float)):
+            return str(value)
+        return percent(value) if 0 < value <= 1 else f"{value:,.0f}"
+
+    return [(str(name), words(value)) for name, value in metrics.items()][:MOST_METRICS]
 
 
 def what_was_done(

@@ -22,6 +22,7 @@ from cellscribe.contract import FAR, REASONS, STRANGE, UNASSIGNED, UNEXPECTED_GE
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
 from cellscribe.report_inputs import ReportInputs
+from cellscribe.report_steps import cellranger_numbers
 
 HOSTILE = "<script>alert('x')</script>"
 
@@ -116,6 +117,22 @@ def test_every_part_is_there(page):
     assert "https://purl.obolibrary.org/obo/CL_0000236" in links
     targets = {attrs["id"] for _, attrs in reader.tags if "id" in attrs}
     assert {link[1:] for link in links if link.startswith("#")} <= targets
+
+
+def test_cell_rangers_own_numbers_are_told_in_words(page):
+    assert "Cell Ranger's own numbers Fraction Reads in Cells 91.9 %" in read(page)[1]
+    told = {
+        "Mean Reads per Cell": 24.0,
+        "Valid Barcodes": 0.98,
+        "Sequencing Saturation": 0.002,
+        "Note": "old",
+    }
+    assert cellranger_numbers(told) == [
+        ("Mean Reads per Cell", "24"),
+        ("Valid Barcodes", "98.0 %"),
+        ("Sequencing Saturation", "0.2 %"),
+        ("Note", "old"),
+    ]
 
 
 def test_the_page_needs_no_network_and_no_script(page):

@@ -81,13 +81,14 @@ def annotate_cells(
     names: OutputNames,
     *,
     layout: Layout | None = None,
+    probabilities: bool = False,
     seed: int = 0,
     cpus: int = 1,
     pipeline_version: str = "unknown",
 ) -> Annotation:
     """Everything that the output contract asks for, from what a model says of the cells.
 
-    layout: of these cells, where there is one already.
+    layout: of these cells, where there is one already. probabilities: whether to add those of every label.
     """
     layout = layout or lay_out(answer, seed, cpus)
     votes = majority(layout.clusters, answer.predicted, len(answer.labels))
@@ -99,6 +100,8 @@ def annotate_cells(
     }
     if answer.reference_umap is not None:
         obsm[names.reference_umap] = answer.reference_umap
+    if probabilities and answer.probabilities is not None:
+        obsm[names.probabilities] = answer.probabilities.astype(np.float32)
     info = _information(answer, table, names, layout, votes) | {
         "parameters": answer.parameters | {"seed": seed},
         "pipeline_version": pipeline_version,
@@ -285,6 +288,7 @@ def annotate_by_models(
     barcodes: pd.Index,
     names: OutputNames,
     *,
+    probabilities: bool = False,
     seed: int = 0,
     cpus: int = 1,
     pipeline_version: str = "unknown",
@@ -292,20 +296,40 @@ def annotate_by_models(
     """What one model says, or each of several under names of its own and, under the plain names, their consensus."""
     if len(answers) == 1:
         return annotate_cells(
-            answers[0], barcodes, names, seed=seed, cpus=cpus, pipeline_version=pipeline_version
+            answers[0],
+            barcodes,
+            names,
+            probabilities=probabilities,
+            seed=seed,
+            cpus=cpus,
+            pipeline_version=pipeline_version,
         )
     from cellscribe.consensus import agreement, agreement_by_label, consensus, unite
 
     own_names = [names.of_model(name) for name in model_keys(answers, names)]
     layouts = [lay_out(answer, seed, cpus) for answer in answers]
     parts = [
-        annotate_cells(answer, barcodes, own, layout=layout, seed=seed, pipeline_version=pipeline_version)
+        annotate_cells(
+            answer,
+            barcodes,
+            own,
+            layout=layout,
+            probabilities=probabilities,
+            seed=seed,
+            pipeline_version=pipeline_version,
+        )
         for answer, own, layout in zip(answers, own_names, layouts, strict=True)
     ]
     together, union = consensus(answers), unite(answers)
     # The consensus has the embedding of the first model, and so its clusters and its UMAP.
     joint = annotate_cells(
-        together, barcodes, names, layout=layouts[0], seed=seed, pipeline_version=pipeline_version
+        together,
+        barcodes,
+        names,
+        layout=layouts[0],
+        probabilities=probabilities,
+        seed=seed,
+        pipeline_version=pipeline_version,
     )
     for part in parts:
         key = part.names.key.removeprefix(f"{names.key}_")
@@ -479,6 +503,7 @@ def run_annotate(
     summary: Path,
     names: OutputNames,
     zarr: bool = False,
+    probabilities: bool = False,
     classifier: str = "default",
     model_urls: Sequence[str] = (),
     seed: int = 0,
@@ -487,7 +512,7 @@ def run_annotate(
 ) -> None:
     """Annotate a mapped sample: annotated.h5ad, predictions.tsv.gz and annotation.json (docs/outputs.md).
 
-    zarr: whether to write annotated.zarr.zip too.
+    zarr: whether to write annotated.zarr.zip too. probabilities: whether to add those of every label.
 
     mapping_paths, model_urls: one a model, in the order of `model_folders`; without urls none is recorded. Raises
     InputError where a mapping is not of these cells or not by that model, OutputError where what was written does not
@@ -504,7 +529,13 @@ def run_annotate(
         )
     check_different(answers)
     annotation = annotate_by_models(
-        answers, cells.obs.index, names, seed=seed, cpus=cpus, pipeline_version=pipeline_version
+        answers,
+        cells.obs.index,
+        names,
+        probabilities=probabilities,
+        seed=seed,
+        cpus=cpus,
+        pipeline_version=pipeline_version,
     )
     annotation.info["warnings"] += write_annotated(counts, annotation, output, ours=True)
     if zarr:

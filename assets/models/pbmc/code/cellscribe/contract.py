@@ -104,6 +104,11 @@ class OutputNames:
         return f"X_{self.key}_ref_umap"
 
     @property
+    def probabilities(self) -> str:
+        """obsm: the probability of every label, in the order of the labels that `predictions` lists."""
+        return f"{self.key}_probabilities"
+
+    @property
     def final(self) -> str:
         """obs: the label after rejection: a label, an ancestor's name, or `unassigned`."""
         return f"{self.key}_final"
