@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import unicodedata
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,12 +55,22 @@ def label_colours(labels: Sequence[str], known: Sequence[str]) -> dict[str, str]
     """Give each label its colour, the same one in every figure.
 
     labels: those of this sample, the largest first. known: the model's, in its own order; where they are few
-    enough they keep their colours from sample to sample. `unassigned` is grey.
+    enough they keep their colours from page to page, as does a broader name, whose place behind them comes of its
+    letters: the next free one where another broader name of the page has it. `unassigned` is grey.
     """
-    names = [label for label in labels if label != UNASSIGNED]
-    if len(set(known) | set(names)) <= len(PALETTE):
-        names = list(dict.fromkeys([*known, *names]))
-    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    names = list(dict.fromkeys(label for label in labels if label != UNASSIGNED))
+    own = list(dict.fromkeys(label for label in known if label != UNASSIGNED))
+    broader = sorted(set(names) - set(own))
+    if not own or len(own) + len(broader) > len(PALETTE):
+        colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    else:
+        colours = dict(zip(own, PALETTE, strict=False))
+        free = PALETTE[len(own) :]
+        for name in broader:
+            place = zlib.crc32(name.encode()) % len(free)
+            while free[place] in colours.values():
+                place = (place + 1) % len(free)
+            colours[name] = free[place]
     return {**colours, UNASSIGNED: UNASSIGNED_COLOUR}
 
 

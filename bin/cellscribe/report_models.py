@@ -127,8 +127,8 @@ def model_parts(
         final = obs[info["names"]["final"]].astype(str).to_numpy(dtype=object)
         if umap is not None and len(maps) < MAPS_SHOWN:
             more = [name for name in np.unique(final.astype(str)).tolist() if name not in colours]
-            known = figures.label_colours([*colours, *more], [])
-            png = figures.umap_by_category(umap, final, known | colours, **figures.SMALL)
+            beside = figures.other_colours(more, colours)
+            png = figures.umap_by_category(umap, final, beside | colours, **figures.SMALL)
             maps.append((title, figures.data_uri(png)))
         rows.append(
             {
