@@ -31,8 +31,11 @@ def test_labels_keep_their_colours_from_sample_to_sample():
 def test_broader_names_keep_their_colours_whatever_else_is_on_the_page():
     known = ["B cell", "T cell", "Monocyte"]
     alone = figures.label_colours(["lymphocyte"], known)["lymphocyte"]
-    many = figures.label_colours(["mature T cell", "leukocyte", "T cell", "lymphocyte"], known)
+    many = figures.label_colours(["mature T cell", "myeloid leukocyte", "T cell", "lymphocyte"], known)
     assert many["lymphocyte"] == alone
+    # These two have the same place.
+    both = figures.label_colours(["leukocyte", "lymphocyte"], known)
+    assert both["leukocyte"] == alone != both["lymphocyte"]
     every = [f"broader {i}" for i in range(33)]
     assert len(set(figures.label_colours(every, known).values())) == 37
 
