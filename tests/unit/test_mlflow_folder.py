@@ -14,7 +14,7 @@ import yaml
 from small_model import simulate, small_model
 
 from cellscribe.model.manifest import verify_model, write_manifest
-from cellscribe.training.mlflow_folder import renew_mlflow
+from cellscribe.training.mlflow_folder import renew_model
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_the_mlflow_part_is_renewed_and_the_rest_is_kept(model, tmp_path):
     (copy / "code" / "cellscribe" / "old.py").write_text("")
     (copy / "requirements.txt").write_text("torch")
     write_manifest(copy, before)
-    renew_mlflow(copy)
+    renew_model(copy)
     after = verify_model(copy)
     assert after == before
 

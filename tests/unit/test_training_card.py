@@ -10,8 +10,8 @@ from small_model import small_model
 
 from cellscribe.io import read_json
 from cellscribe.model.manifest import read_manifest
-from cellscribe.training.card import write_card
-from cellscribe.training.evaluate import evaluate
+from cellscribe.training.card import certainty_rows, write_card
+from cellscribe.training.evaluate import Evaluation, evaluate
 
 HOSTILE = ["<script>alert(1)</script>", "a | b", "$\\frac{1}{0$ and $", "x\n# heading", "[y](javascript:1)"]
 
@@ -69,6 +69,22 @@ def test_both_cards_have_the_numbers_of_evaluation_json(model):
     for row in wanted:
         assert f"| {' | '.join(numbers(row))} |" in markdown
         assert numbers(row) in in_html
+
+
+def test_both_cards_tell_how_many_cells_are_how_certain_and_how_many_of_these_right(model):
+    probabilities = np.array([[0.95, 0.05], [0.97, 0.03], [0.7, 0.3], [0.45, 0.55]])
+    codes = np.array([0, 0, 1, 1])
+    measured = evaluate({"one": probabilities}, codes, np.arange(4), np.zeros(4, bool), ["a", "b"], "one", [])
+    again = Evaluation.from_dict(json.loads(json.dumps(measured.as_dict())))
+    assert [list(row.values()) for row in again.certain()] == [
+        [0.6, 0.75, pytest.approx(2 / 3, abs=1e-3)],
+        [0.8, 0.5, 1.0],
+        [14 / 15, 0.5, 1.0],
+    ]
+    evaluation = Evaluation.from_dict(read_json(model / "evaluation.json"))
+    for row in certainty_rows(evaluation):
+        assert f"| {' | '.join(row)} |" in (model / "card.md").read_text()
+        assert list(row) in table_rows((model / "card.html").read_text())
 
 
 def test_each_label_has_its_cells_of_the_reference_and_its_scores(model):

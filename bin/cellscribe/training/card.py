@@ -97,7 +97,17 @@ def _how_good(evaluation: Evaluation) -> list[str]:
         "| classifier | accuracy | macro-F1 | calibration error | log loss |",
         "|---|---|---|---|---|",
     ]
-    return lines + [_row(name, value) for name, value in evaluation.classifiers.items()]
+    lines += [_row(name, value) for name, value in sorted(evaluation.classifiers.items())]
+    lines += ["", "| certainty (1 - uncertainty) | share of the cells | of these right |", "|---|---|---|"]
+    return lines + [f"| {' | '.join(row)} |" for row in certainty_rows(evaluation)]
+
+
+def certainty_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    """How many of the tested cells have how much certainty or more, and how many of these are right, in words."""
+    return [
+        (f"{row['least']:.2f} or more", f"{100 * row['share']:.0f} %", f"{100 * row['accuracy']:.1f} %")
+        for row in evaluation.certain()
+    ]
 
 
 def measured_on(head: dict[str, Any]) -> str:
@@ -127,7 +137,7 @@ def how_made(fields: dict[str, Any]) -> list[str]:
             f"Trained with {source['program']} {source['version']} and imported from {source['file']} "
             f"(sha256 {source['sha256']})."
         )
-        lines += [f"{key}: {value}." for key, value in source.get("details", {}).items() if value]
+        lines += [f"{key}: {value}." for key, value in sorted(source.get("details", {}).items()) if value]
     if training["n_cells"]:
         lines.append(
             f"Cells: {training['n_cells']:,} of {training['n_batches']} batches "
@@ -142,7 +152,7 @@ def how_made(fields: dict[str, Any]) -> list[str]:
         f"Seed: {training['seed']}.",
         f"Licence: {fields['licence'] or 'not stated'}. Cite: {fields['citation'] or 'not stated'}.",
         f"Made on {fields['created']} by cellscribe {fields['pipeline_version']} with "
-        + ", ".join(f"{name} {version}" for name, version in fields["libraries"].items())
+        + ", ".join(f"{name} {version}" for name, version in sorted(fields["libraries"].items()))
         + ".",
     ]
 
@@ -180,6 +190,7 @@ def card_html(fields: dict[str, Any], labels: list[dict[str, Any]], evaluation: 
         labels=labels,
         evaluation=evaluation,
         measured=measured_on(evaluation.headline) if evaluation else "",
+        certain=certainty_rows(evaluation) if evaluation else (),
         thinned=THINNED,
         not_tested=NOT_TESTED,
         notes=fields.get("source", {}).get("notes", ()),

@@ -13,6 +13,10 @@ from cellscribe.model.calibration import expected_calibration_error, reliability
 N_BINS = 15
 
 
+# Edges of the fifteen bins of the reliability plot.
+CERTAINTIES = (0.6, 0.8, 14 / 15)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """headline: the default classifier's scores. classifiers: each classifier's. per_label: one row a label.
@@ -27,6 +31,32 @@ class Evaluation:
     calibration: pd.DataFrame
     altered: dict[str, float]
     fewer_genes: list[dict[str, float]]
+
+    @classmethod
+    def from_dict(cls, written: dict[str, Any]) -> Evaluation:
+        """What `as_dict` gave."""
+        confusion, labels = written["confusion"], written["confusion"]["labels"]
+        return cls(
+            written["headline"],
+            written["classifiers"],
+            pd.DataFrame(written["per_label"]),
+            pd.DataFrame(confusion["cells"], index=labels, columns=labels),
+            pd.DataFrame(written["calibration"]),
+            written["altered"],
+            written["fewer_genes"],
+        )
+
+    def certain(self) -> list[dict[str, float]]:
+        """For each of three certainties: the share of cells named with so much or more, and the share of these that is
+        right. By the bins of `calibration`, at whose edges the three lie.
+        """
+        rows = []
+        for least in CERTAINTIES:
+            bins = self.calibration[self.calibration["upper_edge"] > least + 1e-3]
+            share = float(bins["share_of_cells"].sum())
+            right = float((bins["share_of_cells"] * bins["accuracy"]).sum() / share) if share else 0.0
+            rows.append({"least": least, "share": share, "accuracy": right})
+        return rows
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in evaluation.json."""

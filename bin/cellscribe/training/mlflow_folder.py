@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -137,12 +138,17 @@ def write_mlflow(folder: Path) -> None:
     without_traces(folder / "MLmodel")
 
 
-def renew_mlflow(folder: Path) -> str:
-    """Replace what `write_mlflow` once wrote by what it writes now; return the model's new sha256.
+def renew_model(folder: Path) -> str:
+    """Replace the code and the card that a model carries by what the library would write now; return its new sha256.
 
     What the model knows stays as it is. The folder must be whole: raises ModelFetchError as `verify_model` does.
     """
+    from cellscribe.training.card import write_card
+    from cellscribe.training.evaluate import Evaluation
+
     fields = verify_model(folder)
+    test = folder / "evaluation.json"
+    write_card(folder, fields, Evaluation.from_dict(json.loads(test.read_text())) if test.is_file() else None)
     for name in ("MLmodel", "conda.yaml", "model_code.py", "python_env.yaml", "requirements.txt"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "code", ignore_errors=True)
