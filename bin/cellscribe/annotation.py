@@ -448,8 +448,9 @@ def write_annotated(counts: Path, annotation: Annotation, output: Path, *, ours:
             obs = read_elem(file["obs"])
             # A file may have lost what said which columns were an annotation's, and kept these.
             levels = annotation.info["levels"]
-            ours_before = set().union(*(OutputNames(key).every(levels) for key in keys))
-            gone = {*annotation.obs.columns, *earlier.get("obs_keys", ()), *ours_before}
+            columns = set().union(*(OutputNames(key).columns(levels) for key in keys))
+            arrays = set().union(*(OutputNames(key).arrays() for key in keys))
+            gone = {*annotation.obs.columns, *earlier.get("obs_keys", ()), *columns}
             obs = obs.drop(columns=[c for c in obs.columns if c in gone])
             obs = pd.concat([obs, annotation.obs.set_axis(obs.index, axis=0)], axis=1)
             plain_columns(obs)
@@ -457,7 +458,7 @@ def write_annotated(counts: Path, annotation: Annotation, output: Path, *, ours:
             for group in ("obsm", "uns"):
                 if group not in file:
                     write_elem(file, group, {})
-            for key in {*earlier.get("obsm_keys", ()), *ours_before}:
+            for key in {*earlier.get("obsm_keys", ()), *arrays}:
                 if key in file["obsm"]:
                     del file["obsm"][key]
             for key in earlier.get("uns_keys", ()):

@@ -66,6 +66,14 @@ class OutputNames:
         own = {getattr(self, name) for name, kind in vars(type(self)).items() if isinstance(kind, property)}
         return own | {name for level in levels for name in (self.level(level), self.level_uncertainty(level))}
 
+    def arrays(self) -> set[str]:
+        """The names of obsm."""
+        return {self.embedding, self.umap, self.umap_explorer, self.reference_umap, self.probabilities}
+
+    def columns(self, levels: Iterable[str] = ()) -> set[str]:
+        """The names of obs, those of coarser levels of labels included."""
+        return self.every(levels) - self.arrays() - {self.predictions}
+
     # the five of CZ CELLxGENE Annotate
     @property
     def predicted(self) -> str:

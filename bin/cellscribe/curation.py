@@ -454,6 +454,12 @@ def run_curate(
     with h5py.File(annotated, "r") as file:
         obsm = choose_embeddings({name: read_elem(file["obsm"][name]) for name in file["obsm"]}, names)
         predictions = read_elem(file["uns"][names.predictions])
+    # Arrays that are no embedding stay behind.
+    predictions["obsm_keys"] = [
+        str(key)
+        for key in predictions.get("obsm_keys", ())
+        if {f"{key}", f"X_{key}", f"X_c{str(key).removeprefix('X_')}"} & {*obsm}
+    ]
     uns: dict[str, Any] = {
         "title": facts.title or sample,
         "default_embedding": next((name for name in obsm if name.endswith(f"{key}_umap")), next(iter(obsm))),

@@ -119,7 +119,7 @@ def find_contrasts(
     for one in comparisons:
         column = one.column or final_key
         # CONVERT kept the input's own column of a name that it takes itself under this one.
-        if f"input_{column}" in obs:
+        if column in ("sample", "batch") and f"input_{column}" in obs:
             column = f"input_{column}"
         if column not in obs:
             notes.append(

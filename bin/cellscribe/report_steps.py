@@ -48,13 +48,13 @@ THEIRS = "mlflow"
 def cellranger_numbers(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """Cell Ranger's own metrics by their names, in words.
 
-    metrics: as `tenx.read_metrics` gives them: shares as 0 to 1, other numbers, text.
+    metrics: as `tenx.read_metrics` gives them: whole numbers, shares as 0 to 1, text.
     """
 
     def words(value: Any) -> str:
-        if not isinstance(value, (int, float)):
-            return str(value)
-        return percent(value) if 0 < value <= 1 else f"{value:,.0f}"
+        if isinstance(value, float):
+            return percent(value) if 0 <= value <= 1 else number(value)
+        return f"{value:,}" if isinstance(value, int) else str(value)
 
     return [(str(name), words(value)) for name, value in metrics.items()][:MOST_METRICS]
 

@@ -252,7 +252,7 @@ def write_composition(samples: Iterable[Sample], target: Path) -> None:
             numbers = sample.get("annotation", "composition") or {}
             whole = sum(numbers.values())
             for label, n in numbers.items():
-                writer.writerow([cell(value) for value in (sample.id, label, n, n / whole)])
+                writer.writerow([cell(sample.id), cell(label), n, f"{n / whole:.6f}"])
 
 
 def cell(value: Any) -> str:

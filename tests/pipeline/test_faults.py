@@ -219,7 +219,7 @@ def test_after_all_that_every_file_is_as_an_undisturbed_run_leaves_it(disturbed:
     names = {name for name in disturbed.undisturbed.files() if not name.startswith("pipeline_info/")}
     unlike = [name for name in sorted(names) if not filecmp.cmp(one / name, other / name, shallow=False)]
     assert unlike == DIFFER
-    assert len(names) == 2 * 10 + 4
+    assert len(names) == 2 * 10 + 5
 
 
 # --- --on_error ---

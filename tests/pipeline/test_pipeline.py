@@ -166,7 +166,7 @@ def test_asking_for_the_file_for_cellxgene_makes_it_and_the_page_anew_and_names_
 def test_the_demo_is_as_it_was_published(demo: Any) -> None:
     folder = demo.run.results / "samples" / "demo"
     assert verified(demo.run)["demo"] == f"{len(list(folder.iterdir())) - 1} files as listed"
-    assert verified(demo.run)["summary"] == "2 files as listed"
+    assert verified(demo.run)["summary"] == "3 files as listed"
     assert set(read_list(folder / "demo.sha256")) == {path.name for path in folder.iterdir()} - {
         "demo.sha256"
     }

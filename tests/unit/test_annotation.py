@@ -390,6 +390,17 @@ def test_nothing_of_an_earlier_annotation_stays_even_where_its_provenance_is_los
     assert again.obs[names.unexpected].max() <= 1
 
 
+def test_a_column_that_has_the_name_of_an_array_of_ours_is_the_users_own(flat, tmp_path):
+    names = OutputNames("kind")
+    shutil.copy(small_counts(), tmp_path / "counts.h5ad")
+    with h5py.File(tmp_path / "counts.h5ad", "r+") as file:
+        obs = anndata.io.read_elem(file["obs"])
+        del file["obs"]
+        anndata.io.write_elem(file, "obs", obs.assign(kind=7))
+    adata, _ = run(tmp_path, names, counts=tmp_path / "counts.h5ad")
+    assert names.embedding == "kind" and (adata.obs["kind"] == 7).all()
+
+
 def test_a_cells_vote_is_its_clusters(annotated):
     obs = annotated[0].obs
     for _, cluster in obs.groupby("cxg_cell_type_cluster", observed=True):

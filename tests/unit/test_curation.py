@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from anndata.io import write_elem
 from curation_sample import write_annotated_sample
 
 from cellscribe import curation
@@ -181,6 +183,28 @@ def test_the_file_holds_raw_counts_and_expression_by_ensembl_id(written: Path) -
     assert adata.uns["organism_ontology_term_id"] == "NCBITaxon:9606"
     assert adata.uns["default_embedding"] == NAMES.umap_explorer
     assert all(name.startswith("X_") for name in adata.obsm)
+
+
+def test_probabilities_of_every_label_stay_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    annotated, annotation = write_annotated_sample(tmp_path)
+    with h5py.File(annotated, "r+") as file:
+        keys = [*file["obsm"], NAMES.probabilities]
+        write_elem(file["uns"][NAMES.predictions], "obsm_keys", np.array(keys, dtype=object))
+        write_elem(file["obsm"], NAMES.probabilities, np.full((file["obsm"][keys[0]].shape[0], 3), 0.3))
+    monkeypatch.setattr(curation, "validator_version", lambda: "")
+    output = tmp_path / "blood.cellxgene.h5ad"
+    run_curate(
+        annotated,
+        annotation,
+        Facts(),
+        sample="blood",
+        output=output,
+        todo=tmp_path / "todo.tsv",
+        summary=tmp_path / "curation.json",
+    )
+    adata = anndata.read_h5ad(output)
+    assert not [key for key in adata.obsm if "probabilities" in key]
+    assert NAMES.probabilities not in adata.uns[NAMES.predictions]["obsm_keys"]
 
 
 def test_without_the_validator_the_file_is_written_and_that_is_said(written: Path) -> None:

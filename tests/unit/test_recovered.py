@@ -11,6 +11,7 @@ import pytest
 import scipy.sparse as sp
 from small_model import simulate
 
+from cellscribe import h5ad_input
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import open_h5ad, read_h5ad
 from cellscribe.recovered import how_made, recovered
@@ -69,6 +70,50 @@ def test_corrected_numbers_are_refused(counts: sp.csr_matrix, share: float, tmp_
     corrected.data += rng.uniform(0.05, 0.4, corrected.nnz) * (rng.random(corrected.nnz) < share)
     with pytest.raises(InputError, match="no raw counts were found"):
         read_h5ad(written(tmp_path, scaled(corrected, np.log1p)))
+
+
+@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("total", [100, 500, 2_000])
+def test_cells_of_few_counts_are_told_from_logarithms(made: str, total: int) -> None:
+    rng = np.random.default_rng(1)
+    shares = rng.gamma(0.3, 1, 200)
+    few = sp.csr_matrix(rng.poisson(total * shares / shares.sum(), (300, 200))).astype(np.float32)
+    few = few[np.asarray(few.sum(axis=1)).ravel() > 0]
+    # A cell without a single count of one says nothing of what its least number is.
+    few = few[[1 in row.data for row in few]]
+    block = scaled(few, MADE[made])
+    assert (recovered(block, how_made([block])) != few).nnz == 0
+
+
+def test_what_was_rounded_or_denoised_is_no_count() -> None:
+    rng = np.random.default_rng(2)
+    tpm = rng.lognormal(2, 2, (200, 300)) * (rng.random((200, 300)) < 0.4)
+    assert how_made([sp.csr_matrix(np.round(tpm, 1))]) == ""
+    assert how_made([sp.csr_matrix(np.log2(np.round(tpm, 1) + 1).astype(np.float32))]) == ""
+    denoised = rng.gamma(0.5, 1, (200, 300))
+    denoised[:, 0] = 1e-12
+    assert how_made([sp.csr_matrix(denoised)]) == ""
+    assert how_made([sp.csr_matrix(np.log1p(denoised))]) == ""
+
+
+def test_some_of_each_cells_molecules_are_not_taken_for_all(counts: sp.csr_matrix, tmp_path: Path) -> None:
+    path = written(tmp_path, -scaled(counts, np.log1p), spliced=scaled(counts, np.log1p))
+    with pytest.raises(InputError, match="no raw counts were found"):
+        read_h5ad(path)
+
+
+def test_a_large_matrix_by_columns_is_sorted_only_where_its_first_cells_are_counts(
+    counts: sp.csr_matrix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(h5ad_input, "IN_MEMORY", 10)
+    path = written(tmp_path, scaled(counts, np.log1p).tocsc())
+    opened = open_h5ad(path, scratch=tmp_path)
+    assert (sp.vstack([block for _, block in blocks(opened.matrix)]) != counts).nnz == 0
+    monkeypatch.setattr(h5ad_input, "_by_rows", lambda *_, **__: pytest.fail("all of it was sorted"))
+    other = scaled(counts, np.log1p)
+    other.data += np.random.default_rng(0).uniform(0, 0.1, other.nnz).astype(np.float32)
+    with pytest.raises(InputError, match="no raw counts were found"):
+        open_h5ad(written(tmp_path, other.tocsc()), scratch=tmp_path)
 
 
 def test_numbers_that_are_all_the_same_in_a_cell_are_no_counts() -> None:

@@ -143,6 +143,15 @@ def renew_model(folder: Path) -> str:
 
     What the model knows stays as it is. The folder must be whole: raises ModelFetchError as `verify_model` does.
     """
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        made = Path(shutil.copytree(folder, Path(scratch) / folder.name))
+        sha256 = _renew(made)
+        shutil.rmtree(folder)
+        shutil.move(made, folder)
+    return sha256
+
+
+def _renew(folder: Path) -> str:
     from cellscribe.training.card import write_card
     from cellscribe.training.evaluate import Evaluation
 

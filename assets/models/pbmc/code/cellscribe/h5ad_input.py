@@ -31,6 +31,9 @@ PARTIAL_LAYERS = ("spliced", "unspliced", "ambiguous", "spanning", "mature", "na
 TYPE_COLUMNS = ("feature_types", "feature_type")
 # An embedding, not a second matrix.
 MAX_OBSM_COLUMNS = 50
+# Counts of antibodies, which are held in memory: 200 MB.
+MOST_OF_FEATURES = 50_000_000
+FIRST_ROWS = 2_000
 
 
 @dataclass(frozen=True)
@@ -133,17 +136,17 @@ def _read(
     if chosen.way:
         warnings.append(
             f"The file has no raw counts: they were recovered from {chosen.name}, which holds {chosen.way}. "
-            "Each cell's least number was taken as one count, of which the others are whole multiples."
+            "Each cell's least number was taken as one count: the others are whole multiples of it."
         )
-    if chosen.seen.maximum == 1 and chosen.seen.n > 1000:
+    if chosen.seen.maximum == 1 and chosen.seen.n > 1000 and not chosen.way:
         warnings.append(f"Every number in {chosen.name} is 0 or 1: these may be no counts of molecules.")
     feature_names = _feature_names(file)
     obsm = _embeddings(file, len(obs), feature_names)
     left = [name for name in file["obsm"] if name not in obsm] if hasattr(file.get("obsm"), "keys") else []
     if left:
         notes.append(
-            f"Of obsm {', '.join(left)} was left out: tables, and arrays of more than {MAX_OBSM_COLUMNS} columns whose "
-            "names uns['feature_names'] does not hold, do not come along."
+            f"Of obsm {', '.join(left)} was left out: tables do not come along, and of arrays of more than "
+            f"{MAX_OBSM_COLUMNS} columns only counts whose names uns['feature_names'] holds, and that are not too many."
         )
     return Counts(
         matrix=matrix,
@@ -250,14 +253,45 @@ def _first_with_counts(
             file=path,
         )
     for candidate in passed:
-        if way := _way(candidate, scratch):
-            return replace(candidate, way=way), []
+        whole_counts = candidate.name.removeprefix("layers/") not in PARTIAL_LAYERS
+        if whole_counts and (way := _way(candidate, scratch)):
+            others = [one for one in passed if one is not candidate]
+            return replace(candidate, way=way), [
+                f"{one.name} was passed over ({one.seen}): {one.seen.fault}." for one in others
+            ]
     raise InputError(f"no raw counts were found:\n{listed}", NO_COUNTS_TODO, file=path)
 
 
 def _way(candidate: Candidate, scratch: Path | None) -> str:
     """How a matrix was made of counts, where these can be had back from it; else ""."""
-    return how_made(_float_blocks(candidate.node, scratch)) if candidate.seen.may_be_scaled else ""
+    if not candidate.seen.may_be_scaled:
+        return ""
+    node = candidate.node
+    is_large = not hasattr(node, "shape") and _layout(node)[1] and node["data"].shape[0] > IN_MEMORY
+    # To sort all of it is dear, and in vain where the first cells are no counts.
+    if is_large and not how_made([_first_rows(node)]):
+        return ""
+    return how_made(_float_blocks(node, scratch))
+
+
+def _first_rows(node: Any) -> sp.csr_matrix:
+    """The first rows of a matrix by columns, CSR."""
+    import scipy.sparse as sp
+
+    shape, _ = _layout(node)
+    pointers = _pointers(node, shape[1])
+    parts = []
+    for columns in row_slices(pointers):
+        first, last = int(pointers[columns.start]), int(pointers[columns.stop])
+        own = (
+            node["data"][first:last],
+            node["indices"][first:last],
+            pointers[columns.start : columns.stop + 1] - first,
+        )
+        part = sp.csc_matrix(own, shape=(shape[0], columns.stop - columns.start))
+        part.check_format(full_check=True)
+        parts.append(part[:FIRST_ROWS])
+    return sp.hstack(parts, format="csr")
 
 
 # Matrices --------------------------------------------------------------------------------------------
@@ -309,7 +343,8 @@ def _float_blocks(node: Any, scratch: Path | None = None) -> Iterator[sp.csr_mat
         if pointers[-1] <= IN_MEMORY:
             matrix = sp.csc_matrix((node["data"][:], node["indices"][:], pointers), shape=shape)
             matrix.check_format(full_check=True)
-            yield matrix.tocsr()
+            by_rows = matrix.tocsr()
+            yield from (by_rows[rows] for rows in row_slices(by_rows.indptr))
         else:
             yield from (block for _, block in _by_rows(node, scratch, whole=False).blocks())
         return
@@ -497,7 +532,7 @@ def _feature_names(file: h5py.File) -> dict[str, np.ndarray]:
     if not isinstance(nodes, h5py.Group):
         return {}
     return {
-        name: _decoded(node[:])
+        name: _decoded(whole(node))
         for name, node in nodes.items()
         if isinstance(node, h5py.Dataset) and node.ndim == 1 and node.dtype.kind in "SO"
     }
@@ -520,5 +555,8 @@ def _embeddings(
         and node.ndim == 2
         and node.dtype.kind in "fiu"
         and node.shape[0] == n_obs
-        and node.shape[1] <= max(MAX_OBSM_COLUMNS, len(feature_names.get(name, ())))
+        and (
+            node.shape[1] <= MAX_OBSM_COLUMNS
+            or (node.shape[1] == len(feature_names.get(name, ())) and node.size <= MOST_OF_FEATURES)
+        )
     }
