@@ -8,6 +8,7 @@ square (docs/scaling.md says how alike both ways are).
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -246,6 +247,16 @@ def flat_layout(embedding: np.ndarray) -> np.ndarray:
     if layout.shape[1] < 2:
         layout = np.column_stack([layout, np.zeros((len(layout), 2 - layout.shape[1]))])
     return layout.astype(np.float32)
+
+
+def commonest(clusters: np.ndarray, labels: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Each cluster's most frequent label and its share of the cluster's cells: object and float (n_clusters,).
+
+    clusters: int (n_cells,); labels: text (n_cells,).
+    """
+    names, codes = np.unique(np.asarray(labels, dtype=object).astype(str), return_inverse=True)
+    winners, shares = majority(clusters, codes, len(names))
+    return names[winners].astype(object), shares
 
 
 def majority(clusters: np.ndarray, codes: np.ndarray, n_labels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -33,6 +33,11 @@ def free_name(name: str, taken: Container[str]) -> str:
     return next(free for free in names if free not in taken)
 
 
+def explorer_keys(key: str) -> set[str]:
+    """What an embedding is called in the file for CELLxGENE Discover: Explorer lists `X_` and a letter."""
+    return {f"X_{key}", f"X_c{key.removeprefix('X_')}"}
+
+
 @dataclass(frozen=True)
 class OutputNames:
     """Keys of the output, for `key` = `cxg_cell_type` (with a run name: `cxg_cell_type_<run>`)."""

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 
 from cellscribe.align import without_version
 from cellscribe.cli import log, warn
-from cellscribe.contract import OutputNames, free_name
+from cellscribe.contract import OutputNames, explorer_keys, free_name
 from cellscribe.counts_file import CountsFile, CsrWriter, open_counts
 from cellscribe.errors import InputError
 from cellscribe.io import plain_columns, read_json, write_json, write_table
@@ -456,9 +456,7 @@ def run_curate(
         predictions = read_elem(file["uns"][names.predictions])
     # Arrays that are no embedding stay behind.
     predictions["obsm_keys"] = [
-        str(key)
-        for key in predictions.get("obsm_keys", ())
-        if {f"{key}", f"X_{key}", f"X_c{str(key).removeprefix('X_')}"} & {*obsm}
+        str(key) for key in predictions.get("obsm_keys", ()) if {str(key), *explorer_keys(str(key))} & {*obsm}
     ]
     uns: dict[str, Any] = {
         "title": facts.title or sample,

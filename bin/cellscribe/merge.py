@@ -16,7 +16,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellscribe.cli import log, warn
-from cellscribe.clusters import clusters_and_map, majority
+from cellscribe.clusters import clusters_and_map, commonest
 from cellscribe.contract import MERGED_BY, OutputNames
 from cellscribe.counts_file import new_counts_file, open_counts
 from cellscribe.errors import InputError
@@ -308,13 +308,13 @@ def merge_samples(samples: Sequence[SampleFile], *, seed: int = 0) -> Merged:
             seed=seed,
         )
         obsm[names.umap] = obsm[names.umap_explorer] = layout
-        winners, shares = _votes(clusters, obs[names.predicted])
+        winners, shares = commonest(clusters, obs[names.predicted])
         obs[names.cluster] = pd.Categorical(
             clusters.astype(str), categories=[str(c) for c in range(clusters.max() + 1)]
         )
         obs[names.cluster_label] = pd.Categorical(winners[clusters])
         if names.final in obs:
-            obs[names.cluster_final] = pd.Categorical(_votes(clusters, obs[names.final])[0][clusters])
+            obs[names.cluster_final] = pd.Categorical(commonest(clusters, obs[names.final])[0][clusters])
         obs[names.cluster_vote] = shares[clusters].astype(np.float32)
     own = [key for key in runs if OutputNames(key).umap in obsm]
     first = OutputNames(runs[0])
@@ -348,12 +348,6 @@ def shared_arrays(samples: Sequence[SampleFile], runs: Sequence[str]) -> dict[st
 def _features(one: SampleFile, key: str) -> list[str]:
     """What the columns of an obsm array are, where CONVERT named them."""
     return [str(name) for name in one.uns.get("feature_names", {}).get(key, ())]
-
-
-def _votes(clusters: np.ndarray, predicted: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    labels, codes = np.unique(predicted.astype(str).to_numpy(), return_inverse=True)
-    winners, shares = majority(clusters, codes, len(labels))
-    return labels[winners].astype(object), shares
 
 
 def join_uns(samples: Sequence[SampleFile], runs: Iterable[str]) -> dict[str, Any]:

@@ -164,6 +164,7 @@ def write_report(inputs: ReportInputs) -> None:
             relatives(inputs.models, manifests, cells.cl_ids),
             figures.labels_said(provenance),
         )
+        warned = own_warnings(evidence, cells, notes)
         write_table(evidence.table, inputs.markers)
         write_table(printed(evidence.differential), inputs.differential)
         write_table(types_by_cluster(cells), inputs.clusters)
@@ -172,7 +173,7 @@ def write_report(inputs: ReportInputs) -> None:
             {
                 "sample": inputs.sample,
                 **verdicts.count_verdicts(evidence.clusters),
-                "warnings": [text for _, told in own_warnings(evidence, cells, notes) for text in told],
+                "warnings": [text for _, told in warned for text in told],
             },
             inputs.verdict_summary,
         )
@@ -188,7 +189,7 @@ def write_report(inputs: ReportInputs) -> None:
                     cells=cells,
                     evidence=evidence,
                     agreement=agreement,
-                    own_warnings=own_warnings(evidence, cells, notes),
+                    own_warnings=warned,
                     truth_notes=truth_notes,
                     provenance=provenance,
                     present={

@@ -145,11 +145,17 @@ def groups_of_rows(matrix: sp.csr_matrix | Stored, n: int) -> Blocks:
         yield slice(start, start + held), sp.vstack(parts, format="csr")
 
 
+def numbers_of(values: np.ndarray, *, whole: bool) -> np.ndarray:
+    """Numbers as a file holds them: counts where they are `whole`, else as they are. Same shape."""
+    return as_float32_counts(values) if whole else values
+
+
 @dataclass(frozen=True)
 class StoredCsr:
     """A CSR matrix in an open format of HDF5: the group `place` of `path` with `data` and `indices`.
 
     indptr: its row pointers, ascending from 0, (n_obs + 1,). opened: opens the file, and says what is wrong with it.
+    whole: whether its numbers are counts, and not what was made of these.
     """
 
     path: Path
@@ -157,6 +163,7 @@ class StoredCsr:
     shape: tuple[int, int]
     indptr: np.ndarray
     opened: Opened
+    whole: bool = True
 
     @property
     def nnz(self) -> int:
@@ -172,7 +179,7 @@ class StoredCsr:
             for rows in row_slices(self.indptr):
                 first, last = int(self.indptr[rows.start]), int(self.indptr[rows.stop])
                 pointers = (self.indptr[rows.start : rows.stop + 1] - first).astype(np.int32)
-                parts = (as_float32_counts(data[first:last]), indices[first:last], pointers)
+                parts = (numbers_of(data[first:last], whole=self.whole), indices[first:last], pointers)
                 block = sp.csr_matrix(parts, shape=(rows.stop - rows.start, self.shape[1]))
                 block.check_format(full_check=True)
                 yield rows, block
@@ -180,13 +187,17 @@ class StoredCsr:
 
 @dataclass(frozen=True)
 class StoredDense:
-    """A dense matrix in HDF5: the data set `place` of `path`. nnz: how many of its numbers are not 0."""
+    """A dense matrix in HDF5: the data set `place` of `path`. nnz: how many of its numbers are not 0.
+
+    whole: as for CSR.
+    """
 
     path: Path
     place: str
     shape: tuple[int, int]
     nnz: int
     opened: Opened
+    whole: bool = True
 
     def blocks(self) -> Blocks:
         """Consecutive rows, made sparse."""
@@ -197,14 +208,14 @@ class StoredDense:
             step = max(1, BLOCK // max(1, self.shape[1]))
             for start in range(0, self.shape[0], step):
                 rows = slice(start, min(start + step, self.shape[0]))
-                yield rows, sp.csr_matrix(as_float32_counts(dense[rows]))
+                yield rows, sp.csr_matrix(numbers_of(dense[rows], whole=self.whole))
 
 
 class RowBuckets:
     """Counts that come in any order, laid down by ranges of rows in files that are deleted with this object.
 
     nnz: how many will come; a bucket holds BLOCK of them where rows are alike. folder: where there is room for
-    twelve bytes each. whole: whether the numbers are counts, or made of these. Numbers for the same place are added up.
+    twelve bytes each. whole: as for CSR. Numbers for the same place are added up.
     """
 
     RECORD = np.dtype([("row", np.int32), ("column", np.int32), ("count", np.float32)])
@@ -230,7 +241,7 @@ class RowBuckets:
         order = np.argsort(bucket, kind="stable")
         records = np.empty(len(order), dtype=self.RECORD)
         records["row"], records["column"] = rows[order], columns[order]
-        records["count"] = (as_float32_counts(counts) if self._whole else counts)[order]
+        records["count"] = numbers_of(counts, whole=self._whole)[order]
         ends = np.searchsorted(bucket[order], np.arange(len(self._files) + 1))
         for path, first, last in zip(self._files, ends[:-1], ends[1:], strict=True):
             if last > first:

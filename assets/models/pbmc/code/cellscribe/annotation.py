@@ -17,7 +17,7 @@ import pandas as pd
 
 from cellscribe.answer import Answer, Decision, answer_cells
 from cellscribe.cli import log, warn
-from cellscribe.clusters import FEWEST_CELLS, clusters_and_map, majority
+from cellscribe.clusters import FEWEST_CELLS, clusters_and_map, commonest, majority
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.counts_file import CountsFile, open_counts
 from cellscribe.errors import InputError
@@ -57,6 +57,17 @@ class Layout:
     warnings: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Votes:
+    """What a cluster's cells are, (n_clusters,): its label's position, the share of its cells that have it, and the
+    commonest label after rejection.
+    """
+
+    winners: np.ndarray
+    shares: np.ndarray
+    finals: np.ndarray
+
+
 def lay_out(answer: Answer, seed: int = 0, cpus: int = 1) -> Layout:
     """Cluster the cells in a model's embedding, and lay them out unless the model did."""
     clusters, umap = clusters_and_map(
@@ -91,7 +102,10 @@ def annotate_cells(
     layout: of these cells, where there is one already. probabilities: whether to add those of every label.
     """
     layout = layout or lay_out(answer, seed, cpus)
-    votes = majority(layout.clusters, answer.predicted, len(answer.labels))
+    votes = Votes(
+        *majority(layout.clusters, answer.predicted, len(answer.labels)),
+        commonest(layout.clusters, answer.decision.final)[0],
+    )
     table = _columns(answer, barcodes, names, layout, votes)
     obsm = {
         names.embedding: answer.embedding.astype(np.float32),
@@ -115,12 +129,11 @@ def _columns(
     barcodes: pd.Index,
     names: OutputNames,
     layout: Layout,
-    votes: tuple[np.ndarray, np.ndarray],
+    votes: Votes,
 ) -> pd.DataFrame:
-    """The columns of obs. votes: for each cluster its label's position, and the share of its cells that have it."""
+    """The columns of obs."""
     predicted, decision, clusters = answer.predicted, answer.decision, layout.clusters
     labels, cl_ids = np.array(answer.labels, dtype=object), np.array(answer.cl_ids, dtype=object)
-    winners, shares = votes
     obs: dict[str, Any] = {
         names.predicted: pd.Categorical(labels[predicted], categories=_used(labels, predicted)),
         names.uncertainty: answer.uncertainty.astype(np.float32),
@@ -135,9 +148,9 @@ def _columns(
     obs[names.cluster] = pd.Categorical(
         clusters.astype(str), categories=[str(c) for c in range(clusters.max() + 1)]
     )
-    obs[names.cluster_label] = pd.Categorical(labels[winners][clusters])
-    obs[names.cluster_final] = pd.Categorical(cluster_finals(decision, clusters)[clusters])
-    obs[names.cluster_vote] = shares[clusters].astype(np.float32)
+    obs[names.cluster_label] = pd.Categorical(labels[votes.winners][clusters])
+    obs[names.cluster_final] = pd.Categorical(votes.finals[clusters])
+    obs[names.cluster_vote] = votes.shares[clusters].astype(np.float32)
     if answer.distance_quantile is not None:
         obs[names.reference_distance] = answer.distance_quantile
     if answer.unexpected is not None:
@@ -149,13 +162,6 @@ def _columns(
     if answer.agreeing is not None:
         obs[names.agreeing] = answer.agreeing
     return pd.DataFrame(obs, index=barcodes)
-
-
-def cluster_finals(decision: Decision, clusters: np.ndarray) -> np.ndarray:
-    """The commonest label after rejection of each cluster: object (n_clusters,). clusters: int (n_cells,)."""
-    finals, codes = np.unique(decision.final.astype(str), return_inverse=True)
-    commonest, _ = majority(clusters, codes, len(finals))
-    return finals[commonest].astype(object)
 
 
 def _predictions(answer: Answer, table: pd.DataFrame, names: OutputNames) -> pd.DataFrame:
@@ -178,13 +184,11 @@ def _information(
     table: pd.DataFrame,
     names: OutputNames,
     layout: Layout,
-    votes: tuple[np.ndarray, np.ndarray],
+    votes: Votes,
 ) -> dict[str, Any]:
     """What annotation.json says of the sample, but for how the step was run."""
     decision, quantile, clusters = answer.decision, answer.distance_quantile, layout.clusters
     labels = np.array(answer.labels, dtype=object)
-    winners, shares = votes
-    finals = cluster_finals(decision, clusters)
     return {
         "model": answer.model,
         "names": {
@@ -244,9 +248,9 @@ def _information(
             {
                 "cluster": str(cluster),
                 "n_cells": int((clusters == cluster).sum()),
-                "label": str(labels[winners[cluster]]),
-                "final": str(finals[cluster]),
-                "vote": float(shares[cluster]),
+                "label": str(labels[votes.winners[cluster]]),
+                "final": str(votes.finals[cluster]),
+                "vote": float(votes.shares[cluster]),
             }
             for cluster in range(clusters.max() + 1)
         ],

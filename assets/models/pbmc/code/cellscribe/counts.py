@@ -33,8 +33,7 @@ class Counts(Generic[Matrix]):
     matrix: float32, (n_obs, n_features), features of every type: CSR, or one that is
     walked over (stored.py).
     obs, var: one row a barcode, a feature. feature_types, genomes: object arrays of shape (n_features,);
-    a genome is "" where the file gives none. feature_names: by key of
-    obsm, what its columns count: text, (n_columns,).
+    a genome is "" where the file gives none. feature_names: by key of obsm, what its columns count: text, (n_columns,).
     """
 
     matrix: Matrix

@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cellscribe.counts import BLOCK, GENE_EXPRESSION, Counts, Matrix, NumbersSeen, as_float32_counts, see
+from cellscribe.counts import BLOCK, GENE_EXPRESSION, Counts, Matrix, NumbersSeen, see
 from cellscribe.errors import InputError
 from cellscribe.hdf5 import check_table, check_whole, offsets, opened, whole
-from cellscribe.recovered import how_made, recovered
-from cellscribe.stored import IN_MEMORY, RowBuckets, StoredCsr, StoredDense, StoredInput, row_slices
+from cellscribe.recovered import RecoveredCounts, how_made, recover
+from cellscribe.stored import (
+    IN_MEMORY,
+    RowBuckets,
+    StoredCsr,
+    StoredDense,
+    StoredInput,
+    numbers_of,
+    row_slices,
+)
 
 if TYPE_CHECKING:
     import h5py
@@ -43,12 +51,22 @@ class Candidate:
     name: str
     node: Any
     seen: NumbersSeen
-    # How it was made of counts (`recovered.UNDO`), where these were found in no other place.
-    way: str = ""
+    # What it was made of, where no other place has counts.
+    recovered: RecoveredCounts | None = None
 
     def __str__(self) -> str:
         looks = self.seen.fault or "raw counts"
         return f"{self.name} ({self.seen}): {looks}"
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it counts some of each cell's molecules alone."""
+        return self.name.removeprefix("layers/") in PARTIAL_LAYERS
+
+    @property
+    def passed_over(self) -> str:
+        """Why the counts were not read here, as a sentence."""
+        return f"{self.name} was passed over ({self.seen}): {self.seen.fault}."
 
 
 def read_h5ad(path: Path, counts_layer: str | None = None) -> Counts[sp.csr_matrix]:
@@ -71,7 +89,11 @@ def open_h5ad(
     """
     with _open(path) as file:
         return _read(
-            file, path, counts_layer, lambda candidate: _stored_matrix(candidate, path, scratch), scratch
+            file,
+            path,
+            counts_layer,
+            lambda candidate: candidate.recovered or _stored_matrix(candidate, path, scratch),
+            scratch,
         )
 
 
@@ -133,12 +155,12 @@ def _read(
     )
     genomes = var["genome"].astype(str) if "genome" in var else pd.Series("", index=var.index)
     warnings = []
-    if chosen.way:
+    if chosen.recovered:
         warnings.append(
-            f"The file has no raw counts: they were recovered from {chosen.name}, which holds {chosen.way}. "
+            f"The file has no raw counts: they were recovered from {chosen.name}, which holds {chosen.recovered.way}. "
             "Each cell's least number was taken as one count: the others are whole multiples of it."
         )
-    if chosen.seen.maximum == 1 and chosen.seen.n > 1000 and not chosen.way:
+    if chosen.seen.maximum == 1 and chosen.seen.n > 1000 and not chosen.recovered:
         warnings.append(f"Every number in {chosen.name} is 0 or 1: these may be no counts of molecules.")
     feature_names = _feature_names(file)
     obsm = _embeddings(file, len(obs), feature_names)
@@ -213,14 +235,10 @@ def _asked_for(
     candidate = look(key)
     if candidate.seen.are_counts:
         return candidate
-    if way := _way(candidate, scratch):
-        return replace(candidate, way=way)
+    if found := _recovered(candidate, path, scratch):
+        return replace(candidate, recovered=found)
     others = [look(other) for other in places if other != key]
-    with_counts = [
-        other.name
-        for other in others
-        if other.seen.are_counts and other.name.removeprefix("layers/") not in PARTIAL_LAYERS
-    ]
+    with_counts = [other.name for other in others if other.seen.are_counts and not other.is_partial]
     listed = "\n".join(f"  {other}" for other in (candidate, *others))
     raise InputError(
         f"the counts layer '{name}' does not hold raw counts:\n{listed}",
@@ -240,10 +258,9 @@ def _first_with_counts(
     passed: list[Candidate] = []
     for name in places:
         candidate = look(name)
-        if candidate.seen.are_counts and name.removeprefix("layers/") not in PARTIAL_LAYERS:
+        if candidate.seen.are_counts and not candidate.is_partial:
             notes = [f"Raw counts were found in {name} ({candidate.seen})."]
-            notes += [f"{other.name} was passed over ({other.seen}): {other.seen.fault}." for other in passed]
-            return candidate, notes
+            return candidate, [*notes, *(other.passed_over for other in passed)]
         passed.append(candidate)
     listed = "\n".join(f"  {candidate}" for candidate in passed)
     if parts := [candidate.name for candidate in passed if candidate.seen.are_counts]:
@@ -253,45 +270,20 @@ def _first_with_counts(
             file=path,
         )
     for candidate in passed:
-        whole_counts = candidate.name.removeprefix("layers/") not in PARTIAL_LAYERS
-        if whole_counts and (way := _way(candidate, scratch)):
-            others = [one for one in passed if one is not candidate]
-            return replace(candidate, way=way), [
-                f"{one.name} was passed over ({one.seen}): {one.seen.fault}." for one in others
-            ]
+        if not candidate.is_partial and (found := _recovered(candidate, path, scratch)):
+            others = [other.passed_over for other in passed if other is not candidate]
+            return replace(candidate, recovered=found), others
     raise InputError(f"no raw counts were found:\n{listed}", NO_COUNTS_TODO, file=path)
 
 
-def _way(candidate: Candidate, scratch: Path | None) -> str:
-    """How a matrix was made of counts, where these can be had back from it; else ""."""
+def _recovered(candidate: Candidate, path: Path, scratch: Path | None) -> RecoveredCounts | None:
+    """The counts that a matrix was made of, where these can be had back from it."""
     if not candidate.seen.may_be_scaled:
-        return ""
-    node = candidate.node
-    is_large = not hasattr(node, "shape") and _layout(node)[1] and node["data"].shape[0] > IN_MEMORY
-    # To sort all of it is dear, and in vain where the first cells are no counts.
-    if is_large and not how_made([_first_rows(node)]):
-        return ""
-    return how_made(_float_blocks(node, scratch))
-
-
-def _first_rows(node: Any) -> sp.csr_matrix:
-    """The first rows of a matrix by columns, CSR."""
-    import scipy.sparse as sp
-
-    shape, _ = _layout(node)
-    pointers = _pointers(node, shape[1])
-    parts = []
-    for columns in row_slices(pointers):
-        first, last = int(pointers[columns.start]), int(pointers[columns.stop])
-        own = (
-            node["data"][first:last],
-            node["indices"][first:last],
-            pointers[columns.start : columns.stop + 1] - first,
-        )
-        part = sp.csc_matrix(own, shape=(shape[0], columns.stop - columns.start))
-        part.check_format(full_check=True)
-        parts.append(part[:FIRST_ROWS])
-    return sp.hstack(parts, format="csr")
+        return None
+    # To sort all of a large one is dear, and in vain where the first cells are no counts.
+    if _is_large_by_columns(candidate.node) and not how_made([_first_rows(candidate.node)]):
+        return None
+    return recover(_stored_matrix(candidate, path, scratch, whole=False))
 
 
 # Matrices --------------------------------------------------------------------------------------------
@@ -330,66 +322,20 @@ def _row_blocks(dense: Any) -> Iterator[np.ndarray]:
         yield dense[start : start + step]
 
 
-def _float_blocks(node: Any, scratch: Path | None = None) -> Iterator[sp.csr_matrix]:
-    """Consecutive rows of a matrix as they are, CSR."""
-    import scipy.sparse as sp
-
-    if hasattr(node, "shape"):
-        yield from (sp.csr_matrix(block) for block in _row_blocks(node))
-        return
-    shape, by_column = _layout(node)
-    pointers = _pointers(node, shape[by_column])
-    if by_column:
-        if pointers[-1] <= IN_MEMORY:
-            matrix = sp.csc_matrix((node["data"][:], node["indices"][:], pointers), shape=shape)
-            matrix.check_format(full_check=True)
-            by_rows = matrix.tocsr()
-            yield from (by_rows[rows] for rows in row_slices(by_rows.indptr))
-        else:
-            yield from (block for _, block in _by_rows(node, scratch, whole=False).blocks())
-        return
-    for rows in row_slices(pointers):
-        first, last = int(pointers[rows.start]), int(pointers[rows.stop])
-        own = pointers[rows.start : rows.stop + 1] - first
-        parts = (node["data"][first:last], node["indices"][first:last], own)
-        block = sp.csr_matrix(parts, shape=(rows.stop - rows.start, shape[1]))
-        block.check_format(full_check=True)
-        yield block
-
-
-@dataclass(frozen=True)
-class RecoveredCounts:
-    """Counts that are recovered from what was made of them. source: its rows, CSR; way: of `recovered.UNDO`."""
-
-    shape: tuple[int, int]
-    nnz: int
-    way: str
-    source: Callable[[], Iterator[sp.csr_matrix]]
-
-    def blocks(self) -> Iterator[tuple[slice, sp.csr_matrix]]:
-        """Consecutive rows and their counts."""
-        start = 0
-        for block in self.source():
-            rows = slice(start, start + block.shape[0])
-            yield rows, recovered(block, self.way)
-            start = rows.stop
-
-
 def _matrix_in_memory(candidate: Candidate) -> sp.csr_matrix:
     import scipy.sparse as sp
 
-    if candidate.way:
-        found = [recovered(block, candidate.way) for block in _float_blocks(candidate.node)]
-        return sp.vstack(found, format="csr")
+    if candidate.recovered:
+        return sp.vstack([block for _, block in candidate.recovered.blocks()], format="csr")
     return _read_matrix(candidate.node)
 
 
-def _read_matrix(node: Any) -> sp.csr_matrix:
-    """A matrix of integer-valued numbers as CSR float32."""
+def _read_matrix(node: Any, *, whole: bool = True) -> sp.csr_matrix:
+    """A matrix as CSR float32. whole: whether its numbers are counts, and not what was made of these."""
     import scipy.sparse as sp
 
     if hasattr(node, "shape"):
-        blocks = [sp.csr_matrix(as_float32_counts(block)) for block in _row_blocks(node)]
+        blocks = [sp.csr_matrix(numbers_of(block, whole=whole)) for block in _row_blocks(node)]
         if not blocks:
             return sp.csr_matrix(node.shape, dtype=np.float32)
         return sp.vstack(blocks, format="csr")
@@ -398,7 +344,7 @@ def _read_matrix(node: Any) -> sp.csr_matrix:
     length = node["data"].shape[0]
     data = np.empty(length, dtype=np.float32)
     for start in range(0, length, BLOCK):
-        data[start : start + BLOCK] = as_float32_counts(node["data"][start : start + BLOCK])
+        data[start : start + BLOCK] = numbers_of(node["data"][start : start + BLOCK], whole=whole)
     parts = (data, node["indices"][:], pointers)
     matrix = sp.csc_matrix(parts, shape=shape) if by_column else sp.csr_matrix(parts, shape=shape)
     # Before it is turned: compiled code writes wherever an index says.
@@ -406,50 +352,56 @@ def _read_matrix(node: Any) -> sp.csr_matrix:
     return matrix.tocsr()
 
 
-def _stored_matrix(candidate: Candidate, path: Path, scratch: Path | None) -> sp.csr_matrix | StoredInput:
-    """A matrix of integer-valued numbers as it can be read by blocks of rows."""
+def _stored_matrix(
+    candidate: Candidate, path: Path, scratch: Path | None, *, whole: bool = True
+) -> sp.csr_matrix | StoredInput:
+    """A matrix as it can be read by blocks of rows. whole: whether its numbers are counts, and not made of these."""
     node = candidate.node
-    if candidate.way:
-        return _recovered_matrix(candidate, path, scratch)
     if hasattr(node, "shape"):
         n_obs, n_vars = node.shape
-        return StoredDense(path, node.name, (int(n_obs), int(n_vars)), candidate.seen.n, _open)
+        return StoredDense(path, node.name, (int(n_obs), int(n_vars)), candidate.seen.n, _open, whole)
     shape, by_column = _layout(node)
-    pointers = _pointers(node, shape[by_column])
     if not by_column:
-        return StoredCsr(path, node.name, shape, pointers, _open)
-    if pointers[-1] <= IN_MEMORY:
-        return _read_matrix(node)
-    return _by_rows(node, scratch)
+        return StoredCsr(path, node.name, shape, _pointers(node, shape[0]), _open, whole)
+    return (
+        _by_rows(node, scratch, whole=whole)
+        if _is_large_by_columns(node)
+        else _read_matrix(node, whole=whole)
+    )
 
 
-def _recovered_matrix(candidate: Candidate, path: Path, scratch: Path | None) -> RecoveredCounts:
-    node, place = candidate.node, candidate.node.name
-    shape, by_column = (tuple(node.shape), False) if hasattr(node, "shape") else _layout(node)
-    by_rows = None
-    if by_column and node["data"].shape[0] > IN_MEMORY:
-        by_rows = _by_rows(node, scratch, whole=False)
+def _is_large_by_columns(node: Any) -> bool:
+    """Whether a matrix must be sorted on disk to be read by rows."""
+    return not hasattr(node, "shape") and _layout(node)[1] and node["data"].shape[0] > IN_MEMORY
 
-    def rows_as_they_are() -> Iterator[sp.csr_matrix]:
-        if by_rows is not None:
-            yield from (block for _, block in by_rows.blocks())
-            return
-        with _open(path) as file:
-            yield from _float_blocks(file[place])
 
-    return RecoveredCounts((int(shape[0]), int(shape[1])), candidate.seen.n, candidate.way, rows_as_they_are)
+def _columns_of(node: Any) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+    """Some columns at a time of a matrix by columns, with their numbers, rows and pointers."""
+    pointers = _pointers(node, _layout(node)[0][1])
+    for columns in row_slices(pointers):
+        first, last = int(pointers[columns.start]), int(pointers[columns.stop])
+        own = pointers[columns.start : columns.stop + 1] - first
+        yield columns, node["data"][first:last], node["indices"][first:last], own
+
+
+def _first_rows(node: Any) -> sp.csr_matrix:
+    """The first rows of a matrix by columns, CSR."""
+    import scipy.sparse as sp
+
+    n_obs, parts = _layout(node)[0][0], []
+    for columns, data, rows, pointers in _columns_of(node):
+        part = sp.csc_matrix((data, rows, pointers), shape=(n_obs, columns.stop - columns.start))
+        part.check_format(full_check=True)
+        parts.append(part[:FIRST_ROWS])
+    return sp.hstack(parts, format="csr")
 
 
 def _by_rows(node: Any, scratch: Path | None, *, whole: bool = True) -> RowBuckets:
-    """A matrix by columns, sorted by rows. whole: whether its numbers are counts."""
-    shape, _ = _layout(node)
-    pointers = _pointers(node, shape[1])
-    buckets = RowBuckets(shape, int(pointers[-1]), scratch, whole=whole)
-    for columns in row_slices(pointers):
-        first, last = int(pointers[columns.start]), int(pointers[columns.stop])
-        lengths = np.diff(pointers[columns.start : columns.stop + 1])
-        column_of = np.repeat(np.arange(columns.start, columns.stop), lengths)
-        buckets.add(node["indices"][first:last], column_of, node["data"][first:last])
+    """A matrix by columns, sorted by rows."""
+    buckets = RowBuckets(_layout(node)[0], int(node["data"].shape[0]), scratch, whole=whole)
+    for columns, data, rows, pointers in _columns_of(node):
+        column_of = np.repeat(np.arange(columns.start, columns.stop), np.diff(pointers))
+        buckets.add(rows, column_of, data)
     return buckets
 
 

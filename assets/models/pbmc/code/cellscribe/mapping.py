@@ -160,6 +160,11 @@ def find_genes(
     return SampleGenes(named, column, match, orthologs, warnings)
 
 
+def has_encoder(model: Model) -> bool:
+    """Whether the model is more than a regression."""
+    return set(model.members) != {LOGISTIC}
+
+
 def is_numbered(model: Model) -> bool:
     """Whether the model's genes were named by numbers alone."""
     return bool(model.manifest["genes"].get("numbered"))
@@ -174,7 +179,7 @@ class Placement:
 
     def __init__(self, model: Model, genes: SampleGenes, encoder: Encoder | None, device: str | None) -> None:
         self.model, self.match = model, genes.match
-        has_latent, has_logistic = set(model.members) != {LOGISTIC}, LOGISTIC in model.members
+        has_latent, has_logistic = has_encoder(model), LOGISTIC in model.members
         # genes that no reference type expresses: what a cell says with them, the model cannot read
         silent = match_genes(genes.var, model.silent_genes, genes.column, fill_in=False)
         self.n_silent_genes = int(silent.found.sum())
@@ -266,8 +271,8 @@ def map_cells(
     if not counts.n_obs:
         raise InputError("there is no cell to map", "Check the cells that quality control removed.")
     genes = find_genes(counts.var, model, gene_column, orthologs_of, min_gene_overlap, warn_gene_overlap)
-    has_latent, warnings = set(model.members) != {LOGISTIC}, genes.warnings
-    device = gpu_for(counts.n_obs, has_latent, surgery) if use_gpu else None
+    warnings = genes.warnings
+    device = gpu_for(counts.n_obs, has_encoder(model), surgery) if use_gpu else None
     tuned = Tuned()
     if surgery is not None:
         tuned = tune(model, counts, genes.match, surgery, device)

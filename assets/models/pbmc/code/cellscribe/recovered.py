@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellscribe.counts import LARGEST_EXACT
+from cellscribe.stored import Blocks, blocks
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
+
+    from cellscribe.stored import StoredInput
 
 # What was done to the scaled counts last, in words, and how it is undone.
 UNDO: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -76,10 +79,10 @@ def multiples(block: sp.csr_matrix, undo: Callable[[np.ndarray], np.ndarray]) ->
         return np.where(positive, values / least[rows], 0.0)
 
 
-def how_made(blocks: Iterable[sp.csr_matrix]) -> str:
-    """Which of `UNDO` gives whole counts for all cells, the best of them; "" for none. blocks: CSR rows."""
+def how_made(parts: Iterable[sp.csr_matrix]) -> str:
+    """Which of `UNDO` gives whole counts for all cells, the best of them; "" for none. parts: CSR, some rows each."""
     tried = {way: Tried() for way in UNDO}
-    for block in blocks:
+    for block in parts:
         tried = {way: one for way, one in tried.items() if one.add(multiples(block, UNDO[way]))}
         if not tried:
             return ""
@@ -92,3 +95,32 @@ def recovered(block: sp.csr_matrix, way: str) -> sp.csr_matrix:
     counts = block.astype(np.float32, copy=True)
     counts.data = np.rint(multiples(block, UNDO[way])).astype(np.float32)
     return counts
+
+
+@dataclass(frozen=True)
+class RecoveredCounts:
+    """Counts that are recovered as they are read. scaled: what was made of them; way: of `UNDO`."""
+
+    scaled: sp.csr_matrix | StoredInput
+    way: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.scaled.shape
+
+    @property
+    def nnz(self) -> int:
+        """How many numbers are stored."""
+        return int(self.scaled.nnz)
+
+    def blocks(self) -> Blocks:
+        """Consecutive rows and their counts."""
+        for rows, block in blocks(self.scaled):
+            yield rows, recovered(block, self.way)
+
+
+def recover(scaled: sp.csr_matrix | StoredInput) -> RecoveredCounts | None:
+    """The counts that a matrix was made of; None where it was made of none."""
+    way = how_made(block for _, block in blocks(scaled))
+    return RecoveredCounts(scaled, way) if way else None

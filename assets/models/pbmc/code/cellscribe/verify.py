@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscribe.contract import REASONS, UNASSIGNED, OutputNames
+from cellscribe.contract import REASONS, UNASSIGNED, OutputNames, explorer_keys
 from cellscribe.errors import OutputError
 from cellscribe.io import atomic_path
 from cellscribe.model.neighbours import row_blocks
@@ -219,10 +219,7 @@ def _annotation_problems(file: h5py.File, names: OutputNames, n_obs: int, merged
     for place, there in () if merged else (("uns", said), ("obs", obs), ("obsm", obsm)):
         listed = _strings(said[f"{place}_keys"]) if place != "uns" and f"{place}_keys" in said else []
         for key in dict.fromkeys([*always[place], *listed]):
-            # The file for CELLxGENE Discover has embeddings by names that Explorer lists, `X_` and a letter.
-            by_explorer = (
-                {f"X_{key}", f"X_c{key.removeprefix('X_')}"} if "default_embedding" in uns else set()
-            )
+            by_explorer = explorer_keys(key) if "default_embedding" in uns else set()
             if key not in there and not (place == "obsm" and by_explorer & set(there)):
                 where = f"{place}['{names.predictions}']" if place == "uns" else place
                 yield f"{where} has no '{key}'"
