@@ -153,7 +153,8 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
         "left": broken.files(),
         "tries": broken.table("pipeline_info/trace.txt"),
     }
-    killed = killed_when(launch, "CONVERT (x)", *arguments, "-resume")
+    # Nextflow notes what it has done for -resume a moment after the trace: by the end of QC, CONVERT is noted.
+    killed = killed_when(launch, "QC (x)", *arguments, "-resume")
     cells(launch.folder, "y", 2)
     mended = launch.run(*arguments, "-resume")
     launch, arguments = prepare(tmp_path_factory.mktemp("undisturbed"))
@@ -208,8 +209,8 @@ def test_what_was_done_is_not_done_again_after_a_failure_or_a_killed_nextflow(di
         disturbed.killed.tasks("Cached")
     )
     assert disturbed.killed.tasks("Submitted")[0] == "CONVERT (x)"
-    # y has other cells now.
-    assert disturbed.mended.tasks("Cached") == sorted({*once, "CONVERT (x)"})
+    # y has other cells now; whether QC of x was noted yet is chance.
+    assert set(disturbed.mended.tasks("Cached")) - {"QC (x)"} == once | {"CONVERT (x)"}
 
 
 def test_after_all_that_every_file_is_as_an_undisturbed_run_leaves_it(disturbed: Disturbed) -> None:
