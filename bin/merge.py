@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cellscribe.cli import SETTINGS, common_options, exit_codes, folder_in, path_out
+from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder_in, path_out
 
 
 @click.command(context_settings=SETTINGS)
@@ -16,6 +16,11 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, folder_in, path
     type=folder_in,
     required=True,
     help="The folder of the samples' annotated.h5ad and annotation.json.",
+)
+@click.option(
+    "--samples",
+    type=file_in,
+    help="samples.json, as CHECK_INPUT writes it: a warning names those that are not in the folder.",
 )
 @click.option("--output", type=path_out, required=True, help="All cells (h5ad).")
 @click.option(
@@ -26,12 +31,21 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, folder_in, path
 @common_options
 @exit_codes
 def main(
-    inputs: Path, output: Path, composition: Path, page: Path, seed: int, cpus: int, pipeline_version: str
+    inputs: Path,
+    samples: Path | None,
+    output: Path,
+    composition: Path,
+    page: Path,
+    seed: int,
+    cpus: int,
+    pipeline_version: str,
 ) -> None:
     """Join the samples of a folder in one file, with clusters and a UMAP of all cells, a table and a page."""
     from cellscribe.merge import run_merge
 
-    run_merge(inputs, output, composition, page, seed=seed, pipeline_version=pipeline_version)
+    run_merge(
+        inputs, output, composition, page, listed=samples, seed=seed, pipeline_version=pipeline_version
+    )
 
 
 if __name__ == "__main__":

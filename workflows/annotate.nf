@@ -186,7 +186,7 @@ workflow ANNOTATION {
         .filter { files -> !files.isEmpty() }
         .combine(run)
         .filter { parts -> parts.last().merge != null }
-    MERGE(annotated.map { parts -> parts.dropRight(1) }, run.map { run_settings -> run_settings.merge ?: [:] })
+    MERGE(annotated.map { parts -> parts.dropRight(1) }, listed_samples, run.map { run_settings -> run_settings.merge ?: [:] })
 
     // Sorted, as the order in which samples end would else decide whether -resume knows them again.
     def metrics = CONVERT.out.metrics

@@ -23,6 +23,7 @@ from cellscribe.errors import InputError
 from cellscribe.explorer import explorer_warnings
 from cellscribe.genes import as_text, unique_names
 from cellscribe.io import read_json, write_table
+from cellscribe.report_words import first_names, plural
 
 if TYPE_CHECKING:
     import anndata
@@ -72,13 +73,14 @@ def run_merge(
     composition_out: Path,
     page_out: Path,
     *,
+    listed: Path | None = None,
     seed: int = 0,
     pipeline_version: str = "unknown",
 ) -> Merged:
     """Write the samples of a folder as one h5ad, their composition as a table, and a page.
 
-    inputs: a folder of `<sample>.annotated.h5ad` and `<sample>.annotation.json`, as ANNOTATE writes them. Raises
-    InputError where there are none.
+    inputs: a folder of `<sample>.annotated.h5ad` and `<sample>.annotation.json`, as ANNOTATE writes them. listed:
+    samples.json of the run, to tell which samples are missing. Raises InputError where there are none.
     """
     from cellscribe.merge_page import write_page
 
@@ -86,6 +88,8 @@ def run_merge(
     merged = merge_samples(samples, seed=seed)
     log(f"{len(samples):,} samples: {len(merged.obs):,} cells, {len(merged.var):,} genes")
     merged.warnings += explorer_warnings(merged.obs, merged.obsm)
+    if listed:
+        merged.warnings[:0] = _missing(listed, {one.sample for one in samples})
     for warning in merged.warnings:
         warn(warning)
     write_merged(samples, merged, output)
@@ -95,6 +99,18 @@ def run_merge(
         merged, composition, samples[0].info, page_out, output.name, composition_out.name, pipeline_version
     )
     return merged
+
+
+def _missing(listed: Path, here: set[str]) -> list[str]:
+    """A warning that names the samples of samples.json that are not here; none where all are."""
+    absent = [sample["id"] for sample in read_json(listed) if sample["id"] not in here]
+    if not absent:
+        return []
+    are = "is" if len(absent) == 1 else "are"
+    return [
+        f"{plural(len(absent), 'sample')} of the run got no labels and {are} not here: {first_names(absent)}. "
+        "summary/failures.tsv says why."
+    ]
 
 
 def read_samples(inputs: Path) -> list[SampleFile]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 LABELS_IN_SENTENCE = 3
+NAMES_SHOWN = 8
 # How it is said of several cells, of one, and the reason itself.
 WHY_UNASSIGNED = {
     "novel": ("they are ", "it is ", REASONS["novel"]),
@@ -65,6 +66,13 @@ def number(value: Any, unit: str = "") -> str:
 def plural(n: int, thing: str) -> str:
     """`n` of a thing: 1 cell, 2 cells."""
     return f"{n:,} {thing if n == 1 else thing + 's'}"
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first names as text, and how many more there are."""
+    more = len(names) - NAMES_SHOWN
+    listed = ", ".join(names[:NAMES_SHOWN])
+    return f"{listed} and {more:,} more" if more > 0 else listed
 
 
 def merge_warnings(*sources: tuple[str, Sequence[str]]) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from cellscribe.contract import REASONS, UNASSIGNED
 from cellscribe.errors import InputError
 from cellscribe.figures import PALETTE, UNASSIGNED_COLOUR, label_colours
 from cellscribe.io import as_cell, atomic_path, read_json
+from cellscribe.report_words import first_names
 
 # In the order of the pipeline: the file that is left, and the steps that failed where it is missing.
 STEPS = {"convert": "CONVERT", "qc": "QC", "annotation": "MAP or ANNOTATE", "verdicts": "REPORT"}
@@ -31,7 +32,6 @@ WARNED_BY = {**STEPS, "annotation": "ANNOTATE", **OPTIONAL}
 ORDER = ("SPLIT", "CONVERT", "QC", "MAP", "PREDICT", "GATHER", "ANNOTATE", "CURATE", "REPORT")
 
 MAX_LABELS_DRAWN = 25
-MAX_SAMPLES_NAMED = 8
 OTHER_LABELS, OTHER_COLOUR = "other labels", "#6f6f6f"
 
 
@@ -636,15 +636,9 @@ def _warnings(samples: list[Sample]) -> dict[str, Any]:
         "plot_type": "html",
         "data": _html_table(
             ("Warning", "Step", "Samples"),
-            [(escape(text), escape(step), _first(names)) for (step, text), names in gravest_first],
+            [(escape(text), escape(step), first_names(names)) for (step, text), names in gravest_first],
         ),
     }
-
-
-def _first(names: list[str]) -> str:
-    more = len(names) - MAX_SAMPLES_NAMED
-    listed = ", ".join(names[:MAX_SAMPLES_NAMED])
-    return f"{listed} and {more:,} more" if more > 0 else listed
 
 
 def _failures(samples: list[Sample]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ process MERGE {
 
     input:
     path(samples, stageAs: 'samples/*')     // annotated.h5ad and annotation.json of every sample that got so far
+    path(listed)            // samples.json: all samples of the run
     val(options)
 
     output:
@@ -16,7 +17,7 @@ process MERGE {
 
     script:
     """
-    merge.py --inputs samples --output merged.annotated.h5ad --composition composition.tsv \\
+    merge.py --inputs samples --samples ${listed} --output merged.annotated.h5ad --composition composition.tsv \\
         --page merged.report.html ${flags(options)} \\
         --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     checksums.py --output merged.sha256 merged.annotated.h5ad composition.tsv merged.report.html

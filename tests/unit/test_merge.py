@@ -120,6 +120,18 @@ def test_every_cell_keeps_its_counts_its_columns_and_its_place(tmp_path: Path) -
     np.testing.assert_array_equal(adata.obsm[NAMES.umap], adata.obsm[NAMES.umap_explorer])
 
 
+def test_samples_of_the_run_that_got_no_labels_are_named(tmp_path: Path) -> None:
+    listed, out = tmp_path / "samples.json", tmp_path / "out"
+    write_json([{"id": name} for name in ("a", "lost", "b")], listed)
+    for seed, name in enumerate("ab"):
+        write_sample(tmp_path / "in", name, seed=seed)
+    merged = merge.run_merge(
+        tmp_path / "in", out / "m.h5ad", out / "c.tsv", out / "p.html", listed=listed, pipeline_version="0.1.0"
+    )
+    told = "1 sample of the run got no labels and is not here: lost."
+    assert merged.warnings[0].startswith(told) and told in (out / "p.html").read_text()
+
+
 def test_clusters_and_the_map_are_of_all_cells_together(tmp_path: Path) -> None:
     for seed, name in enumerate("ab"):
         write_sample(tmp_path, name, seed=seed)
