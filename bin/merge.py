@@ -43,9 +43,7 @@ def main(
     """Join the samples of a folder in one file, with clusters and a UMAP of all cells, a table and a page."""
     from cellscribe.merge import run_merge
 
-    run_merge(
-        inputs, output, composition, page, listed=samples, seed=seed, pipeline_version=pipeline_version
-    )
+    run_merge(inputs, output, composition, page, listed=samples, seed=seed, pipeline_version=pipeline_version)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,12 @@ def test_samples_of_the_run_that_got_no_labels_are_named(tmp_path: Path) -> None
     for seed, name in enumerate("ab"):
         write_sample(tmp_path / "in", name, seed=seed)
     merged = merge.run_merge(
-        tmp_path / "in", out / "m.h5ad", out / "c.tsv", out / "p.html", listed=listed, pipeline_version="0.1.0"
+        tmp_path / "in",
+        out / "m.h5ad",
+        out / "c.tsv",
+        out / "p.html",
+        listed=listed,
+        pipeline_version="0.1.0",
     )
     told = "1 sample of the run got no labels and is not here: lost."
     assert merged.warnings[0].startswith(told) and told in (out / "p.html").read_text()
