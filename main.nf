@@ -54,7 +54,7 @@ workflow {
     VERSIONS(CHECK_INPUT.out.settings.map { _settings -> true })
 
     if (mode == 'train') {
-        TRAINING(CHECK_INPUT.out.settings)
+        TRAINING(CHECK_INPUT.out.settings, outdir)
     }
     else if (mode == 'reference') {
         REFERENCE(CHECK_INPUT.out.settings)

@@ -5,6 +5,7 @@ include { readJson } from './inputs'
 workflow TRAINING {
     take:
     settings        // settings.json of CHECK_INPUT
+    outdir
 
     main:
     TRAIN(
@@ -16,4 +17,21 @@ workflow TRAINING {
             tuple(train.name, references, label_csvs, cl_map, train.options)
         }
     )
+    // What a task says is not shown.
+    TRAIN.out.model.subscribe { model -> println(modelText(model, "${outdir}/models/${model.name}")) }
+}
+
+// How good the model is, what training warned of, and how it is used. place: where it is published.
+def modelText(model, place) {
+    def manifest = file("${model}/manifest.json").size() ? readJson(file("${model}/manifest.json")) : [:]
+    def tested   = manifest.evaluation ?: [:]
+    def scores   = tested.accuracy == null
+        ? ''
+        : String.format(Locale.ROOT, ': %.1f %% of its labels were right (%s), macro-F1 %.3f', 100 * tested.accuracy, "${tested.split}".tokenize(',')[0], tested.macro_f1)
+    def warnings = (manifest.training?.warnings ?: []).collect { text -> "  warning: ${text}\n" }.join('')
+    return """
+${model.name} ${manifest.version ?: ''}${scores}
+${warnings}  its card    ${place}/card.html
+  to use it   --model ${place}
+"""
 }

@@ -474,6 +474,11 @@ def _training(params: Mapping[str, Any], launch: Launch, problems: Problems) -> 
         for name in ("reference", "label_csv")
     )
     cl_maps = _existing("cl_map", [params["cl_map"] or ""], launch, problems)
+    for path in dict.fromkeys(references):
+        if references.count(path) > 1:
+            problems.add(
+                f"--reference: {shown(path)} is given {references.count(path)} times; give each file once"
+            )
     if len(label_csvs) > 1 and len(label_csvs) != len(references):
         problems.add(
             f"--label_csv: {len(label_csvs)} tables for {len(references)} references; give one for each reference, in "

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 NAMED = 5
 # Labels of tens of millions of cells.
 LARGEST = 2 * 10**9
-NO_LABEL = frozenset(("", "nan", "none", "na", "unlabelled", "unlabeled", "unassigned", "unknown", "doublet"))
+# Words that name no type of cell: docs/models.md lists them.
+NO_LABEL = frozenset(
+    (
+        *("", "-", "?", "nan", "none", "na", "n/a", "null"),
+        *("unlabelled", "unlabeled", "unassigned", "not assigned", "unknown", "unclassified", "undefined"),
+        *("ambiguous", "other", "others", "low quality", "low-quality", "low_quality", "debris"),
+        *("doublet", "doublets", "multiplet", "multiplets"),
+    )
+)
 
 
 def is_labelled(labels: np.ndarray, no_label: str | None = None) -> np.ndarray:

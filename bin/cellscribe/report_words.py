@@ -64,8 +64,8 @@ def number(value: Any, unit: str = "") -> str:
 
 
 def plural(n: int, thing: str) -> str:
-    """`n` of a thing: 1 cell, 2 cells."""
-    return f"{n:,} {thing if n == 1 else thing + 's'}"
+    """`n` of a thing: 1 cell, 2 cells, 2 batches."""
+    return f"{n:,} {thing if n == 1 else thing + ('es' if thing.endswith('ch') else 's')}"
 
 
 def first_names(names: Sequence[str]) -> str:

@@ -625,6 +625,11 @@ def test_labels_of_their_own_come_one_for_all_references_or_one_for_each(folder:
     ]
 
 
+def test_a_reference_that_is_given_twice_is_refused(folder: Folder) -> None:
+    (line,) = folder.problems(mode="train", reference="a.h5ad, b.h5ad,a.h5ad", label_key="x")
+    assert line == f"--reference: '{folder.path}/a.h5ad' is given 2 times; give each file once"
+
+
 def test_a_reference_that_is_nowhere_is_told(folder: Folder) -> None:
     (line,) = folder.problems(mode="train", reference="a.h5ad,no.h5ad", label_key="x")
     assert line == f"--reference: '{folder.path}/no.h5ad' does not exist"

@@ -133,9 +133,12 @@ def test_one_table_for_references_that_share_a_cells_name_is_an_error(references
         read_reference([references[0], twin], "mine", label_csv=[write(labels_csv("one"))])
 
 
-def test_a_column_that_neither_has_is_an_error_that_lists_those_of_both(references, write) -> None:
-    with pytest.raises(InputError, match="no obs column 'yours'; there are: cell_type, broad, donor, mine"):
-        read_reference(references[:1], "yours", label_csv=[write(labels_csv("one"))])
+@pytest.mark.parametrize("column", ["yours", "cell_type"])
+def test_labels_of_a_table_are_of_one_of_its_columns_and_never_those_of_obs(
+    references, write, column
+) -> None:
+    with pytest.raises(InputError, match=rf"labels\.csv': this table has no column '{column}'; it has: mine"):
+        read_reference(references[:1], column, label_csv=[write(labels_csv("one"))])
 
 
 def test_tables_that_fit_no_number_of_references_are_an_error(references, write) -> None:

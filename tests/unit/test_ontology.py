@@ -6,6 +6,7 @@ import socket
 import numpy as np
 import pytest
 
+from cellscribe import common_names
 from cellscribe.model.ontology import (
     Ontology,
     build_ontology,
@@ -35,6 +36,40 @@ def test_labels_are_found_by_name_synonym_case_and_plural():
         "platelets": "CL:0000233",
         "monocyte": "CL:0000576",
     }
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("CD4 T cells", "CD4-positive, alpha-beta T cell"),
+        ("T CD4+", "CD4-positive, alpha-beta T cell"),
+        ("Naive CD4 T", "naive thymus-derived CD4-positive, alpha-beta T cell"),
+        ("CD8 TEM", "effector memory CD8-positive, alpha-beta T cell"),
+        ("CD14+ Monocytes", "CD14-positive monocyte"),
+        ("FCGR3A+ Mono", "non-classical monocyte"),
+        ("NK", "natural killer cell"),
+        ("B", "B cell"),
+        ("Endothelial", "endothelial cell"),
+        ("MAIT", "mucosal-associated invariant T cell"),
+    ],
+)
+def test_names_that_data_give_are_known(label, name):
+    found = find_cl_ids([label])[label]
+    assert build_ontology([found]).name(found) == name
+
+
+@pytest.mark.parametrize("label", ["CD4- T cell", "CD4+CD8+ T", "alpha", "CD20+ monocyte"])
+def test_what_a_name_does_not_say_is_not_guessed(label):
+    assert find_cl_ids([label]) == {label: ""}
+
+
+def test_every_common_name_is_of_a_term_that_holds():
+    from cellxgene_ontology_guide.ontology_parser import OntologyParser
+
+    parser = OntologyParser()
+    for words, cl_id in common_names.IDS.items():
+        assert parser.is_valid_term_id(cl_id) and not parser.is_term_deprecated(cl_id), words
+        assert common_names.common_id(words) == cl_id
 
 
 def test_only_whole_names_count():

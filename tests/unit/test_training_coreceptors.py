@@ -52,6 +52,17 @@ def mistaken(cells: anndata.AnnData, n: int = 6) -> np.ndarray:
     return rows
 
 
+def test_labels_that_the_ontology_does_not_know_are_told_of(ready, capsys):
+    cells = with_coreceptors(simulate(150))
+    mistaken(cells)
+    cells.obs["cell_type"] = cells.obs["cell_type"].replace("CD8 T cell", "my CD8 ones")
+    _, found = checked(ready, cells, cl_map=None)
+    assert not found.contested
+    assert "not held against CD4 and CD8, as the Cell Ontology does not know these: my CD8 ones" in (
+        capsys.readouterr().err
+    )
+
+
 def checked(ready, cells, **changes):
     """What `check_coreceptors` makes of these cells."""
     options = dataclasses.replace(ready, **changes)

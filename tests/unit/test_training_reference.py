@@ -60,6 +60,77 @@ def test_donors_of_one_name_in_two_files_are_told_of(write, cells, capsys):
     assert "share batches" not in capsys.readouterr().err
 
 
+def test_cells_that_are_copies_of_others_are_learned_once(write, cells, capsys):
+    both = cells[:40].copy()
+    both.obs_names = [f"again{i}" for i in range(40)]
+    both.obs["note"] = "copied"
+    read = read_reference([write(cells, "one.h5ad"), write(both, "two.h5ad")], "cell_type")
+    assert len(read.labels) == 60 and set(read.batches) == {"one"}
+    assert abs(read.counts - cells.X).max() == 0
+    assert "40 of 100 cells in the reference have the counts of an earlier one" in capsys.readouterr().err
+    read_reference([write(cells)], "cell_type")
+    assert "copies" not in capsys.readouterr().err
+
+
+def test_poor_cells_of_the_same_counts_are_no_copies(write, cells, capsys):
+    cells.X[:10] = 0
+    cells.X[:10, 3] = 50
+    read = read_reference([write(cells)], "cell_type")
+    assert len(read.labels) == 60 and "copies" not in capsys.readouterr().err
+
+
+def test_a_batch_for_most_cells_is_refused(write, cells):
+    cells.obs["cell"] = cells.obs_names
+    with pytest.raises(InputError, match="the batch column 'cell' has 60 values for 60 cells"):
+        read_reference([write(cells)], "cell_type", batch_key="cell")
+
+
+def test_cells_without_a_batch_are_left_out_with_a_warning(write, cells, capsys):
+    donors = cells.obs["donor"].to_numpy(dtype=object)
+    donors[:7] = None
+    cells.obs["donor"] = donors
+    read = read_reference([write(cells)], "cell_type", batch_key="donor")
+    assert len(read.labels) == 53 and "" not in read.batches
+    assert (
+        "reference.h5ad: 7 cells without a value in batch column 'donor' left out" in capsys.readouterr().err
+    )
+
+
+def test_labels_that_differ_in_how_they_are_written_are_told_of(write, cells, capsys):
+    labels = cells.obs["cell_type"].to_numpy(dtype=object)
+    some = np.flatnonzero(labels == "B cell")[:6]
+    labels[some] = "b cells"
+    cells.obs["cell_type"] = labels
+    read = read_reference([write(cells)], "cell_type")
+    assert {"B cell", "b cells"} <= set(read.names)
+    assert "'B cell' (6), 'b cells' (6). Write them alike" in capsys.readouterr().err
+
+
+def test_labels_that_are_numbers_are_told_of(write, cells, capsys):
+    cells.obs["cluster"] = np.arange(60) % 3
+    read_reference([write(cells)], "cluster")
+    assert "all labels are numbers (0, 1, 2)" in capsys.readouterr().err
+
+
+def test_counts_that_were_recovered_are_told_of_with_their_file(write, cells, capsys):
+    totals = np.asarray(cells.X.sum(axis=1))
+    cells.X = sp.csr_matrix(np.log1p(cells.X.toarray() / totals * 1e4))
+    read = read_reference([write(cells)], "cell_type")
+    assert (
+        "warning: reference.h5ad: The file has no raw counts: they were recovered" in capsys.readouterr().err
+    )
+    assert (read.counts.sum(axis=1) == totals).all()
+
+
+@pytest.mark.parametrize("word", ["?", "Low quality", "other", "Doublets", "N/A"])
+def test_words_that_name_no_type_are_no_label(write, cells, word):
+    labels = cells.obs["cell_type"].to_numpy(dtype=object)
+    labels[:9] = word
+    cells.obs["cell_type"] = labels
+    read = read_reference([write(cells)], "cell_type")
+    assert word not in read.names and read.n_unlabelled == 9
+
+
 def test_cells_without_a_label_are_left_out(write, cells):
     labels = cells.obs["cell_type"].to_numpy(dtype=object)
     for i, nothing in enumerate(["", "nan", "Unknown", "unlabelled", "UNASSIGNED", "doublet", None]):

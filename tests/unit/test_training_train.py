@@ -10,6 +10,7 @@ from small_model import TYPES, scratch, simulate, small_model, write_reference
 from cellscribe.errors import InputError
 from cellscribe.io import read_json
 from cellscribe.model.manifest import read_manifest, verify_model
+from cellscribe.report_models import label_scores
 from cellscribe.training import folder, held_out, train
 
 
@@ -60,6 +61,33 @@ def test_the_same_seed_makes_the_same_weights(ready):
     one, two = (ready.output.parent / name for name in ("one", "two"))
     for name in ("logistic.safetensors", "genes.tsv", "evaluation.json", "markers.json", "card.html"):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def test_a_label_of_one_batch_is_scored_as_untested_and_warnings_stand_in_the_card(ready):
+    cells = simulate(300)
+    labels, donors = (cells.obs[key].to_numpy(dtype=object) for key in ("cell_type", "donor"))
+    donors[labels == "B cell"] = donors[0]
+    labels[np.flatnonzero(labels == "NK cell")[:20]] = "nk cells"
+    cells.obs["cell_type"], cells.obs["donor"] = labels, donors
+    write_reference(cells, ready.reference[0])
+    folder = train.run_train(dataclasses.replace(ready, batch_key="donor"))
+    (warning,) = verify_model(folder)["training"]["warnings"]
+    assert "written almost alike" in warning
+    for card in ("card.md", "card.html"):
+        text = (folder / card).read_text()
+        assert "written almost alike" in text
+        assert "60 cells of labels that one batch alone has (B cell) count as wrong" in text
+    (row,) = [line for line in (folder / "card.md").read_text().splitlines() if line.startswith("| B cell |")]
+    assert row.endswith("| 60 | 1 | – | – | – |")
+    assert "B cell" not in label_scores([folder]) and "Monocyte" in label_scores([folder])
+
+
+def test_labels_of_which_none_is_in_two_batches_are_told_of(ready):
+    cells = simulate(120)
+    cells.obs["donor"] = cells.obs["cell_type"]
+    write_reference(cells, ready.reference[0])
+    folder = train.run_train(dataclasses.replace(ready, batch_key="donor"))
+    assert "no label is in two batches" in verify_model(folder)["training"]["warnings"][0]
 
 
 def test_one_batch_rare_labels_and_given_levels_go_the_whole_way(ready):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cellscribe.report_words import first_names, plural
 from cellscribe.training.evaluate import Evaluation
 from cellscribe.training.reference import Contested
 
@@ -32,10 +33,16 @@ def write_card(folder: Path, fields: dict[str, Any], evaluation: Evaluation | No
     if evaluation is not None:
         scored = evaluation.per_label.set_index("label")
         for label in labels:
-            if scored.loc[label["label"], "n_cells"]:
+            # A label of one batch of several was unknown to the model that was tested on that batch.
+            if scored.loc[label["label"], "n_cells"] and not is_of_one_batch(label, fields):
                 label |= scored.loc[label["label"], ["precision", "recall", "f1"]].to_dict()
     (folder / "card.md").write_text(card_markdown(fields, labels, evaluation))
     (folder / "card.html").write_text(card_html(fields, labels, evaluation))
+
+
+def is_of_one_batch(label: dict[str, Any], fields: dict[str, Any]) -> bool:
+    """Whether a label, as the manifest has it, comes from one batch of several: no held-out test is one of it."""
+    return bool(label["n_batches"] == 1 and fields["training"]["n_batches"] > 1)
 
 
 def card_markdown(fields: dict[str, Any], labels: list[dict[str, Any]], evaluation: Evaluation | None) -> str:
@@ -48,8 +55,9 @@ def card_markdown(fields: dict[str, Any], labels: list[dict[str, Any]], evaluati
         "## How good it is",
         "",
     ]
-    lines += [NOT_TESTED] if evaluation is None else _how_good(evaluation)
+    lines += [NOT_TESTED] if evaluation is None else _how_good(evaluation, fields)
     lines += [f"- {_cell(note)}" for note in fields.get("source", {}).get("notes", ())]
+    lines += [f"- Warning: {_cell(warning)}" for warning in fields["training"].get("warnings", ())]
     lines += [
         "",
         "## What it knows",
@@ -78,10 +86,10 @@ def card_markdown(fields: dict[str, Any], labels: list[dict[str, Any]], evaluati
     return "\n".join([*lines, ""])
 
 
-def _how_good(evaluation: Evaluation) -> list[str]:
+def _how_good(evaluation: Evaluation, fields: dict[str, Any]) -> list[str]:
     head, altered = evaluation.headline, evaluation.altered
     lines = [
-        measured_on(head),
+        _cell(measured_on(head, fields)),
         "",
         "| cells | accuracy | macro-F1 | calibration error | log loss |",
         "|---|---|---|---|---|",
@@ -110,9 +118,21 @@ def certainty_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     ]
 
 
-def measured_on(head: dict[str, Any]) -> str:
-    """Which cells the scores are of, and what of the model had seen them."""
-    return f"Measured on {head['n_cells']:,} cells of {head['n_batches']} batches, {head['split']}."
+def measured_on(head: dict[str, Any], fields: dict[str, Any]) -> str:
+    """Which cells the scores are of, what of the model had seen them, and which it could not get right."""
+    measured = (
+        f"Measured on {head['n_cells']:,} cells of {plural(head['n_batches'], 'batch')}, {head['split']}."
+    )
+    unknown = [label for label in fields["labels"] if is_of_one_batch(label, fields)]
+    if fields["training"]["n_batches"] == 1:
+        return f"{measured} Other donors are named less well than these: the scores flatter."
+    if not unknown:
+        return measured
+    names = first_names([label["label"] for label in unknown])
+    return (
+        f"{measured} {plural(sum(label['n_cells'] for label in unknown), 'cell')} of labels that one batch alone has "
+        f"({names}) count as wrong in all of these scores, as the model that was tested on them had not learned them."
+    )
 
 
 def other_types(fields: dict[str, Any]) -> str:
@@ -140,9 +160,14 @@ def how_made(fields: dict[str, Any]) -> list[str]:
         lines += [f"{key}: {value}." for key, value in sorted(source.get("details", {}).items()) if value]
     if training["n_cells"]:
         lines.append(
-            f"Cells: {training['n_cells']:,} of {training['n_batches']} batches "
+            f"Cells: {training['n_cells']:,} of {plural(training['n_batches'], 'batch')} "
             f"({training['batch_key'] or 'one a file'}), from {', '.join(training['sources'])}; "
-            f"labels from {fields['label_key']}."
+            f"labels from {fields['label_key']}"
+            + (
+                f" ({training['n_unlabelled']:,} further cells have none)."
+                if training.get("n_unlabelled")
+                else "."
+            )
         )
     contested = [Contested(**entry) for entry in training.get("contested", ())]
     lines += [f"Labels: {one.sentence()}" for one in contested if one.is_corrected]
@@ -189,7 +214,7 @@ def card_html(fields: dict[str, Any], labels: list[dict[str, Any]], evaluation: 
         model=fields,
         labels=labels,
         evaluation=evaluation,
-        measured=measured_on(evaluation.headline) if evaluation else "",
+        measured=measured_on(evaluation.headline, fields) if evaluation else "",
         certain=certainty_rows(evaluation) if evaluation else (),
         thinned=THINNED,
         not_tested=NOT_TESTED,
@@ -217,8 +242,8 @@ def calibration_figure(table: pd.DataFrame) -> bytes:
     axes.set(
         xlabel="confidence (1 - uncertainty)",
         ylabel="share of cells that are right",
-        xlim=(0, 1.02),
-        ylim=(0, 1.02),
+        xlim=(0, 1.06),
+        ylim=(0, 1.06),
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("Held-out calibration", loc="left", fontsize=10)

@@ -8,6 +8,7 @@ counts of the other kind's coreceptor and none of its own kind's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from cellscribe.io import scratch_beside
 from cellscribe.model.calibration import softmax
 from cellscribe.model.logistic import batch_weights
 from cellscribe.model.ontology import Ontology, descendants
+from cellscribe.report_words import first_names
 from cellscribe.training.disk import blocks_of, draw_cells, some_columns
 from cellscribe.training.genes import choose_genes
 from cellscribe.training.held_out import folds_of
@@ -33,6 +35,8 @@ CORECEPTORS = {
         *("CD8B", "ENSG00000172116", "CD8B1", "ENSMUSG00000053044"),
     },
 }
+# What a label of either kind is mostly called.
+NAMED_SO = re.compile("cd[48]", re.IGNORECASE)
 NO_LABEL = -1
 NEITHER = -1
 
@@ -48,6 +52,12 @@ def check_coreceptors(
     """
     kinds = kinds_of_labels(cells.names, cl_ids, ontology)
     if kinds is None:
+        without = [name for name in cells.names if not cl_ids[name] and NAMED_SO.search(name)]
+        if without:
+            warn(
+                f"labels were not held against CD4 and CD8, as the Cell Ontology does not know these: "
+                f"{first_names(without)}. Give their ids with --cl_map."
+            )
         return cells
     codes = cells.codes
     contested = contested_cells(cells, kinds[codes])

@@ -21,6 +21,7 @@ from cellscribe.io import read_json, umask, write_json
 from cellscribe.model import manifest
 from cellscribe.model.manifest import MANIFEST, write_manifest
 from cellscribe.model.ontology import LINEAGE, Ontology, build_ontology, find_cl_ids, lineage_level
+from cellscribe.schema import nearest
 from cellscribe.training.evaluate import Evaluation
 
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ def place_labels(names: Sequence[str], cl_map: Path | None) -> tuple[dict[str, s
     Raises InputError for ids and names in `cl_map` that the Cell Ontology does not have.
     """
     given = read_cl_map(cl_map) if cl_map else {}
+    for label in given:
+        if label not in names:
+            log(f"--cl_map: no cell has the label '{label}'{nearest(label, names)}")
     cl_ids = find_cl_ids(names, given)
     for name in names:
         if given.get(name) and not cl_ids[name]:
@@ -184,6 +188,7 @@ def manifest_fields(
             "n_genes": len(gene_table),
             "sources": [] if cells is None else cells.sources,
             "n_batches": 0 if cells is None else len(np.unique(cells.batches.astype(str))),
+            "n_unlabelled": 0 if cells is None else cells.n_unlabelled,
             **training,
         },
         "does_not_know": [] if cells is None else not_learned(cells, names),

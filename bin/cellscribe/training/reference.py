@@ -17,10 +17,16 @@ from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import cell_names, open_h5ad
 from cellscribe.label_csv import check_cells, is_labelled, read_label_csv, with_labels
+from cellscribe.model.ontology import plain_name
+from cellscribe.report_words import first_names, plural
+from cellscribe.schema import nearest
 from cellscribe.stored import SomeRows, StoredInput, blocks
 from cellscribe.training.disk import blocks_of, on_disk
 
 FEWEST_CELLS = 5
+# Two cells of so many counts have the same ones only if they are one cell.
+COUNTS_OF_A_COPY = 100
+LABELS_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -148,10 +154,11 @@ def read_reference(
     label_csv: tables whose columns go before those of obs, one for each path or one for all of them. covariates: obs
     columns to keep where they are there. no_label: one more word for no label. scratch: a folder with room for the
     counts, eight bytes each; by default that of temporary files.
-    Cells without a label (empty, "unknown", "unlabelled", ...) and labels with fewer than five cells are left out.
-    Without `batch_key` each file is one batch. Raises InputError where a column is missing, where raw counts
-    are not found, where a fine label has two coarse ones, where a table labels cells that are not there, or where fewer
-    than two labels remain.
+    Cells without a label (empty, "unknown", "unlabelled", ...) or a batch, cells that were read before and labels with
+    fewer than five cells are left out, and warnings say so. Without `batch_key` each file is one batch. Raises
+    InputError where a column is missing, where raw counts are not found, where a fine label has two coarse ones, where
+    a table labels cells that are not there, where most cells are a batch of their own, or where fewer than two labels
+    remain.
     """
     files = [
         _open_one(
@@ -167,7 +174,7 @@ def read_reference(
             no_label,
             scratch,
         )
-        for path, table in zip(paths, read_label_csvs(paths, label_csv), strict=True)
+        for path, table in zip(paths, read_label_csvs(paths, label_csv, label_key), strict=True)
     ]
     if not batch_key:
         files = [
@@ -192,9 +199,10 @@ def read_reference(
         )
     merged = _merge_levels(files)
     labels = np.concatenate([file.labels for file in files])
+    check_spelling(labels)
     keep, left_out = common_labels(labels, label_key, paths[0])
     of_file = np.split(keep, np.cumsum([len(file.labels) for file in files])[:-1])
-    return LabelledCells(
+    cells = LabelledCells(
         counts=on_disk(
             (
                 block
@@ -214,6 +222,69 @@ def read_reference(
         n_unlabelled=sum(file.n_unlabelled for file in files),
         covariates=pd.concat([file.covariates for file in files])[keep],
     )
+    if batch_key:
+        check_batches(cells.batches, batch_key, paths[0])
+    return _without_copies(cells, label_key, paths[0], scratch)
+
+
+def check_batches(batches: np.ndarray, batch_key: str, file: Path) -> None:
+    """Raises InputError, naming `file`, where most cells are a batch of their own: no test can be on batches left out.
+
+    batches: text (n_obs,).
+    """
+    n_batches = len(np.unique(batches.astype(str)))
+    if n_batches > len(batches) / 2:
+        raise InputError(
+            f"the batch column '{batch_key}' has {n_batches:,} values for {plural(len(batches), 'cell')}",
+            "Name the column of donors or samples with --batch_key, or none: then each file is one batch.",
+            file=file,
+        )
+
+
+def check_spelling(labels: np.ndarray) -> None:
+    """Warn of labels that differ in case, plural or punctuation alone, and of labels that are all numbers.
+
+    labels: text (n_obs,).
+    """
+    names, numbers = np.unique(labels.astype(str), return_counts=True)
+    alike: dict[str, list[str]] = {}
+    for name, number in zip(names, numbers, strict=True):
+        alike.setdefault(plain_name(name), []).append(f"'{name}' ({number:,})")
+    for spellings in alike.values():
+        if len(spellings) > 1:
+            warn(
+                f"labels that are written almost alike are learned as different types: {', '.join(spellings)}. Write "
+                "them alike if they are one."
+            )
+    if len(names) and all(name.replace(".", "", 1).isdigit() for name in names):
+        warn(
+            f"all labels are numbers ({first_names(names.tolist())}), as those of clusters are: cells will be named so"
+        )
+
+
+def _without_copies(cells: LabelledCells, label_key: str, file: Path, scratch: Path | None) -> LabelledCells:
+    """The cells without those whose counts are those of an earlier one: held-out tests would know them already.
+
+    Raises InputError as `common_labels`.
+    """
+    random = np.random.default_rng(0).integers(1, 2**40, size=(cells.counts.shape[1], 2))
+    keys = np.zeros((len(cells.labels), 2), dtype=np.int64)
+    for rows, block in blocks_of(cells.counts):
+        keys[rows] = block.astype(np.int64) @ random
+        few = np.asarray(block.sum(axis=1)).ravel() < COUNTS_OF_A_COPY
+        keys[rows[few]] = np.column_stack([-1 - rows[few], rows[few]])
+    _, first = np.unique(keys, axis=0, return_index=True)
+    if len(first) == len(keys):
+        return cells
+    once = np.zeros(len(keys), dtype=bool)
+    once[first] = True
+    warn(
+        f"{len(keys) - len(first):,} of {plural(len(keys), 'cell')} in the reference have the counts of an earlier one "
+        "and are left out as copies: a test on them would be one on cells that the model learned from."
+    )
+    keep, left_out = common_labels(cells.labels[once], label_key, file)
+    once[once] = keep
+    return replace(cells.of_cells(once, scratch), left_out=cells.left_out | left_out)
 
 
 def shared_batches(files: Sequence[np.ndarray]) -> list[str]:
@@ -231,8 +302,10 @@ def common_labels(labels: np.ndarray, label_key: str, file: Path) -> tuple[np.nd
     """
     names, numbers = np.unique(labels.astype(str), return_counts=True)
     rare = {str(n): int(k) for n, k in zip(names, numbers, strict=True) if k < FEWEST_CELLS}
-    for label, number in rare.items():
-        log(f"label '{label}' is left out: {number} cells are too few to learn it")
+    for label, number in list(rare.items())[:LABELS_SHOWN]:
+        log(f"label '{label}' is left out: its {plural(number, 'cell')} are too few to learn it")
+    if len(rare) > LABELS_SHOWN:
+        log(f"and so are {len(rare) - LABELS_SHOWN:,} further labels")
     if len(names) - len(rare) < 2:
         raise InputError(
             f"column '{label_key}' holds {len(names) - len(rare)} label(s) with at least {FEWEST_CELLS} cells; "
@@ -243,8 +316,12 @@ def common_labels(labels: np.ndarray, label_key: str, file: Path) -> tuple[np.nd
     return ~np.isin(labels.astype(str), list(rare)), rare
 
 
-def read_label_csvs(paths: Sequence[Path], label_csv: Sequence[Path]) -> list[pd.DataFrame | None]:
-    """The table of labels of each reference, None where none is given. Raises InputError as `read_reference`."""
+def read_label_csvs(
+    paths: Sequence[Path], label_csv: Sequence[Path], label_key: str
+) -> list[pd.DataFrame | None]:
+    """The table of labels of each reference, None where none is given. Raises InputError as `read_reference`, and for
+    a table without the column of labels.
+    """
     if not label_csv:
         return [None] * len(paths)
     if len(label_csv) not in (1, len(paths)):
@@ -253,6 +330,15 @@ def read_label_csvs(paths: Sequence[Path], label_csv: Sequence[Path]) -> list[pd
             "Give one for each reference, in the same order, or one for all of them.",
         )
     tables = [read_label_csv(path) for path in label_csv]
+    for table, file in zip(tables, label_csv, strict=True):
+        if label_key not in table:
+            columns = [str(name) for name in table.columns]
+            raise InputError(
+                f"this table has no column '{label_key}'{nearest(label_key, columns) or ';'} it has: "
+                f"{first_names(columns)}",
+                "Name one of these with --label_key.",
+                file=file,
+            )
     names = [cell_names(path) for path in paths]
     if len(tables) == len(paths):
         for table, file, path, cells in zip(tables, label_csv, paths, names, strict=True):
@@ -279,10 +365,15 @@ def _open_one(
     read = open_h5ad(path, counts_layer, scratch)
     if table is not None:
         read = replace(read, obs=with_labels(read.obs, table))
+    for note in read.notes:
+        log(f"{path.name}: {note}")
+    for warning in read.warnings:
+        warn(f"{path.name}: {warning}")
     for column in filter(None, (label_key, batch_key, *levels)):
         if column not in read.obs:
+            columns = [str(name) for name in read.obs.columns]
             raise InputError(
-                f"there is no obs column '{column}'; there are: {', '.join(map(str, read.obs.columns))}",
+                f"there is no obs column '{column}'{nearest(column, columns) or ';'} there are: {', '.join(columns)}",
                 "Name one of these.",
                 file=path,
             )
@@ -293,8 +384,18 @@ def _open_one(
     )
     labels = gene_names.as_text(read.obs[label_key])
     labelled = is_labelled(labels, no_label)
-    rows = np.flatnonzero(labelled)
+    if not labelled.all():
+        log(
+            f"{path.name}: {plural(int((~labelled).sum()), 'cell')} without a label in '{label_key}' left out"
+        )
     batches = gene_names.as_text(read.obs[batch_key]) if batch_key else labels
+    nowhere = labelled & (np.char.strip(batches.astype(str)) == "")
+    if nowhere.any():
+        warn(
+            f"{path.name}: {plural(int(nowhere.sum()), 'cell')} without a value in batch column '{batch_key}' left "
+            "out, as nobody knows whose they are"
+        )
+    rows = np.flatnonzero(labelled & ~nowhere)
     coarse = {
         level: dict(_one_parent(labels[rows], gene_names.as_text(read.obs[level])[rows], level, path))
         for level in levels

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cellscribe.cli import log, warn
+from cellscribe.cli import log, warn, warnings_told
 from cellscribe.contract import OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import scratch_beside, write_json
@@ -150,6 +150,12 @@ def check_options(options: TrainOptions) -> None:
 
 def run_train(options: TrainOptions) -> Path:
     """Train a model and write its folder; returns it. Raises InputError for references that cannot be used."""
+    with warnings_told() as told:
+        return _train(options, told)
+
+
+def _train(options: TrainOptions, told: list[str]) -> Path:
+    """told: what is warned of, as it is."""
     check_options(options)
     cells = read_reference(
         options.reference,
@@ -163,15 +169,20 @@ def run_train(options: TrainOptions) -> Path:
         scratch=scratch_beside(options.output),
     )
     names = cells.names
+    n_batches = len(np.unique(cells.batches.astype(str)))
     log(
-        f"reference: {len(cells.labels):,} cells, {len(names)} labels, "
-        f"{len(np.unique(cells.batches.astype(str)))} batches, {len(cells.genes):,} genes"
+        f"reference: {len(cells.labels):,} cells, {len(names)} labels, {n_batches} batches, {len(cells.genes):,} genes"
     )
-    if options.encode_covariates and len(np.unique(cells.batches.astype(str))) == 1:
+    if options.encode_covariates and n_batches == 1:
         warn("--encode_covariates has no effect: there is one batch, so that the encoder sees genes alone")
     cl_ids, ontology = place_labels(names, options.cl_map)
     cells = check_coreceptors(cells, cl_ids, ontology, options)
     codes = cells.codes
+    if n_batches > 1 and not seen_elsewhere(codes, cells.batches.astype(str)).any():
+        warn(
+            "no label is in two batches, so that no test can say how well the model knows any: its scores are of cells "
+            "whose label the tested model had not learned. Name the column of donors or samples with --batch_key."
+        )
     levels = [
         {"name": level, "labels": {n: cells.levels[level][n] for n in names}} for level in options.levels
     ]
@@ -197,6 +208,7 @@ def run_train(options: TrainOptions) -> Path:
     counts = some_columns(cells.counts, chosen, scratch_beside(options.output))
     genes = cells.genes.iloc[chosen].reset_index(drop=True)
     members = train_members(counts, codes, cells.batches, len(names), options)
+    corrected = {one.sentence() for one in cells.contested if one.is_corrected}
     with new_model(options.output) as folder:
         silent = silent_table(cells.genes, silent_genes(cells.counts, codes, len(names)))
         write_genes(folder, gene_table(genes, counts, members), silent)
@@ -238,6 +250,8 @@ def run_train(options: TrainOptions) -> Path:
                 "parameters": parameters_of(options),
                 "seed": options.seed,
                 "contested": [asdict(one) for one in cells.contested],
+                # How labels were corrected stands in `contested`.
+                "warnings": [text for text in told if text not in corrected],
             },
             evaluation=evaluation.headline,
             libraries=LIBRARIES,

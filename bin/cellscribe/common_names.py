@@ -1,0 +1,87 @@
+"""Names that single-cell data give to cell types, and that are neither names nor synonyms in the Cell Ontology."""
+
+from __future__ import annotations
+
+import re
+
+from cellscribe.model.ontology import plain_name
+
+# Words that tell no type from another, and what CD4 and CD8 say already.
+SAYS_NOTHING = {"cell", "positive", "pos"}
+T_CELL = {"t", "ab"}
+# Other cells in each tissue.
+GREEK = {"alpha", "beta", "gamma", "delta", "epsilon"}
+# A marker that the cell lacks: "CD4-", "CD4- T".
+LACKS = re.compile(r"\bcd\d+[a-z]?-(?=\W|$)", re.IGNORECASE)
+# Words, in any order, without "cell", and without "T" beside CD4 or CD8.
+IDS = {
+    "cd4": "CL:0000624",
+    "cd4 naive": "CL:0000895",
+    "cd4 memory": "CL:0000897",
+    "cd4 tcm": "CL:0000904",
+    "cd4 central memory": "CL:0000904",
+    "cd4 tem": "CL:0000905",
+    "cd4 effector memory": "CL:0000905",
+    "cd4 temra": "CL:0001087",
+    "cd4 ctl": "CL:0000934",
+    "cd4 cytotoxic": "CL:0000934",
+    "cd8": "CL:0000625",
+    "cd8 naive": "CL:0000900",
+    "cd8 memory": "CL:0000909",
+    "cd8 tcm": "CL:0000907",
+    "cd8 central memory": "CL:0000907",
+    "cd8 tem": "CL:0000913",
+    "cd8 effector memory": "CL:0000913",
+    "cd8 effector": "CL:0001050",
+    "cd8 temra": "CL:0001062",
+    "cd8 ctl": "CL:0000794",
+    "cd8 cytotoxic": "CL:0000794",
+    "t reg": "CL:0000815",
+    "mait": "CL:0000940",
+    "gdt": "CL:0000798",
+    "gd t": "CL:0000798",
+    "nk": "CL:0000623",
+    "nk cd56bright": "CL:0000938",
+    "nk cd56dim": "CL:0000939",
+    "nkt": "CL:0000814",
+    "nk t": "CL:0000814",
+    "b naive": "CL:0000788",
+    "b memory": "CL:0000787",
+    "mono": "CL:0000576",
+    "cd14 mono": "CL:0001054",
+    "cd14 monocyte": "CL:0001054",
+    "classical mono": "CL:0000860",
+    "cd16 mono": "CL:0000875",
+    "cd16 monocyte": "CL:0000875",
+    "fcgr3a mono": "CL:0000875",
+    "fcgr3a monocyte": "CL:0000875",
+    "non classical mono": "CL:0000875",
+    "intermediate mono": "CL:0002393",
+    "dc": "CL:0000451",
+    "cdc1": "CL:0002394",
+    "cdc2": "CL:0002399",
+    "ilc": "CL:0001065",
+    "hspc": "CL:0008001",
+    "eryth": "CL:0000764",
+    "smc": "CL:0000192",
+    "at1": "CL:0002062",
+    "at2": "CL:0002063",
+    "opc": "CL:0002453",
+    "astro": "CL:0000127",
+    "oligo": "CL:0000128",
+    "microglia": "CL:0000129",
+}
+
+
+def words_of(label: str) -> frozenset[str]:
+    """The words of a label that tell its type from others."""
+    words = set(plain_name(label).replace("+", " ").split()) - SAYS_NOTHING
+    return frozenset(words - T_CELL if words & {"cd4", "cd8"} else words)
+
+
+BY_WORDS = {frozenset(words.split()): cl_id for words, cl_id in IDS.items()}
+
+
+def common_id(label: str) -> str:
+    """The Cell Ontology id of a common name; "" for others, and for one that names a marker the cells lack."""
+    return "" if LACKS.search(label) else BY_WORDS.get(words_of(label), "")
