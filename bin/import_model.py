@@ -30,6 +30,11 @@ def import_options(function: Callable[..., None]) -> Callable[..., None]:
             click.option("--licence", default="", help="The licence of the model."),
             click.option("--citation", default="", help="What to cite."),
             click.option(
+                "--lacks",
+                default="",
+                help="Types of the tissue that the model does not know, comma-separated.",
+            ),
+            click.option(
                 "--test",
                 type=file_in,
                 multiple=True,

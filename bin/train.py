@@ -56,10 +56,13 @@ def _about(context: click.Context, parameter: click.Parameter, value: str) -> di
 @click.option("--licence", default="", help="The licence of the model.")
 @click.option("--citation", default="", help="What to cite.")
 @click.option(
+    "--lacks", default="", help="Types of the tissue that the reference does not have, comma-separated."
+)
+@click.option(
     "--about",
     default="",
     callback=_about,
-    help="The three above as JSON with %-escapes, as the pipeline passes free text.",
+    help="The four above as JSON with %-escapes, as the pipeline passes free text.",
 )
 @click.option("--n-top-genes", type=click.IntRange(min=50), default=1500, help="Most variable genes to use.")
 @click.option("--n-latent", type=click.IntRange(min=2), default=30, help="Dimensions of the embedding.")

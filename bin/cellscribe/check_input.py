@@ -154,7 +154,12 @@ TRAIN = {
     "use_gpu": "use_gpu",
 }
 # Free text, which no command line may carry as it is: `about` holds it.
-ABOUT = {"description": "model_description", "licence": "model_licence", "citation": "model_citation"}
+ABOUT = {
+    "description": "model_description",
+    "licence": "model_licence",
+    "citation": "model_citation",
+    "lacks": "model_lacks",
+}
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,10 @@ def manifest_fields(
             "n_unlabelled": 0 if cells is None else cells.n_unlabelled,
             **training,
         },
-        "does_not_know": [] if cells is None else not_learned(cells, names),
+        "does_not_know": [
+            *([] if cells is None else not_learned(cells, names)),
+            *filter(None, (name.strip() for name in options.lacks.split(","))),
+        ],
         "libraries": {name: importlib.metadata.version(name) for name in libraries},
         "pipeline_version": options.pipeline_version,
         **own,

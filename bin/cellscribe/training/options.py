@@ -24,6 +24,8 @@ class ModelOptions:
     description: str = ""
     licence: str = ""
     citation: str = ""
+    # Cell types of the tissue that the reference does not have, parted by commas.
+    lacks: str = ""
     pipeline_version: str = "unknown"
 
 

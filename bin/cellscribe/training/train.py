@@ -52,6 +52,7 @@ NO_PARAMETERS = (
     "description",
     "licence",
     "citation",
+    "lacks",
 )
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "xgboost", "scvi-tools", "torch", "mlflow-skinny")
 REJECTION = {
@@ -208,7 +209,7 @@ def _train(options: TrainOptions, told: list[str]) -> Path:
     counts = some_columns(cells.counts, chosen, scratch_beside(options.output))
     genes = cells.genes.iloc[chosen].reset_index(drop=True)
     members = train_members(counts, codes, cells.batches, len(names), options)
-    corrected = {one.sentence() for one in cells.contested if one.is_corrected}
+    contested = {one.sentence() for one in cells.contested}
     with new_model(options.output) as folder:
         silent = silent_table(cells.genes, silent_genes(cells.counts, codes, len(names)))
         write_genes(folder, gene_table(genes, counts, members), silent)
@@ -250,8 +251,7 @@ def _train(options: TrainOptions, told: list[str]) -> Path:
                 "parameters": parameters_of(options),
                 "seed": options.seed,
                 "contested": [asdict(one) for one in cells.contested],
-                # How labels were corrected stands in `contested`.
-                "warnings": [text for text in told if text not in corrected],
+                "warnings": [text for text in told if text not in contested],
             },
             evaluation=evaluation.headline,
             libraries=LIBRARIES,

@@ -7,7 +7,8 @@ import os
 import sys
 import traceback
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +20,8 @@ from cellscribe.errors import CellscribeError, MachineError, OutOfMemoryError, o
 DATA = ("input_path", "counts")
 ENV_MANAGERS = ("local", "virtualenv", "conda")
 SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+_listeners: list[list[str]] = []
 
 file_in = click.Path(exists=True, dir_okay=False, path_type=Path)
 path_in = click.Path(exists=True, path_type=Path)
@@ -33,7 +36,20 @@ def log(message: str) -> None:
 
 def warn(message: str) -> None:
     """Say one line that a user should not miss."""
+    for listener in _listeners:
+        listener.append(message)
     click.echo(plain_text(f"warning: {message}"), err=True)
+
+
+@contextmanager
+def warnings_told() -> Iterator[list[str]]:
+    """A list of the warnings that the block tells, for where its log is not read."""
+    told: list[str] = []
+    _listeners.append(told)
+    try:
+        yield told
+    finally:
+        _listeners.remove(told)
 
 
 def plain_text(message: str) -> str:

@@ -102,12 +102,15 @@ def lineages(cl_ids: Sequence[str]) -> dict[str, frozenset[str]]:
 
 
 def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The Cell Ontology id of each label: as given, else by name or exact synonym, else "".
+    """The Cell Ontology id of each label: as given, else by name or exact synonym, else as it is commonly called, else
+    "".
 
-    Names are compared without case, plural and punctuation ("CD14+ Monocytes" does not become "monocyte": only
-    whole names count). A given value may be an id or a term's name.
+    Names are compared without case, plural and punctuation ("CD20+ Monocytes" does not become "monocyte": only whole
+    names count, but "cell" may be missing). A given value may be an id or a term's name.
     """
     from cellxgene_ontology_guide.ontology_parser import OntologyParser
+
+    from cellscribe.common_names import GREEK, common_id
 
     parser = OntologyParser()
     by_name = parser.get_term_label_to_id_map("CL")
@@ -123,7 +126,14 @@ def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -
     result = {}
     for label in labels:
         wanted = (given or {}).get(label, label)
-        result[label] = wanted if re.fullmatch(r"CL:\d{7}", wanted) else known.get(plain_name(wanted), "")
+        name = plain_name(wanted)
+        result[label] = (
+            wanted
+            if re.fullmatch(r"CL:\d{7}", wanted)
+            else known.get(name)
+            or common_id(wanted)
+            or ("" if name in GREEK else known.get(f"{name} cell", ""))
+        )
     return result
 
 
