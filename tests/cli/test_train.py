@@ -53,7 +53,7 @@ def test_two_references_make_one_verified_model(command, arguments, tmp_path):
 
 def test_free_text_comes_escaped_or_as_it_is(command, arguments, tmp_path):
     text = 'O\'Neill & "others" 2024; 100 % – $(touch x)'
-    about = quote(json.dumps({"citation": text, "licence": "CC BY 4.0"}), safe="")
+    about = quote(json.dumps({"citation": text, "licence": "CC BY 4.0", "lacks": "neutrophils, <i>"}), safe="")
     result = run(command, arguments, "--about", about, "--description", "Simulated cells.")
     assert result.exit_code == 0, result.output
     manifest = verify_model(tmp_path / "model")
@@ -62,6 +62,8 @@ def test_free_text_comes_escaped_or_as_it_is(command, arguments, tmp_path):
         "CC BY 4.0",
         "Simulated cells.",
     ]
+    assert manifest["does_not_know"] == ["neutrophils", "<i>"]
+    assert "<li>&lt;i&gt;</li>" in (tmp_path / "model" / "card.html").read_text()
 
 
 def test_a_missing_label_column_ends_with_code_3_and_lists_the_columns(command, arguments):
