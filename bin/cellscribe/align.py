@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 # In the place of a model gene's number: the gene is none of them, and its counts are not used, or only summed.
 NONE, OTHER = -1, -2
+WHERE_GENES_DO_NOT_FIT = (
+    "Use a model of the same organism (or --orthologs, with --organism where the genes' names do not tell it), "
+    "or name the var column that holds symbols or Ensembl ids with --gene_column_name. If the data are a "
+    "targeted panel, --min_gene_overlap lowers the bar."
+)
 
 
 @dataclass(frozen=True)
@@ -184,10 +189,12 @@ def check_overlap(
     minimum: float = 0.5,
     warn_below: float = 0.8,
     by_orthologs: bool = False,
+    advice: str = WHERE_GENES_DO_NOT_FIT,
 ) -> list[str]:
     """Gate on the share of the model's genes found. Returns warnings; raises ModelMismatchError.
 
-    minimum, warn_below: shares between 0 and 1. by_orthologs: whether they were found by these.
+    names, organism: the data's genes, and what the model is for. minimum, warn_below: shares between 0 and 1.
+    by_orthologs: whether they were found by these. advice: what the error says to do, by options that the command has.
     """
     n_found, n_genes = int(match.found.sum()), len(match.found)
     where = "have a one-to-one orthologue in the data" if by_orthologs else "are in the data"
@@ -196,9 +203,7 @@ def check_overlap(
         raise ModelMismatchError(
             f"the genes do not fit the model '{model}' ({organism}): {said}; at least {minimum:.0%} are needed. "
             f"The data's names look like {looks_like(names)}.",
-            "Use a model of the same organism (or --orthologs, with --organism where the genes' names do not tell it), "
-            "or name the var column that holds symbols or Ensembl ids with --gene_column_name. If the data are a "
-            "targeted panel, --min_gene_overlap lowers the bar.",
+            advice,
         )
     if match.overlap < warn_below:
         return [f"Only {said}: labels are less certain than with all of them."]

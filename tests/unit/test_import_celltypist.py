@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from scipy.special import expit
 from sklearn.linear_model import SGDClassifier
 from sklearn.preprocessing import StandardScaler
-from small_model import CL_IDS, simulate, small_counts, write_cl_map, write_reference
+from small_model import CL_IDS, as_organism, simulate, small_counts, write_cl_map, write_reference
 
 from cellscribe.annotation import annotate_cells
 from cellscribe.answer import answer_cells
@@ -115,6 +115,16 @@ def test_test_cells_calibrate_it_and_give_it_a_score(tmp_path):
         latent=None, distances=None, indices=None, logistic_scores=mapping.logistic_scores
     )
     np.testing.assert_allclose(model.pooled(members, "logistic").sum(axis=1), 1)
+
+
+def test_test_cells_of_other_genes_are_refused_with_what_an_import_can_do(tmp_path):
+    write_pickle(tmp_path / "m.pkl")
+    write_reference(as_organism(simulate(60), "human"), tmp_path / "test.h5ad")
+    done = imported(tmp_path, "--test", str(tmp_path / "test.h5ad"), "--label-key", "cell_type")
+    assert done.exit_code == 4
+    assert "The model's own look like human symbols (SYM0" in done.stderr
+    assert "leave --test out" in done.stderr and "--min-gene-overlap" in done.stderr
+    assert "--orthologs" not in done.stderr
 
 
 def test_repeated_genes_are_told_apart_as_celltypist_does(tmp_path):

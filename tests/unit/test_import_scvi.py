@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 import scvi_models
 from click.testing import CliRunner
-from small_model import CL_IDS, simulate, small_counts, write_cl_map, write_reference
+from small_model import CL_IDS, as_organism, simulate, small_counts, write_cl_map, write_reference
 
 import annotate_one
 from cellscribe import clusters
@@ -155,6 +155,17 @@ def test_cells_that_are_new_to_the_model_calibrate_every_classifier(trained, tmp
     assert all(map(model.is_calibrated, model.classifiers))
     assert "given as new to the model (test.h5ad)" in (tmp_path / "model" / "card.md").read_text()
     assert not answer_cells(map_cells(open_counts(small_counts()), model), model).warnings
+
+
+def test_a_reference_of_another_organism_is_told_from_the_model(trained, tmp_path):
+    write_reference(as_organism(simulate(60), "mouse"), tmp_path / "mouse.h5ad")
+    reference = ("--reference", tmp_path / "mouse.h5ad", "--organism", "auto")
+    done = imported(trained / "plain" / "model", tmp_path / "model", *reference, "--name", "blood")
+    assert done.exit_code == 4
+    assert "the genes do not fit the model 'blood' (human): 0 of the model's" in done.stderr
+    assert "The data's names look like mouse symbols" in done.stderr
+    assert "The model's own look like human symbols (SYM0" in done.stderr
+    assert "--orthologs" not in done.stderr and "--gene_column_name" not in done.stderr
 
 
 def test_a_minified_model_needs_no_counts(trained, tmp_path):

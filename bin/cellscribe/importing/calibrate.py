@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cellscribe.align import check_overlap, looks_like, match_genes
 from cellscribe.cli import log
 from cellscribe.errors import InputError
-from cellscribe.mapping import map_cells
+from cellscribe.mapping import is_numbered, map_cells
 from cellscribe.model.calibration import fit_pool
 from cellscribe.model.manifest import MANIFEST, write_manifest
 from cellscribe.model.model import CLASSIFIERS, MEMBERS, Model
@@ -21,6 +22,11 @@ from cellscribe.training.calibrate import LOG_LINEAR_POOL, pooled_across
 from cellscribe.training.evaluate import Evaluation, evaluate
 from cellscribe.training.held_out import folds_of
 from cellscribe.training.reference import LabelledCells, read_reference
+
+OTHER_TEST_CELLS = (
+    "Give test cells whose genes are named like these, or leave --test out. For a targeted panel, --min-gene-overlap "
+    "lowers the bar."
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,24 @@ def classifiers_of(members: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return chosen
 
 
+def gene_names_of(genes: pd.DataFrame) -> pd.Series:
+    """The symbols of a table of genes, `gene_id` and `symbol`; its ids where it has none."""
+    return genes["symbol"] if (genes["symbol"] != "").any() else genes["gene_id"]
+
+
+def check_genes(model: Model, cells: LabelledCells, var: pd.DataFrame, test: TestCells) -> None:
+    """Raises ModelMismatchError as `map_cells` does, but with advice that an import can follow."""
+    match = match_genes(var, model.genes, numbered=is_numbered(model))
+    check_overlap(
+        match,
+        gene_names_of(cells.genes),
+        model=model.name,
+        organism=model.manifest["organism"],
+        minimum=test.min_gene_overlap,
+        advice=f"The model's own look like {looks_like(gene_names_of(model.genes))}. {OTHER_TEST_CELLS}",
+    )
+
+
 def calibrate(
     folder: Path, fields: dict[str, Any], test: TestCells, seed: int = 0
 ) -> tuple[dict[str, Any], Evaluation | None]:
@@ -132,6 +156,7 @@ def calibrate(
         {"gene_ids": cells.genes["gene_id"].to_numpy(), "gene_symbols": cells.genes["symbol"].to_numpy()},
         index=cells.genes["symbol"].astype(str),
     )
+    check_genes(model, cells, var, test)
     mapping = map_cells(
         CountsInMemory(cells.counts[rows], var), model, min_gene_overlap=test.min_gene_overlap
     )

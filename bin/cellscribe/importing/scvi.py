@@ -18,10 +18,10 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellscribe import genes as gene_names
-from cellscribe.align import GeneMatch, check_overlap, match_genes
+from cellscribe.align import GeneMatch, check_overlap, looks_like, match_genes
 from cellscribe.cli import log, warn
 from cellscribe.errors import InputError, ModelFetchError
-from cellscribe.importing.calibrate import TestCells, calibrate
+from cellscribe.importing.calibrate import TestCells, calibrate, gene_names_of
 from cellscribe.importing.torch_file import read_torch
 from cellscribe.io import scratch_beside, write_json
 from cellscribe.label_csv import is_labelled
@@ -72,6 +72,10 @@ from cellscribe.training.train import REJECTION, gene_table, markers_of, referen
 PROGRAM = "scvi-tools"
 WHAT_TO_GIVE = (
     f"Give the folder (or its model.pt) that a SCVI or SCANVI model of {PROGRAM} 1.0 or later saved."
+)
+OTHER_CELLS = (
+    "Give cells of the same organism with --reference, or name the var column that holds such names with "
+    "--gene-column-name. --min-gene-overlap lowers the bar."
 )
 SEEN_BY_ENCODER = (
     "Trees, neighbours and their calibration were tested on whole batches that they had not seen, but the encoder may "
@@ -305,13 +309,16 @@ def _genes(
         {"gene_ids": cells.genes["gene_id"].to_numpy(), "gene_symbols": cells.genes["symbol"].to_numpy()}
     )
     match = match_genes(var.set_axis(cells.genes["symbol"].astype(str), axis=0), genes)
+    told, _ = gene_names.detect_organism(genes["gene_id"].to_numpy(), genes["symbol"].to_numpy())
     for warning in check_overlap(
         match,
-        pd.Series(model.genes) if not match.found.any() else cells.genes["symbol"],
+        gene_names_of(cells.genes),
         model=name,
-        organism=cells.organism,
+        # The model's, and not the cells': which of the two is the wrong one is what the reader must know.
+        organism=told if told in gene_names.ORGANISMS else cells.organism,
         minimum=options.test.min_gene_overlap,
         warn_below=0.8,
+        advice=f"The model's own look like {looks_like(pd.Series(model.genes))}. {OTHER_CELLS}",
     ):
         warn(warning)
     log(f"{int(match.found.sum()):,} of the model's {len(genes):,} genes are in the reference")
