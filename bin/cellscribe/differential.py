@@ -107,7 +107,7 @@ def parse_comparisons(text: str) -> list[Comparison]:
 def find_contrasts(
     comparisons: Sequence[Comparison], obs: pd.DataFrame, final_key: str
 ) -> tuple[list[Contrast], list[str]]:
-    """The comparisons that these cells allow, and a sentence for each that they do not.
+    """The comparisons that these cells allow, and a sentence for each that they do not, or not in every label.
 
     obs: one row a cell, with `final_key`, the column of final labels. At most 5,000 cells a side are drawn, and
     40,000 in all.
@@ -143,20 +143,20 @@ def find_contrasts(
             notes.append(f"{shown(_name(one, one.within))} was not compared: {parts}{hint}")
             continue
         made: list[Contrast] = []
-        enough = False
+        too_few: list[str] = []
         for label in within:
             inside = final == label if label else np.ones(len(obs), dtype=bool)
             rows_in = np.flatnonzero(np.isin(values, one.group) & inside)
             others = np.isin(values, one.against) if one.against else ~np.isin(values, one.group)
             rows_out = np.flatnonzero(others & inside)
             if min(len(rows_in), len(rows_out)) < MIN_CELLS_TO_TEST:
+                too_few.append(label)
                 if one.within != EACH:
                     notes.append(
                         f"{shown(_name(one, label))} was not compared: {len(rows_in)} against {len(rows_out)} "
                         f"cells; each side needs {MIN_CELLS_TO_TEST}."
                     )
                 continue
-            enough = True
             if (column, one.group, one.against, label) in known_already:
                 continue
             known_already.add((column, one.group, one.against, label))
@@ -173,9 +173,14 @@ def find_contrasts(
                     n_out=len(rows_out),
                 )
             )
-        if one.within == EACH and not enough:
+        if one.within == EACH and len(too_few) == len(within):
             notes.append(
                 f"{shown(_name(one, EACH))} was not compared: no label has {MIN_CELLS_TO_TEST} cells on each side."
+            )
+        elif one.within == EACH and too_few:
+            notes.append(
+                f"{shown(_name(one, EACH))} was not compared in {', '.join(too_few)}: fewer than {MIN_CELLS_TO_TEST} "
+                "cells on a side."
             )
         wanted += made
     if len(wanted) > MOST_COMPARISONS:
@@ -189,7 +194,8 @@ def find_contrasts(
     def drawn(rows: np.ndarray) -> np.ndarray:
         return rows if len(rows) <= each else np.sort(generator.choice(rows, size=each, replace=False))
 
-    return [replace(one, rows_in=drawn(one.rows_in), rows_out=drawn(one.rows_out)) for one in wanted], notes
+    found = [replace(one, rows_in=drawn(one.rows_in), rows_out=drawn(one.rows_out)) for one in wanted]
+    return found, list(dict.fromkeys(notes))
 
 
 def _same_label(label: str, known: np.ndarray) -> str:

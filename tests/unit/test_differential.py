@@ -74,10 +74,17 @@ def test_a_comparison_takes_the_cells_that_it_names(obs: pd.DataFrame) -> None:
     assert sizes("B cell vs rest", obs) == ({"B cell vs rest": (40, 60)}, [])
     assert sizes("dose: 1 vs 0 + 2", obs) == ({"dose: 1 vs 0 + 2": (33, 67)}, [])
     within = sizes("condition: stim vs ctrl within each", obs)
-    assert within == (
-        {f"condition: stim vs ctrl within {label}": (20, 20) for label in ("B cell", "T cell")},
-        [],
-    )
+    assert within[0] == {f"condition: stim vs ctrl within {label}": (20, 20) for label in ("B cell", "T cell")}
+
+
+def test_labels_with_too_few_cells_to_compare_within_are_named(obs: pd.DataFrame) -> None:
+    text = "condition: stim vs ctrl within each"
+    told = f"'{text}' was not compared in NK cell: fewer than 10 cells on a side."
+    assert sizes(text, obs)[1] == [told]
+    assert sizes(f"{text} | {text}", obs)[1] == [told]
+    assert sizes(text, obs[obs[FINAL] != "NK cell"])[1] == []
+    (none,) = sizes(text, obs[obs[FINAL] == "NK cell"])[1]
+    assert none.endswith("no label has 10 cells on each side.")
 
 
 def test_what_is_asked_for_twice_is_compared_once(obs: pd.DataFrame) -> None:
@@ -85,7 +92,7 @@ def test_what_is_asked_for_twice_is_compared_once(obs: pd.DataFrame) -> None:
     assert ([one.name for one in contrasts], notes) == (["B cell vs T cell"], [])
     text = f"B cell vs rest | {FINAL}: B cell vs rest | condition: stim vs ctrl within each"
     contrasts, notes = find_contrasts(parse_comparisons(f"{text} | {text}"), obs, FINAL)
-    assert (len(contrasts), notes) == (3, [])
+    assert (len(contrasts), len(notes)) == (3, 1)
 
 
 @pytest.mark.parametrize(
