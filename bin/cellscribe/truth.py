@@ -90,8 +90,8 @@ def read_truth(
             )
         obs = with_labels(obs, table)
     if key not in obs:
-        hint = nearest(key, [str(name) for name in obs.columns])
-        return None, [f"Nothing was compared with known labels: there is no column '{key}' in {where}{hint}."]
+        hint = nearest(key, [str(name) for name in obs.columns]) or "."
+        return None, [f"Nothing was compared with known labels: there is no column '{key}' in {where}{hint}"]
     labels = as_text(obs[key])
     known = is_labelled(labels)
     if not known.any():

@@ -155,6 +155,11 @@ def test_a_column_that_is_not_there_or_says_nothing_is_a_warning(obs: pd.DataFra
         assert labels is None and words in warning
 
 
+def test_a_sentence_about_a_column_ends_once(obs: pd.DataFrame) -> None:
+    for key, end in (("authors", "in obs; did you mean 'author'?"), ("zzz", "no column 'zzz' in obs.")):
+        assert read_truth(obs, "s1", key, None)[1][0].endswith(end)
+
+
 @pytest.mark.parametrize("prefix", ["", "s1:"])
 def test_labels_of_a_table_find_their_cells_by_name_and_by_sample(
     obs: pd.DataFrame, tmp_path: Path, prefix: str
