@@ -29,6 +29,7 @@ from cellscribe.mlflow_run import LOCAL, predict_by_mlflow, shown_lines
 from cellscribe.model.foreign import ForeignModel, open_foreign
 from cellscribe.model.manifest import plain_files
 from cellscribe.model.ontology import build_ontology, find_cl_ids, is_term
+from cellscribe.schema import nearest
 
 KIND = "mlflow"
 # A label that is more uncertain than this is not given: the contract's scale is 0 to 1, and nothing tells better.
@@ -153,7 +154,8 @@ def _gene_column(cells: CountsFile, given: str | None) -> str | None:
         return None
     if given not in cells.var:
         raise InputError(
-            f"there is no var column '{given}'; there are: {', '.join(map(str, cells.var.columns))}",
+            f"there is no var column '{given}'; there are: {', '.join(map(str, cells.var.columns))}"
+            f"{nearest(given, map(str, cells.var.columns))}",
             "Choose one with --gene_column_name, or leave it out for the gene symbols.",
             file=cells.path,
         )

@@ -20,6 +20,7 @@ from cellscribe.errors import InputError
 from cellscribe.h5ad_input import open_h5ad
 from cellscribe.io import scratch_beside, write_json
 from cellscribe.sample_names import clean_name
+from cellscribe.schema import nearest
 from cellscribe.several import KEY, MOST_SAMPLES, Origin, sample_values
 from cellscribe.stored import StoredInput, blocks
 from cellscribe.tables import writable
@@ -83,7 +84,8 @@ def sample_of_each(obs: pd.DataFrame, sample_key: str, path: Path) -> tuple[np.n
     if sample_key not in obs:
         listed = ", ".join(str(name) for name in obs.columns[:40]) or "none"
         raise InputError(
-            f"there is no obs column '{sample_key}'; there are: {listed}",
+            f"there is no obs column '{sample_key}'; there are: {listed}"
+            f"{nearest(sample_key, map(str, obs.columns))}",
             "Give the column that tells the samples apart as sample_key.",
             file=path,
         )

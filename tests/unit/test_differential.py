@@ -74,7 +74,9 @@ def test_a_comparison_takes_the_cells_that_it_names(obs: pd.DataFrame) -> None:
     assert sizes("B cell vs rest", obs) == ({"B cell vs rest": (40, 60)}, [])
     assert sizes("dose: 1 vs 0 + 2", obs) == ({"dose: 1 vs 0 + 2": (33, 67)}, [])
     within = sizes("condition: stim vs ctrl within each", obs)
-    assert within[0] == {f"condition: stim vs ctrl within {label}": (20, 20) for label in ("B cell", "T cell")}
+    assert within[0] == {
+        f"condition: stim vs ctrl within {label}": (20, 20) for label in ("B cell", "T cell")
+    }
 
 
 def test_labels_with_too_few_cells_to_compare_within_are_named(obs: pd.DataFrame) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -199,8 +200,11 @@ def test_nothing_is_run_that_is_not_trusted(tmp_path):
 def test_a_gene_column_that_is_not_there_is_told_before_anything_is_run(tmp_path):
     model = make_foreign_model(tmp_path / "m", trace=tmp_path / "trace")
     options = PredictOptions(trust_model_code=True, gene_column_name="feature_name")
-    with pytest.raises(InputError, match="no var column 'feature_name'; there are: gene_ids, gene_symbols"):
+    with pytest.raises(InputError, match=r"'feature_name'; there are: gene_ids, gene_symbols\n"):
         predict_cells(open_counts(small_counts(90)), small_counts(90), model, options)
+    near = replace(options, gene_column_name="gene_symbol")
+    with pytest.raises(InputError, match=r"; did you mean 'gene_symbols'\?\n"):
+        predict_cells(open_counts(small_counts(90)), small_counts(90), model, near)
     assert not (tmp_path / "trace").exists()
 
 

@@ -211,7 +211,7 @@ def test_genes_named_by_a_column_are_found(trained, tmp_path):
     [
         ("plain", (), 3, "no labelled cells were given"),
         ("plain", ("--reference", "cells.h5ad", "--label-key", "type"), 3, "no obs column 'type'"),
-        ("minified", ("--label-key", "type"), 3, "no obs column 'type'"),
+        ("minified", ("--label-key", "lable"), 3, "; did you mean 'label'?"),
         ("covariates", ("--reference", "no_age.h5ad"), 3, "continuous covariate 'age'"),
     ],
 )

@@ -130,7 +130,7 @@ def test_what_only_looks_like_a_part_is_none(tmp_path: Path, said: object) -> No
 @pytest.mark.parametrize(
     ("key", "seen"),
     [
-        ("donr", "there is no obs column 'donr'; there are: donor, age"),
+        ("donr", r"there is no obs column 'donr'; there are: donor, age; did you mean 'donor'\?"),
         ("age", "the obs column 'age' has 11 values for 11 cells"),
     ],
 )

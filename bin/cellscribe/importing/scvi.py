@@ -32,6 +32,7 @@ from cellscribe.model.neighbours import N_NEIGHBOURS
 from cellscribe.model.robust import thinned_copy
 from cellscribe.model.scvi_model import SCANVI as SCANVI_CLASS
 from cellscribe.model.scvi_model import SCVI, ScviModel, plain
+from cellscribe.schema import nearest
 from cellscribe.training.calibrate import fit_calibration, score_classifiers, unexpected_limit
 from cellscribe.training.disk import blocks_of, on_disk
 from cellscribe.training.evaluate import Evaluation
@@ -357,7 +358,8 @@ def _minified(model: ScviModel, file: Path, options: ScviOptions, label_key: str
     for column in filter(None, (label_key, options.test.batch_key)):
         if column not in obs:
             raise InputError(
-                f"there is no obs column '{column}'; there are: {', '.join(map(str, obs.columns))}",
+                f"there is no obs column '{column}'; there are: {', '.join(map(str, obs.columns))}"
+                f"{nearest(column, map(str, obs.columns))}",
                 "Name one of these, or give labelled cells with --reference.",
                 file=file,
             )
