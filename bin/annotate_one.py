@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from cellscribe.cli import ENV_MANAGERS, SETTINGS, common_options, exit_codes, path_in, path_out, trust_option
 
@@ -106,6 +107,9 @@ def main(query: Path, output_h5ad_file: Path | None, overwrite: bool, **options:
         )
     from cellscribe.annotate_one import OneOptions, annotate_one
 
+    # Who gave no such option need not hear why no GPU is used.
+    if click.get_current_context().get_parameter_source("use_gpu") is ParameterSource.DEFAULT:
+        options["use_gpu"] = None
     annotate_one(OneOptions(query=query, output=output, **options))
 
 

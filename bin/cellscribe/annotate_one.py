@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OneOptions:
-    """Options of `annotate_one.py`; see its --help. qc: off, filter or flag."""
+    """Options of `annotate_one.py`; see its --help. qc: off, filter or flag. use_gpu: None where nobody asked."""
 
     query: Path
     output: Path
@@ -47,7 +47,7 @@ class OneOptions:
     model_cache_dir: Path = Path(".models_cache")
     model_sha256: str = ""
     mlflow_tracking_uri: str = ""
-    use_gpu: bool = True
+    use_gpu: bool | None = None
     trust_model_code: bool = False
     mlflow_env_manager: str = "virtualenv"
     classifier: str = "default"
@@ -122,7 +122,7 @@ def _annotate_by_others(options: OneOptions, model: Path, names: OutputNames) ->
                 classifier=options.classifier,
                 organism=options.organism,
                 gene_column_name=options.gene_column_name,
-                use_gpu=options.use_gpu,
+                use_gpu=options.use_gpu is not False,
                 mlflow_env_manager=options.mlflow_env_manager,
                 trust_model_code=options.trust_model_code,
                 seed=options.seed,

@@ -70,7 +70,7 @@ def annotate_file(
     gene_column: str | None = None,
     classifier: str = "default",
     organism: str = "auto",
-    use_gpu: bool = False,
+    use_gpu: bool | None = False,
     model_url: str = "",
     min_gene_overlap: float = 0.5,
     warn_gene_overlap: float = 0.8,
@@ -81,8 +81,8 @@ def annotate_file(
 ) -> dict[str, Any]:
     """Write a copy of `query` with the annotation added; returns what annotation.json holds.
 
-    No cell is removed and no quality control done. key: prefix, type and run name, joined. Raises InputError and
-    ModelMismatchError as CONVERT, MAP and ANNOTATE do.
+    No cell is removed and no quality control done. key: prefix, type and run name, joined. use_gpu: as in
+    `map_cells`. Raises InputError and ModelMismatchError as CONVERT, MAP and ANNOTATE do.
     """
     counts = read_h5ad(query, counts_layer)
     is_gene = np.flatnonzero(counts.feature_types == GENE_EXPRESSION)

@@ -93,6 +93,9 @@ def test_it_names_the_cells_of_an_h5ad_and_keeps_what_it_held(command, query):
     assert right.mean() > 0.95
     assert list(after.obs_names) == list(before.obs_names) and (after.X != before.X).nnz == 0
     assert "mapping: 1 of 1 (100 %)" in result.output
+    assert "use_gpu" not in result.output
+    asked = run(command, query, "-m", small_model("consensus"), "-o", "asked.h5ad", "--use-gpu")
+    assert "--use_gpu: 60 cells are mapped in seconds" in asked.output
 
 
 def as_before_0_7(query: Path) -> None:

@@ -61,7 +61,7 @@ def test_covariates_of_an_unknown_batch_are_in_the_bias(model, counts):
 def test_map_uses_it_for_a_large_sample(model, monkeypatch):
     plain = map_cells(open_counts(small_counts()), model)
     monkeypatch.setattr(mapping, "FEWEST_FOR_GPU", 10)
-    monkeypatch.setattr(gpu, "find_gpu", lambda: DEVICE)
+    monkeypatch.setattr(gpu, "find_gpu", lambda **_: DEVICE)
     placed = []
     monkeypatch.setattr(Placer, "place", lambda *a, _own=Placer.place: placed.append(1) or _own(*a))
     there = map_cells(open_counts(small_counts()), model, use_gpu=True)
@@ -72,7 +72,7 @@ def test_map_uses_it_for_a_large_sample(model, monkeypatch):
 
 
 def test_a_small_sample_or_a_regression_needs_none_and_fine_tuning_does(monkeypatch, capsys):
-    monkeypatch.setattr(gpu, "find_gpu", lambda: "cuda")
+    monkeypatch.setattr(gpu, "find_gpu", lambda **_: "cuda")
     assert gpu_for(mapping.FEWEST_FOR_GPU - 1, True, None) is None
     assert "499,999 cells are mapped in seconds" in capsys.readouterr().err
     assert gpu_for(10**6, False, None) is None
@@ -87,6 +87,19 @@ def test_without_a_gpu_or_pytorch_it_says_so(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert find_gpu() is None
     assert "PyTorch is not installed" in capsys.readouterr().err
+
+
+def test_who_did_not_ask_for_a_gpu_is_not_told_why_there_is_none(model, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for has_latent in (True, False):
+        assert gpu_for(10, has_latent, None, asked=False) is None
+    assert gpu_for(10**6, True, None, asked=False) is None
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert gpu_for(10**6, True, None, asked=False) is None
+    assert "gpu" not in capsys.readouterr().err.lower()
+    for use_gpu, told in ((None, False), (False, False), (True, True)):
+        map_cells(open_counts(small_counts()), model, use_gpu=use_gpu)
+        assert ("--use_gpu" in capsys.readouterr().err) is told
 
 
 def test_a_gpu_that_is_there_is_named(monkeypatch, capsys):
