@@ -92,6 +92,15 @@ def test_the_mlflow_part_is_renewed_and_the_rest_is_kept(model, tmp_path):
 
 
 @pytest.mark.train
+def test_neither_training_nor_loading_logs_mlflows_advice_on_type_hints(model, tmp_path, recwarn):
+    mlflow = pytest.importorskip("mlflow")
+    copy = shutil.copytree(model, tmp_path / "model")
+    renew_model(copy)
+    mlflow.pyfunc.load_model(str(copy))
+    assert [str(warning.message) for warning in recwarn if "type hints" in str(warning.message)] == []
+
+
+@pytest.mark.train
 def test_mlflow_loads_it_and_its_predict_annotates_without_torch_or_scvi(model, tmp_path):
     pytest.importorskip("mlflow")
     model = shutil.copytree(model, tmp_path / "model")
