@@ -529,6 +529,13 @@ def test_cells_that_the_model_learned_from_are_noticed(n_taught):
     assert said == [] if n_taught < 5 else said[0].startswith("5 of the 65 cells are among those")
 
 
+def test_a_model_without_an_embedding_recognises_no_cells():
+    model, taught = Model(small_model("logistic")), simulate(300, seed=0)
+    mapping = map_cells(CountsInMemory(sp.csr_matrix(taught.X, dtype=np.float32), taught.var), model)
+    warnings = answer_cells(mapping, model).warnings
+    assert not [one for one in warnings if "the model learned from" in one]
+
+
 def test_a_sample_without_most_of_the_genes_has_no_novelty(monkeypatch):
     monkeypatch.setattr("cellscribe.answer.FEWEST_CELLS", 90)
     model, cells = Model(small_model("consensus")), simulate(90, seed=1)

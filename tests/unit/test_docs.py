@@ -10,6 +10,7 @@ import pytest
 
 from cellscribe import differential, truth
 from cellscribe.contract import REASONS, OutputNames
+from cellscribe.convert import ConvertOptions, _obs
 from cellscribe.errors import EXIT_CODES
 from cellscribe.markers import MARKER_COLUMNS
 from cellscribe.merge import composition_table
@@ -127,6 +128,14 @@ def test_outputs_lists_the_columns_of_the_failures_in_their_order(outputs: str) 
 def test_the_documents_link_only_to_what_exists(root: Path, errors: str, outputs: str) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", errors + outputs):
         assert (root / "docs" / link).is_file(), link
+
+
+def test_models_names_the_column_that_an_inputs_own_batch_is_kept_as(root: Path) -> None:
+    given = pd.DataFrame({"batch": ["a", "b"]}, index=["AAC-1", "AAG-1"])
+    options = ConvertOptions("s1", Path("in.h5ad"), Path("out.h5ad"), Path("out.json"))
+    kept = [name for name, column in _obs(given, options, [], []).items() if list(column) == ["a", "b"]]
+    retraining = section((root / "docs" / "models.md").read_text(), "Labels edited in CELLxGENE Explorer")
+    assert f"`--batch_key {kept[0]}`" in retraining
 
 
 def test_what_to_cite_is_what_the_page_says(root: Path) -> None:
