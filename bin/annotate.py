@@ -45,6 +45,11 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
     multiple=True,
     help="Where the model came from, for each model in the same order; recorded in the output.",
 )
+@click.option(
+    "--listed-as",
+    multiple=True,
+    help="The name==version of the catalogue's row, for each model in the same order; empty for none.",
+)
 @click.option("--seed", type=int, default=0, help="Seed of clusters and UMAP.")
 @click.option("--output", type=path_out, required=True, help="Where to write the annotated h5ad.")
 @click.option("--zarr", type=bool, default=False, help="Write the same as S.annotated.zarr.zip beside it.")
@@ -63,6 +68,7 @@ def main(
     run_name: str,
     classifier: str,
     model_urls: tuple[str, ...],
+    listed_as: tuple[str, ...],
     seed: int,
     output: Path,
     zarr: bool,
@@ -76,9 +82,10 @@ def main(
 
     With several models: each by itself, and what they say together.
     """
-    if len(models) != len(mappings) or (model_urls and len(model_urls) != len(models)):
+    if any(len(given) != len(models) for given in (mappings, model_urls or models, listed_as or models)):
         raise click.UsageError(
-            f"{len(models)} --model, {len(mappings)} --mapping and {len(model_urls)} --model-url do not go together."
+            f"{len(models)} --model, {len(mappings)} --mapping, {len(model_urls)} --model-url and {len(listed_as)} "
+            "--listed-as do not go together."
         )
     from cellscribe.annotation import run_annotate
     from cellscribe.contract import OutputNames
@@ -96,6 +103,7 @@ def main(
         names=OutputNames.of(annotation_prefix, annotation_type, run_name),
         classifier=classifier,
         model_urls=model_urls,
+        listed_as=listed_as,
         seed=seed,
         cpus=cpus,
         pipeline_version=pipeline_version,

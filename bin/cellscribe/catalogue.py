@@ -50,6 +50,11 @@ class Entry:
     url: str
     sha256: str
 
+    @property
+    def title(self) -> str:
+        """As `--model` names it to the version."""
+        return f"{self.name}=={self.version}"
+
 
 class NotInCatalogueError(LookupError):
     """There is no model of that name, or none of that version; the text says which there are."""
@@ -102,6 +107,16 @@ def read_catalogue(
             )
         )
     return entries
+
+
+def other_model(title: str, name: str, version: str) -> str:
+    """What to say of a row, by its `title`, whose model is another by its own manifest's name and version; else ""."""
+    if title == f"{name}=={version}":
+        return ""
+    return (
+        f"The catalogue calls this model '{title}', but by its own manifest it is '{name}=={version}': check the row, "
+        "which may point to another model than the one you mean."
+    )
 
 
 def find_entry(named: str, entries: Sequence[Entry]) -> Entry:

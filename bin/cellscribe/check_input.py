@@ -226,6 +226,9 @@ def run_check(
         urls = [model["url"] for model in settings["models"]]
         settings["shard_cells"] = _shard_cells(params, problems)
         settings["annotate"] = _options(ANNOTATE, params) | {"model_url": urls}
+        listed = [model["listed_as"] for model in settings["models"]]
+        if any(listed):
+            settings["annotate"]["listed_as"] = listed
         settings["merge"] = _options(MERGE, params) if params["merge"] else None
         row_schema = read_json(input_schema_file)["items"]
         rows = _rows(sheet, params, row_schema["properties"], launch.launch_dir, problems)
@@ -337,11 +340,13 @@ def _options(names: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, A
 def find_models(
     params: Mapping[str, Any], catalogues: Catalogues, launch: Launch, problems: Problems
 ) -> list[dict[str, Any]]:
-    """Where the models of `--model` are: `{place, label, source, sha256, url, remote, tracking_uri}` each, in order.
+    """Where the models of `--model` are: `{place, label, source, sha256, url, remote, tracking_uri, listed_as}` each,
+    in order.
 
     A word without a slash is a name in the catalogue; anything else is a path, a URL or a name in an MLflow registry.
     `url` is what the output names, `source` what Nextflow stages; `tracking_uri` is the registry's server, "" for
-    other models; `label` is what the model's tasks are called where there are several models, else "".
+    other models; `label` is what the model's tasks are called where there are several models, else ""; `listed_as` is
+    the `name==version` of the catalogue's row, "" where it is in none.
     """
     given = [part.strip() for part in str(params["model"]).split(",")]
     named = [part for part in given if part]
@@ -403,12 +408,13 @@ def _find_model(
         problems.add(f"--model: {error} (a folder of your own is written ./{named})")
         return _model("", sha256, named)
     if is_registered(entry.source):
-        return _registered(entry.source, sha256 or entry.sha256, params, launch, problems)
+        registered = _registered(entry.source, sha256 or entry.sha256, params, launch, problems)
+        return registered | {"listed_as": entry.title}
     if not is_uri(entry.source) and launch.visible() and not is_there(entry.source):
         problems.add(
             f"--model: the catalogue says that '{entry.name}' is at {shown(entry.source)}: nothing is there"
         )
-    return _model(entry.source, sha256 or entry.sha256, entry.url)
+    return _model(entry.source, sha256 or entry.sha256, entry.url) | {"listed_as": entry.title}
 
 
 def _model(source: str, sha256: str, url: str, *, tracking_uri: str = "") -> dict[str, Any]:
@@ -418,6 +424,7 @@ def _model(source: str, sha256: str, url: str, *, tracking_uri: str = "") -> dic
         "url": url,
         "remote": is_uri(source) or bool(tracking_uri),
         "tracking_uri": tracking_uri,
+        "listed_as": "",
     }
 
 

@@ -49,6 +49,14 @@ def test_three_files_are_written_and_agree(command, tmp_path):
     assert said["model"]["url"] == "https://example.org/m"
 
 
+def test_another_model_than_the_catalogues_row_names_is_a_warning(command, tmp_path):
+    result = run(command, tmp_path, "--listed-as", "mouse==2.0")
+    assert result.exit_code == 0, result.output
+    assert "The catalogue calls this model 'mouse==2.0'" in result.stderr
+    twice = run(command, tmp_path, "--listed-as", "mouse==2.0", "--listed-as", "")
+    assert twice.exit_code == 2 and "2 --listed-as do not go together" in twice.stderr
+
+
 def test_names_of_the_columns_are_the_users(command, tmp_path):
     named = ("--annotation-prefix", "abc", "--annotation-type", "tissue", "--run-name", "r2")
     assert run(command, tmp_path, *named).exit_code == 0

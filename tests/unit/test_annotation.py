@@ -278,6 +278,18 @@ def test_labels_are_right_and_uncertainty_is_of_the_predicted_label(annotated):
     assert (table["second_label"] != table["predicted"]).all()
 
 
+def test_a_model_of_another_name_or_version_than_its_row_is_told(tmp_path, flat):
+    for listed, told in (("small==1.0", False), ("", False), ("mouse==1.0", True), ("small==2.0", True)):
+        _, info = run(tmp_path, OutputNames.of(), kind="logistic", listed_as=[listed])
+        found = [warning for warning in info["warnings"] if "catalogue calls this model" in warning]
+        assert [f"'{listed}'" in warning and "'small==1.0'" in warning for warning in found] == [True] * told
+    _, info = run(
+        tmp_path, OutputNames.of(), kind="logistic+consensus", listed_as=["small==1.0", "mouse==2.0"]
+    )
+    (warning,) = [warning for warning in info["warnings"] if "catalogue calls this model" in warning]
+    assert "'mouse==2.0'" in warning
+
+
 def test_provenance_says_which_model_and_parameters(annotated):
     adata, _ = annotated
     said = adata.uns[OutputNames.of().predictions]

@@ -455,7 +455,17 @@ def test_a_model_may_be_an_address(folder: Folder) -> None:
         "sha256": "ab" * 32,
         "remote": True,
         "tracking_uri": "",
+        "listed_as": "",
     }
+
+
+def test_a_model_goes_on_with_the_row_of_the_catalogue_that_it_came_from(folder: Folder) -> None:
+    folder.sheet("name,version,url\nlung,2.0,models:/lung/3\n", "models.csv")
+    server = {"mlflow_tracking_uri": "https://mlflow.example.org", "catalogue": "models.csv"}
+    _, settings = folder.check(input="a.h5ad", model="lung,https://host.org/m.zip", **server)
+    assert settings["annotate"]["listed_as"] == ["lung==2.0", ""]
+    _, settings = folder.check(input="a.h5ad", model="https://host.org/m.zip")
+    assert "listed_as" not in settings["annotate"]
 
 
 @pytest.mark.parametrize("name", ["models:/lung/3", "models:/lung@champion", "models:/lung/latest"])
