@@ -295,7 +295,9 @@ def test_the_code_of_a_model_made_by_others_is_run_where_it_is_trusted_and_nowhe
     here = launch.folder
     make_foreign_model(here / "theirs", trace=here / "trace")
     write_reference(simulate(90, seed=1), here / "s1.h5ad")
-    arguments = ("--input", "s1.h5ad", "--model", f"{small_model('logistic')},./theirs", "--doublets", "off")
+    launch.write("mine.csv", f"name,version,url\nmouse,2.0,{small_model('logistic')}\n")
+    models = ("--model", "mouse==2.0,./theirs", "--catalogue", "mine.csv")
+    arguments = ("--input", "s1.h5ad", *models, "--doublets", "off")
 
     refused = launch.run(*arguments)
     assert refused.returncode != 0
@@ -307,7 +309,7 @@ def test_the_code_of_a_model_made_by_others_is_run_where_it_is_trusted_and_nowhe
     run = launch.run(*arguments, "--trust_model_code", "-resume")
     assert run.returncode == 0, run.output
     assert (here / "trace").exists()
-    assert {"PREDICT (s1 with theirs)", "MAP (s1 with model)"} <= set(run.tasks("Submitted"))
+    assert {"PREDICT (s1 with theirs)", "MAP (s1 with mouse_2.0)"} <= set(run.tasks("Submitted"))
     assert "MAP (s1 with theirs)" not in run.tasks("Submitted")
     assert sample_files("s1") <= run.files()
     adata = anndata.read_h5ad(run.results / "samples/s1/s1.annotated.h5ad")
@@ -317,6 +319,8 @@ def test_the_code_of_a_model_made_by_others_is_run_where_it_is_trusted_and_nowhe
     assert adata.uns[OutputNames.of().of_model("theirs").predictions]["model_url"] == "./theirs"
     page = (run.results / "samples/s1/s1.report.html").read_text()
     assert "Code that was run" in page and "made by others" in page
+    # The model is another than its row of the catalogue says.
+    assert "mouse==2.0" in page and "by its own manifest it is" in page and "small==1.0" in page
 
 
 # --- another study's cells, from their matrix ---
