@@ -68,6 +68,11 @@ def under(profiles: str, prefix: str) -> dict[str, str]:
     return {name.removeprefix(prefix): found[name] for name in found if name.startswith(prefix)}
 
 
+def limits(profiles: str) -> dict[str, str]:
+    """The limits of a task where no parameter says otherwise."""
+    return dict(re.findall(r"(\w+): params\.max_\1 \?: ([\w.']+)", settings(profiles)["process.resourceLimits"]))
+
+
 @pytest.mark.parametrize("profiles", PROFILES)
 def test_a_profile_is_rendered_with_no_word_of_complaint(profiles: str) -> None:
     _, complaint, code = config(profiles)
@@ -96,7 +101,7 @@ def test_no_step_gets_a_gpu_without_the_gpu_profile(profiles: str) -> None:
         value for name, value in found.items() if name.startswith("process.") and name.endswith("container")
     }
     assert found["params.container_cpu"] in used and found["params.container_cuda"] not in used
-    assert found["params.use_gpu"] == "false"
+    assert found["params.use_gpu"] == "null"
 
 
 @pytest.mark.parametrize("profiles", PROFILES)
@@ -141,7 +146,7 @@ def test_awsbatch_sets_queues_retries_transfer_and_encryption() -> None:
     assert found["aws.client.storageEncryption"] == "'AES256'"
     assert found["process.queue"] == "{ task.accelerator ? params.aws_gpu_queue : params.aws_queue }"
     assert found["process.resourceLabels"] == "[pipeline:'cellscribe', cost:'cellscribe']"
-    assert found["process.resourceLimits"] == "[cpus:16, memory:'120.GB', time:'24.h']"
+    assert limits("awsbatch,gpu") == {"cpus": "16", "memory": "'120.GB'", "time": "'24.h'"}
 
 
 @pytest.mark.parametrize("profiles", ["test,docker", "test,podman", "slurm,singularity", "test,apptainer"])
@@ -215,8 +220,8 @@ def test_slurm_goes_gently_with_the_scheduler_and_lifts_the_limits_of_a_laptop()
         "queueStatInterval": "'1 min'",
         "submitRateLimit": "'10/1sec'",
     }
-    assert found["process.resourceLimits"] == "[cpus:16, memory:'120.GB', time:'48.h']"
-    assert settings("standard")["process.resourceLimits"] == "[cpus:2, memory:'12.GB', time:'48.h']"
+    assert limits("slurm,singularity") == {"cpus": "16", "memory": "'120.GB'", "time": "'48.h'"}
+    assert limits("standard") == {"cpus": "2", "memory": "'12.GB'", "time": "'48.h'"}
 
 
 def test_arm_asks_for_the_images_of_its_processor() -> None:
@@ -249,6 +254,17 @@ def test_every_parameter_is_in_one_group_and_none_is_made_for_a_secret() -> None
     names = [name for group in SCHEMA["$defs"].values() for name in group["properties"]]
     assert len(names) == len(set(names))
     assert not [name for name in names if re.search(r"token|secret|password|access|credential", name)]
+
+
+def test_what_a_profile_has_a_default_of_its_own_for_has_none_in_the_schema() -> None:
+    """The form of Seqera Platform sends the schema's defaults, which go before a profile's."""
+    own = {
+        name
+        for profile in ("slurm", "awsbatch", "gpu")
+        for name in re.findall(r"params\.(\w+) (?:\?:|=)", (ROOT / f"conf/{profile}.config").read_text())
+    }
+    assert {"max_cpus", "max_memory", "max_time", "use_gpu"} <= own
+    assert not [name for name in own if "default" in parameters(SCHEMA)[name]]
 
 
 def test_every_group_and_parameter_has_what_a_launch_form_shows() -> None:
