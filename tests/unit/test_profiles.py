@@ -144,7 +144,9 @@ def test_awsbatch_sets_queues_retries_transfer_and_encryption() -> None:
         "terminateUnschedulableJobs": "true",
     }
     assert found["aws.client.storageEncryption"] == "'AES256'"
-    assert found["process.queue"] == "{ task.accelerator ? params.aws_gpu_queue : params.aws_queue }"
+    assert found["process.queue"] == (
+        "{ task.accelerator && params.aws_gpu_queue ? params.aws_gpu_queue : params.aws_queue }"
+    )
     assert found["process.resourceLabels"] == "[pipeline:'cellscribe', cost:'cellscribe']"
     assert limits("awsbatch,gpu") == {"cpus": "16", "memory": "'120.GB'", "time": "'24.h'"}
 
