@@ -55,6 +55,8 @@ def test_a_job_that_the_scheduler_does_not_take_ends_the_run(launch: Launch, pro
     run = launch.run("-c", "sge.config", "-stub-run", "-profile", "test")
     assert run.returncode != 0
     assert "Failed to submit process to grid scheduler" in run.output
+    tries = [row for row in run.table("pipeline_info/trace.txt") if row["process"].endswith(":CONVERT")]
+    assert [row["attempt"] for row in tries] == ["1", "2", "3", "4"]
 
 
 def test_slurm_is_told_account_partition_memory_and_the_gpu_of_the_step_that_uses_one(

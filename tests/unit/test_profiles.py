@@ -181,12 +181,17 @@ def test_awsbatch_counts_as_containers_so_that_local_paths_are_not_looked_for_in
     assert settings("awsbatch")["docker.enabled"] == "true"
 
 
-def test_lost_hosts_are_tried_again_where_there_are_others_and_1_is_no_lost_host_elsewhere() -> None:
-    lost = re.compile(r"\{ task.hash && .*in \[1, 104, 175, 2147483647\]")
-    for name in ("process.errorStrategy", "process.withLabel:per_sample.errorStrategy"):
-        assert lost.search(settings("awsbatch")[name])
-        assert lost.search(settings("slurm")[name])
-        assert not lost.search(settings("standard")[name])
+def test_what_is_tried_again_stands_once_for_all_executors_and_as_often_as_it_is_allowed() -> None:
+    plain = settings("standard")
+    names = ("process.errorStrategy", "process.withLabel:per_sample.errorStrategy")
+    again, others = ({plain[name].split(" ? 'retry'")[0]} for name in names)
+    assert again == others and "1, 2147483647, 50001" in again.pop()
+    for name in names:
+        assert f"task.attempt <= {plain['process.maxRetries']} ? 'retry'" in plain[name]
+    for profiles in ("slurm", "awsbatch"):
+        assert {name: settings(profiles)[name] for name in (*names, "process.maxRetries")} == {
+            name: plain[name] for name in (*names, "process.maxRetries")
+        }
 
 
 @pytest.mark.parametrize("profiles", ["standard", "slurm", "awsbatch"])
