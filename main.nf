@@ -6,7 +6,7 @@ include { REFERENCE   } from './workflows/reference'
 include { closeRun    } from './workflows/closing'
 include { traceFile   } from './workflows/failures'
 include { fitsItsRule ; helpText ; modelList ; readAsNumbers } from './workflows/help'
-include { namedFile ; withoutSecrets } from './workflows/inputs'
+include { inWords ; namedFile ; withoutSecrets } from './workflows/inputs'
 
 workflow {
     def here = "${workflow.projectDir}"
@@ -32,7 +32,7 @@ workflow {
     // A file, not a command line: nothing in it has been checked yet. A password goes no further; CHECK_INPUT says so.
     def launch = channel
         .of(withoutSecrets(groovy.json.JsonOutput.toJson([
-            params      : params,
+            params      : inWords(params),
             launch_dir  : "${workflow.launchDir}",
             project_dir : here,
             sees_paths  : workflow.containerEngine == null,

@@ -6,6 +6,11 @@ def readJson(json) {
     return new groovy.json.JsonSlurperClassic().parseText(json.text)
 }
 
+// Parameters as they are typed: a file for -c may say `max_memory = 100.GB`, which JSON would write as an object.
+def inWords(given) {
+    return given.collectEntries { name, value -> [name, value instanceof MemoryUnit || value instanceof Duration ? "${value}" : value] }
+}
+
 // JSON without the passwords and signatures of addresses in it, as bin/cellscribe/places.py has it (held equal by a test),
 // and without the values of parameters that are called so, which there are none of.
 def withoutSecrets(text) {

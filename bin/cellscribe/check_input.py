@@ -34,6 +34,8 @@ LONGEST_SPLIT = 60
 # What people keep tables in, and what holds no counts.
 OTHER_TABLES = (".xlsx", ".xls", ".ods", ".numbers", ".txt", ".json")
 ORGANISMS = {"Homo sapiens": "human", "Mus musculus": "mouse"}
+# What files for -c that sites share (nf-core/configs) say of themselves.
+OF_SITES = re.compile(r"(config_profile|custom_config)_\w+")
 ORDERED = (
     ("min_counts", "max_counts"),
     ("min_genes", "max_genes"),
@@ -307,7 +309,7 @@ def _shard_cells(params: Mapping[str, Any], problems: Problems) -> int | None:
 
 def _unknown(given: Mapping[str, Any], known: Iterable[str]) -> list[str]:
     """Names that are no parameters. Nextflow adds to each `a-b` an `aB` of its own: told once, as it was typed."""
-    unknown = [name for name in given if name not in known]
+    unknown = [name for name in given if name not in known and not OF_SITES.fullmatch(name)]
     twins = {re.sub(r"-(\w)", lambda found: found[1].upper(), name) for name in unknown if "-" in name}
     return [name for name in unknown if name not in twins]
 

@@ -530,20 +530,36 @@ def test_the_folder_that_a_run_is_started_in_is_done_again_only_where_its_data_c
     assert [name for name in changed if name.startswith("CONVERT")], changed
 
 
-def test_what_a_bigger_machine_can_mend_is_tried_again_with_more(launch: Launch) -> None:
+def test_what_a_bigger_machine_can_mend_is_tried_again_with_more_up_to_the_sites_own_limits(
+    launch: Launch,
+) -> None:
     launch.write(
-        "killed.config",
-        "process { withName: QC { memory = { 1.GB * task.attempt }\n"
-        "beforeScript = { task.attempt == 1 ? 'exit 137' : 'true' } } }\n",
+        "site.config",
+        "params { max_memory = 3.GB; max_time = 36.h; config_profile_description = 'a site'\n"
+        "config_profile_url = 'https://example.org'; custom_config_version = 'master' }\n"
+        "trace.fields = 'name,process,tag,status,exit,attempt,memory,time,workdir'\n"
+        "process { withName: QC { memory = { 2.GB * task.attempt }\n"
+        "beforeScript = { task.attempt < 4 ? 'exit 137' : 'true' } } }\n",
     )
-    run = launch.run("-stub-run", "-c", "killed.config", "-profile", "test")
+    run = launch.run("-stub-run", "-c", "site.config", "--input", str(DEMO))
     assert run.returncode == 0, run.output
     tries = [row for row in run.table("pipeline_info/trace.txt") if row["process"].endswith(":QC")]
-    assert [(row["status"], row["exit"], row["attempt"]) for row in tries] == [
-        ("FAILED", "137", "1"),
-        ("COMPLETED", "0", "2"),
+    assert [(row["status"], row["exit"], row["attempt"], row["memory"], row["time"]) for row in tries] == [
+        ("FAILED", "137", "1", "2 GB", "8h"),
+        ("FAILED", "137", "2", "3 GB", "16h"),
+        ("FAILED", "137", "3", "3 GB", "1d"),
+        ("COMPLETED", "0", "4", "3 GB", "1d 8h"),
     ]
     assert run.table("summary/failures.tsv") == []
+    said = json.loads((run.results / "pipeline_info/params.json").read_text())["params"]
+    assert (said["max_memory"], said["max_time"], said["max_cpus"]) == ("3 GB", "1d 12h", None)
+
+
+def test_an_exit_that_may_be_a_lost_machine_is_none_on_this_one(launch: Launch) -> None:
+    launch.write("fail.config", "process { withName: QC { beforeScript = 'exit 1' } }\n")
+    run = launch.run("-stub-run", "-c", "fail.config", "-profile", "test")
+    tries = [row for row in run.table("pipeline_info/trace.txt") if row["process"].endswith(":QC")]
+    assert [(row["exit"], row["attempt"]) for row in tries] == [("1", "1")]
 
 
 def test_where_every_sample_fails_the_run_still_sums_up(launch: Launch) -> None:

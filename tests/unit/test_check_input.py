@@ -380,6 +380,15 @@ def test_nextflows_twin_of_a_dashed_name_is_told_once(folder: Folder) -> None:
     assert found == ["--min-genes: there is no such parameter; did you mean 'min_genes'?"]
 
 
+def test_what_a_sites_file_says_of_itself_and_of_its_machines_passes(folder: Folder) -> None:
+    site = {"config_profile_description": "a cluster", "config_profile_url": "https://example.org"}
+    limits = {"max_memory": "100 GB", "max_time": "1d 12h", "max_cpus": None, "use_gpu": None}
+    _, settings = folder.check(input="a.h5ad", custom_config_version="master", **site, **limits)
+    assert {name: settings["params"][name] for name in limits} == limits
+    (line,) = folder.problems(input="a.h5ad", config_profil="a cluster")
+    assert line.startswith("--config_profil: there is no such parameter")
+
+
 def test_an_empty_parameter_is_one_not_given(folder: Folder) -> None:
     samples, settings = folder.check(input="a.h5ad", run_name="", organism="", min_genes=" ")
     assert "run_name" not in settings["annotate"] and settings["params"]["organism"] == "auto"
