@@ -4,7 +4,6 @@ include { ANNOTATION  } from './workflows/annotate'
 include { TRAINING    } from './workflows/train'
 include { REFERENCE   } from './workflows/reference'
 include { closeRun    } from './workflows/closing'
-include { traceFile   } from './workflows/failures'
 include { fitsItsRule ; helpText ; modelList ; readAsNumbers } from './workflows/help'
 include { inWords ; namedFile ; withoutSecrets } from './workflows/inputs'
 
@@ -66,7 +65,7 @@ workflow {
             VERSIONS.out.versions,
             file("${here}/assets/multiqc_config.yml"),
             has_validator,
-            traceFile(outdir),
+            TraceFile.path() ?: [],
         )
     }
 }

@@ -1,14 +1,14 @@
-include { allFailures ; failureTable ; traceFile } from './failures'
+include { allFailures ; failureTable } from './failures'
 
 // What the run says at its end, and summary/failures.tsv.
 
 def closeRun(outdir, mode, on_error) {
-    def trace    = traceFile(outdir)
+    def trace    = TraceFile.path()
     def failures = allFailures(trace)
     def list     = writeList(file("${outdir}/summary/failures.tsv"), failures)
     def whole    = workflow.success && !failures && !workflow.stats.ignoredCount
     println(whole ? doneText(outdir, mode) : failedText(failures, list, on_error))
-    if (outdir.contains('://') && trace.exists()) {
+    if (outdir.contains('://') && trace?.exists()) {
         trace.copyTo(file("${outdir}/pipeline_info/trace.txt"))
     }
 }
@@ -50,7 +50,7 @@ def failedText(failures, list, on_error) {
     if (!failures) {
         return """
 The run did not end well: ${workflow.errorMessage ?: 'the reason stands above'}
-  Nextflow's own words are in .nextflow.log.
+  Nextflow's own words are in .nextflow.log.${TraceFile.path() ? '' : '\n  What failed is not listed, as the trace is off (trace.enabled, in a file for -c).'}
   When mended (room made, a right given), run again with -resume: what is done is not done again.
 """
     }

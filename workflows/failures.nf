@@ -58,13 +58,8 @@ def sampleOf(row) {
     return row.tag == '-' || isOfModel ? '' : row.tag.tokenize(' ').first()
 }
 
-// Where nextflow.config has the trace written: beside the run, where the results go to a bucket.
-def traceFile(outdir) {
-    def beside = "${workflow.launchDir}/.nextflow/trace-${outdir.replaceAll('[^A-Za-z0-9]+', '-')}.txt"
-    return file(outdir.contains('://') ? beside : "${outdir}/pipeline_info/trace.txt")
-}
-
-// The tasks that never ended well. The trace is written by a thread of its own: it is given time to be `whole`.
+// The tasks that never ended well. The trace is written by a thread of its own: it is given time to be `whole`. trace: null
+// where there is none.
 def failedTasks(trace, whole) {
     def rows = []
     (1..20).find { _round ->
@@ -89,7 +84,7 @@ def lastFailures(rows) {
 }
 
 def readTrace(trace) {
-    if (!trace.exists()) {
+    if (!trace?.exists()) {
         return []
     }
     def lines  = trace.readLines()

@@ -567,12 +567,41 @@ def test_where_every_sample_fails_the_run_still_sums_up(launch: Launch) -> None:
     launch.write(
         "fail.config", "process { withName: CONVERT { beforeScript = 'echo error: no cells >&2; exit 5' } }\n"
     )
-    run = launch.run("-stub-run", "-c", "fail.config", "-profile", "test", "--model", "./model")
+    where = ("-with-trace", "trace of mine.txt")
+    run = launch.run("-stub-run", "-c", "fail.config", "-profile", "test", "--model", "./model", *where)
     assert run.returncode != 0
     assert {"summary/summary.tsv", "summary/multiqc_report.html"} <= run.files()
     (failure,) = run.table("summary/failures.tsv")
     assert (failure["sample"], failure["step"], failure["exit_code"]) == ("demo", "CONVERT", "5")
     assert failure["meaning"] == "nothing left after quality control"
+
+
+def test_without_a_trace_the_run_says_that_it_cannot_list_what_failed(launch: Launch) -> None:
+    launch.write("off.config", "trace.enabled = false\nprocess { withName: CONVERT { beforeScript = 'exit 5' } }\n")
+    run = launch.run("-stub-run", "-c", "off.config", "-profile", "test")
+    assert run.returncode != 0 and run.table("summary/failures.tsv") == []
+    assert "What failed is not listed, as the trace is off" in run.output
+
+
+def test_a_preview_says_nothing_of_results_and_lists_no_failures(launch: Launch) -> None:
+    run = launch.run("-preview", "-profile", "test")
+    assert run.returncode == 0, run.output
+    assert "Done." not in run.output and "summary/failures.tsv" not in run.files()
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_an_empty_outdir_is_one_not_given_and_help_may_be_told_not_to_come(
+    launch: Launch, empty: str | None
+) -> None:
+    (launch.folder / "model").mkdir()
+    given = {"outdir": empty, "model_cache_dir": empty, "help": "false"}
+    launch.write("given.json", json.dumps(given))
+    run = launch.run("-stub-run", "-params-file", "given.json", "-profile", "test", "--model", "./model")
+    assert run.returncode == 0, run.output
+    assert run.files() == RUN_FILES | sample_files("demo")
+    assert {path.name for path in launch.folder.iterdir() if not path.name.startswith(".")} == {
+        *("given.json", "model", "results", "work")
+    }
 
 
 @pytest.fixture
