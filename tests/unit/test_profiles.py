@@ -205,6 +205,11 @@ def test_a_failed_sample_is_passed_over_and_another_failure_ends_the_run(profile
     assert found["workflow.failOnIgnore"] == "true"
 
 
+def test_a_run_does_not_fail_for_its_cache_in_a_bucket() -> None:
+    put = settings("standard")["process.withName:FETCH_MODEL.publishDir"]
+    assert "failOnError:false" in put and "overwrite:true" in put
+
+
 @pytest.mark.parametrize("profiles", ["docker,gpu,test", "singularity,slurm"])
 def test_the_order_of_profiles_does_not_matter(profiles: str) -> None:
     assert settings(profiles) == settings(",".join(reversed(profiles.split(","))))
