@@ -26,7 +26,12 @@ workflow {
     def outdir   = "${params.outdir}"
     def mode     = "${params.mode}"
     def on_error = "${params.on_error}"
-    workflow.onComplete { closeRun(outdir, mode, on_error) }
+    // With -preview, as `nextflow inspect` has it too, nothing is run.
+    if (!workflow.preview) {
+        workflow.onComplete { closeRun(outdir, mode, on_error) }
+    }
+    // An engine that Nextflow starts, or an executor whose tasks are in containers always: its work folder is in a bucket.
+    def in_containers = workflow.containerEngine != null || workflow.workDir.scheme != 'file'
 
     // A file, not a command line: nothing in it has been checked yet. A password goes no further; CHECK_INPUT says so.
     def launch = channel
@@ -34,14 +39,14 @@ workflow {
             params      : inWords(params),
             launch_dir  : "${workflow.launchDir}",
             project_dir : here,
-            sees_paths  : workflow.containerEngine == null,
+            sees_paths  : !in_containers,
             tracking_uri: System.getenv('MLFLOW_TRACKING_URI') ?: '',
         ])))
         .collectFile(name: 'launch.json')
     def is_sheet = params.input && "${params.input}".trim() ==~ /(?i).*\.(csv|tsv|yaml|yml)/ && fitsItsRule(schema, 'input', params.input)
     def sheet    = is_sheet ? namedFile(params.input) : null
     // In containers the image brings it; else `make schema-env` does.
-    def has_validator = workflow.containerEngine != null || file("${here}/.tools/schema/made").exists()
+    def has_validator = in_containers || file("${here}/.tools/schema/made").exists()
     if ("${params.cellxgene_schema}" == 'true' && !has_validator) {
         log.warn("--cellxgene_schema: the files will be written but not validated, as cellxgene-schema is not here. To have it: make schema-env")
     }
