@@ -23,7 +23,7 @@ workflow {
         exit 0
     }
 
-    def outdir   = "${params.outdir}"
+    def outdir   = "${params.outdir ?: 'results'}"
     def mode     = "${params.mode}"
     def on_error = "${params.on_error}"
     // With -preview, as `nextflow inspect` has it too, nothing is run.

@@ -61,6 +61,9 @@ def sampleOf(row) {
 // The tasks that never ended well. The trace is written by a thread of its own: it is given time to be `whole`. trace: null
 // where there is none.
 def failedTasks(trace, whole) {
+    if (!trace) {
+        return []
+    }
     def rows = []
     (1..20).find { _round ->
         rows = readTrace(trace)
