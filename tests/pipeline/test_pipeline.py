@@ -577,7 +577,9 @@ def test_where_every_sample_fails_the_run_still_sums_up(launch: Launch) -> None:
 
 
 def test_without_a_trace_the_run_says_that_it_cannot_list_what_failed(launch: Launch) -> None:
-    launch.write("off.config", "trace.enabled = false\nprocess { withName: CONVERT { beforeScript = 'exit 5' } }\n")
+    launch.write(
+        "off.config", "trace.enabled = false\nprocess { withName: CONVERT { beforeScript = 'exit 5' } }\n"
+    )
     run = launch.run("-stub-run", "-c", "off.config", "-profile", "test")
     assert run.returncode != 0 and run.table("summary/failures.tsv") == []
     assert "What failed is not listed, as the trace is off" in run.output

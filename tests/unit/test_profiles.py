@@ -70,7 +70,9 @@ def under(profiles: str, prefix: str) -> dict[str, str]:
 
 def limits(profiles: str) -> dict[str, str]:
     """The limits of a task where no parameter says otherwise."""
-    return dict(re.findall(r"(\w+): params\.max_\1 \?: ([\w.']+)", settings(profiles)["process.resourceLimits"]))
+    return dict(
+        re.findall(r"(\w+): params\.max_\1 \?: ([\w.']+)", settings(profiles)["process.resourceLimits"])
+    )
 
 
 @pytest.mark.parametrize("profiles", PROFILES)
