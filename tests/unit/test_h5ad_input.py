@@ -96,6 +96,43 @@ def test_parts_of_the_molecules_are_never_taken_for_the_counts(tmp_path):
     assert "Use counts_layer" not in str(error.value)
 
 
+def of_velocyto(x, **layers) -> ad.AnnData:
+    """Spliced counts as X or elsewhere, beside those of the rest."""
+    parts = {"spliced": COUNTS // 2 + 1, "unspliced": COUNTS - COUNTS // 2, "ambiguous": COUNTS // 3}
+    layers |= {name: sp.csr_matrix(values.astype(np.uint16)) for name, values in parts.items()}
+    return adata(x, layers=layers)
+
+
+SPLICED = (COUNTS // 2 + 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csc_matrix, np.asarray], ids=["csr", "csc", "dense"])
+def test_a_part_of_the_molecules_that_is_x_too_is_never_read_without_a_word(tmp_path, kind):
+    path = written(tmp_path, of_velocyto(kind(SPLICED)))
+    read = read_h5ad(path)
+    assert read.counts_from == "X" and np.array_equal(read.matrix.toarray(), SPLICED)
+    (warning,) = read.warnings
+    assert "X holds the same as layers/spliced" in warning and "--counts_layer X" in warning
+    assert not read_h5ad(path, "X").warnings
+
+
+def test_counts_of_all_molecules_come_before_a_part_that_is_x_too(tmp_path):
+    whole = sp.csr_matrix(COUNTS.astype(np.float32))
+    read = read_h5ad(written(tmp_path, of_velocyto(SPLICED, matrix=whole)))
+    assert read.counts_from == "layers/matrix" and not read.warnings
+    assert any("X was passed over" in note and "the same as layers/spliced" in note for note in read.notes)
+    read = read_h5ad(written(tmp_path, of_velocyto(COUNTS)))
+    assert read.counts_from == "X" and not read.warnings
+
+
+def test_a_part_of_the_molecules_is_seen_in_raw_with_more_genes(tmp_path):
+    data = of_velocyto(SPLICED)
+    data.raw = data
+    data.X = LOGGED
+    read = read_h5ad(written(tmp_path, data[:, [4, 1]].copy()))
+    assert read.counts_from == "raw.X" and "raw.X holds the same as layers/spliced" in read.warnings[0]
+
+
 @pytest.mark.parametrize(
     ("name", "place"), [("umis", "layers/umis"), ("X", "X"), ("raw", "raw.X"), ("raw.X", "raw.X")]
 )

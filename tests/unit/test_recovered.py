@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from small_model import simulate
@@ -61,6 +62,60 @@ def test_real_counts_come_first_and_a_named_place_is_kept_to(counts: sp.csr_matr
     assert read_h5ad(path).counts_from == "layers/umis" and not read_h5ad(path).warnings
     named = read_h5ad(path, "X")
     assert named.counts_from == "X" and named.warnings and (named.matrix != counts).nnz == 0
+
+
+def few_beside_all(folder: Path, few: ad.AnnData, every: sp.csr_matrix) -> Path:
+    """A file as scanpy leaves it: some genes, and in raw the numbers of all."""
+    few.raw = ad.AnnData(every, var=pd.DataFrame(index=[f"gene{i}" for i in range(every.shape[1])]))
+    few.var_names = [f"gene{i}" for i in range(few.n_vars)]
+    few.write_h5ad(folder / "few.h5ad")
+    return folder / "few.h5ad"
+
+
+def test_counts_of_few_genes_give_way_to_what_all_were_made_into(
+    counts: sp.csr_matrix, tmp_path: Path
+) -> None:
+    logged = scaled(counts, np.log1p)
+    few = ad.AnnData(logged[:, :40], layers={"counts": counts[:, :40]})
+    path = few_beside_all(tmp_path, few, logged)
+    read = read_h5ad(path)
+    assert read.counts_from == "raw.X" and (read.matrix != counts).nnz == 0
+    assert len(read.var) == counts.shape[1]
+    (warning,) = read.warnings
+    assert "layers/counts holds raw counts of 40 genes alone: those of 400 genes were recovered" in warning
+    assert "counts_layer counts" in warning
+    assert any("layers/counts was passed over" in note and "40 genes" in note for note in read.notes)
+    stored = sp.vstack([block for _, block in blocks(open_h5ad(path, scratch=tmp_path).matrix)])
+    assert (stored != counts).nnz == 0
+    asked = read_h5ad(path, "counts")
+    assert asked.matrix.shape == (60, 40) and not asked.warnings
+
+
+def test_counts_without_the_genes_that_hardly_any_cell_has_are_enough(
+    counts: sp.csr_matrix, tmp_path: Path
+) -> None:
+    cells_of = np.asarray((counts > 0).sum(axis=0)).ravel()
+    order = np.argsort(-cells_of, kind="stable")
+    shares = np.cumsum(cells_of[order]) / counts.nnz
+    sorted_counts = counts[:, order]
+    n_kept = int(np.searchsorted(shares, 0.95))
+    assert n_kept < 0.9 * counts.shape[1]
+    for n, place in ((n_kept, "X"), (n_kept // 2, "raw.X")):
+        few = ad.AnnData(sorted_counts[:, :n])
+        read = read_h5ad(few_beside_all(tmp_path, few, scaled(sorted_counts, np.log1p)))
+        assert read.counts_from == place and bool(read.warnings) == (place == "raw.X")
+
+
+def test_counts_of_few_genes_are_told_where_those_of_all_cannot_be_had_back(
+    counts: sp.csr_matrix, tmp_path: Path
+) -> None:
+    corrected = scaled(counts, np.log1p)
+    corrected.data += np.random.default_rng(0).uniform(0, 0.1, corrected.nnz).astype(np.float32)
+    read = read_h5ad(few_beside_all(tmp_path, ad.AnnData(counts[:, :40]), corrected))
+    assert read.counts_from == "X" and read.matrix.shape == (60, 40)
+    (warning,) = read.warnings
+    for part in ("X holds raw counts of 40 genes alone", "raw.X has 400 genes", "log1p", "all genes"):
+        assert part in warning
 
 
 @pytest.mark.parametrize("share", [0.01, 1.0])
