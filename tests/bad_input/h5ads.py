@@ -74,6 +74,23 @@ def in_raw(x: Any, raw: Any) -> ad.AnnData:
     return data
 
 
+def some_genes(n: int, raw: Any) -> ad.AnnData:
+    """Counts of some genes, and in raw numbers of all."""
+    data = cells(sp.csr_matrix(WITH_ONES))[:, :n].copy()
+    data.raw = cells(raw)
+    return data
+
+
+def typed(**columns: Any) -> ad.AnnData:
+    data = cells(sp.csr_matrix(COUNTS))
+    for name, values in columns.items():
+        data.var[name] = values
+    return data
+
+
+VELOCITY = {name: sp.csr_matrix(COUNTS // 2 + more) for more, name in ((1, "spliced"), (0, "unspliced"))}
+
+
 def named(symbols: list[str], ids: list[str] | None = None) -> ad.AnnData:
     data = cells(sp.csr_matrix(COUNTS))
     data.var = pd.DataFrame({} if ids is None else {"gene_ids": ids}, index=symbols)
@@ -186,6 +203,14 @@ H5AD = [
     good("log-normalised counts by columns", h5ad(cells(sp.csc_matrix(LOG_10K))), RECOVERED),
     good("log2 of normalised counts", h5ad(cells(sp.csr_matrix(np.log2(PER_10K + 1).astype(np.float32)))), RECOVERED),
     good("counts normalised to a common total", h5ad(cells(PER_10K.astype(np.float32))), RECOVERED),
+    good("counts of variable genes, log-normalised numbers of all in raw", h5ad(some_genes(2, sp.csr_matrix(LOG_10K))),
+         RECOVERED, "X holds raw counts of 2 genes alone: those of 6 genes were recovered from raw.X"),
+    good("counts of variable genes, corrected numbers of all in raw", h5ad(some_genes(2, sp.csr_matrix(LOGGED))),
+         counts_are(WITH_ONES[:, :2], "the counts of these genes", SYMBOLS[:2]),
+         "raw.X has 6 genes, but no counts can be had back", "give a file with the counts of all genes"),
+    good("spliced counts as X too", h5ad(cells(VELOCITY["spliced"], layers=VELOCITY)),
+         counts_are(COUNTS // 2 + 1, "the spliced counts", genes=SYMBOLS),
+         "X holds the same as layers/spliced", "--counts_layer X"),
     bad("logarithms of corrected counts", h5ad(cells(LOGGED)), "small fractions: log1p-normalised"),
     bad("corrected counts", h5ad(cells(CORRECTED)), "fractions: normalised to a common total"),
     bad("scaled numbers", h5ad(cells(SCALED)), "negative numbers: scaled or regressed, not counts"),
@@ -255,6 +280,13 @@ H5AD = [
          "neither Ensembl ids nor symbols"),
     bad("a gene column that this file does not have", h5ad(named(SYMBOLS), "--gene-column", "feature_name"),
         "the genes have no column 'feature_name'; there are: index"),
+    good("antibodies among the genes, in the words of other programs", h5ad(typed(modality=["RNA"] * 4 + ["ADT"] * 2)),
+         counts_are(COUNTS[:, :4], "the counts of the genes", genes=SYMBOLS[:4])),
+    good("kinds of features in words of their own", h5ad(typed(feature_types=["one"] * 4 + ["two"] * 2)), SAME,
+         "'feature_types' does not say in known words", "(one, two)"),
+    good("genes that are named like antibodies", h5ad(named([*SYMBOLS[:5], "CD3_TotalSeqB"])),
+         counts_are(COUNTS), "1 of 6 features are named like antibodies or hashtags (CD3_TotalSeqB)"),
+    bad("antibodies alone, as .h5ad", h5ad(typed(feature_types="Antibody Capture")), "no Gene Expression features"),
     good("columns by the names of ours, and by names that no file can have", h5ad(columns),
          Holds("every column kept, by a name of its own", columns_are_kept)),
     good("`uns` that can neither be read nor written", h5ad(cells(sp.csr_matrix(COUNTS)), change=strange_uns),

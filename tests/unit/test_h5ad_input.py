@@ -8,8 +8,10 @@ import pytest
 import scipy.sparse as sp
 from tenx_files import IDS, SYMBOLS, barcodes, small_counts
 
+from cellscribe.counts import Counts
 from cellscribe.errors import InputError
-from cellscribe.h5ad_input import read_h5ad
+from cellscribe.genes import GENE_SETS
+from cellscribe.h5ad_input import ANTIBODY_NAME, TYPE_COLUMNS, read_h5ad
 
 COUNTS = small_counts(8)
 # Corrected by gene first, so that no counts can be had back.
@@ -226,6 +228,76 @@ def test_a_biotype_column_is_not_taken_for_feature_types(tmp_path):
     data = adata(sp.csr_matrix(COUNTS))
     data.var["feature_type"] = "protein_coding"
     assert set(read_h5ad(written(tmp_path, data)).feature_types) == {"Gene Expression"}
+
+
+GENES, ANTIBODIES = "Gene Expression", "Antibody Capture"
+
+
+def typed(tmp_path, names=SYMBOLS, **columns) -> Counts:
+    data = adata(sp.csr_matrix(COUNTS))
+    data.var_names = names
+    for name, values in columns.items():
+        data.var[name] = values
+    return read_h5ad(written(tmp_path, data))
+
+
+@pytest.mark.parametrize("column", TYPE_COLUMNS)
+@pytest.mark.parametrize(
+    ("gene", "antibody"),
+    [
+        ("RNA", "ADT"),
+        ("Gene", "Protein"),
+        ("gene_expression", "protein"),
+        ("GENE EXPRESSION", "antibody-capture"),
+    ],
+)
+def test_kinds_of_features_are_known_by_other_programs_words(tmp_path, column, gene, antibody):
+    read = typed(tmp_path, **{column: [gene] * 4 + [antibody, "HTO"]})
+    assert list(read.feature_types) == [GENES] * 4 + [ANTIBODIES, "HTO"]
+    assert not read.warnings
+
+
+def test_the_column_that_tells_more_kinds_apart_is_believed(tmp_path):
+    read = typed(tmp_path, feature_types=GENES, modality=["rna"] * 4 + ["protein"] * 2)
+    assert list(read.feature_types) == [GENES] * 4 + [ANTIBODIES] * 2
+
+
+@pytest.mark.parametrize(
+    ("values", "n_genes", "said"),
+    [
+        (["one"] * 4 + ["two"] * 2, 6, "(one, two)"),
+        (["one"] * 4 + ["ADT"] * 2, 4, "(one)"),
+        ([None] * 4 + ["ADT"] * 2, 4, "(no word)"),
+        (["RNA"] * 3 + [None, "ADT", "ADT"], 4, "(no word)"),
+        (["ADT"] * 6, 0, ""),
+        (["one"] * 6, 6, ""),
+        (["protein_coding"] * 3 + ["lncRNA", "IG_C_gene", "misc_RNA"], 6, ""),
+        (["protein_coding"] * 3 + ["lncRNA", "misc_RNA", "ADT"], 5, ""),
+    ],
+)
+def test_kinds_in_unknown_words_count_as_genes_and_that_is_said(tmp_path, values, n_genes, said):
+    read = typed(tmp_path, feature_type=values)
+    assert (read.feature_types == GENES).sum() == n_genes
+    assert len(read.warnings) == bool(said)
+    assert all("'feature_type'" in warning and said in warning for warning in read.warnings)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CD3_TotalSeqB", "AB_CD3", "ADT_CD3", "CD3_ADT", "CD3_PROT", "CD3-TotalSeqB", "anti-CD3", "Hashtag1"],
+)
+@pytest.mark.parametrize("place", ["index", "feature_name"])
+def test_genes_that_are_named_like_antibodies_are_told(tmp_path, name, place):
+    names = [*SYMBOLS[:5], name]
+    read = typed(tmp_path, names) if place == "index" else typed(tmp_path, feature_name=names)
+    (warning,) = read.warnings
+    assert f"1 of 6 features are named like antibodies or hashtags ({name})" in warning
+    assert not typed(tmp_path, names, feature_types=[GENES] * 5 + [ANTIBODIES]).warnings
+
+
+def test_no_gene_is_named_like_an_antibody():
+    table = pd.read_csv(GENE_SETS / "human_mouse_orthologs.tsv.gz", sep="\t", dtype=str, na_filter=False)
+    assert not [name for name in np.unique(table.to_numpy(str)) if ANTIBODY_NAME.search(name)]
 
 
 def test_a_file_from_before_anndata_0_7_is_read(tmp_path):
