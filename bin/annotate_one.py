@@ -48,6 +48,7 @@ share = click.FloatRange(0, 1)
     "--organism",
     type=click.Choice(["Homo sapiens", "Mus musculus", "human", "mouse", "auto"]),
     default="Homo sapiens",
+    show_default="Homo sapiens, unless the genes are of another",
     help="The organism of the cells; auto tells it by the genes.",
 )
 @click.option(
@@ -105,6 +106,9 @@ def main(query: Path, output_h5ad_file: Path | None, overwrite: bool, **options:
         raise click.UsageError(
             f"'{named}': one model at a time; several, with their consensus, are for `nextflow run . --model {named}`."
         )
+    if click.get_current_context().get_parameter_source("organism") is ParameterSource.DEFAULT:
+        # Their default is no word of the user's, which the genes could be held against.
+        options["organism"] = "auto"
     from cellscribe.annotate_one import OneOptions, annotate_one
 
     # Who gave no such option need not hear why no GPU is used.

@@ -51,7 +51,7 @@ class OneOptions:
     trust_model_code: bool = False
     mlflow_env_manager: str = "virtualenv"
     classifier: str = "default"
-    organism: str = "Homo sapiens"
+    organism: str = "auto"
     min_gene_overlap: float = 0.5
     warn_gene_overlap: float = 0.8
     orthologs: bool = False
@@ -100,6 +100,7 @@ def annotate_one(options: OneOptions) -> dict[str, Any]:
                 min_gene_overlap=options.min_gene_overlap,
                 warn_gene_overlap=options.warn_gene_overlap,
                 orthologs=options.orthologs,
+                told=not as_given,
                 seed=options.seed,
                 cpus=options.cpus,
                 pipeline_version=options.pipeline_version,

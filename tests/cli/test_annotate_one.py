@@ -136,6 +136,33 @@ def test_the_other_organism_and_a_mixture_are_named_only_where_asked(command, tm
         assert right.mean() > 0.9
 
 
+@pytest.mark.parametrize("more", [(), ("--qc", "flag")])
+def test_an_organism_that_nobody_gave_is_not_held_against_the_genes(command, tmp_path, monkeypatch, more):
+    monkeypatch.chdir(tmp_path)
+    as_organism(simulate(60, seed=1), "mouse").write_h5ad("mouse.h5ad")
+    human = ("mouse.h5ad", "-m", model_of("human"), "-o", "out.h5ad", *more)
+    result = run(command, *human)
+    assert result.exit_code == 4, result.output
+    assert (
+        "is for human, but the sample's genes are mouse" in result.stderr and "--orthologs" in result.stderr
+    )
+    given = run(command, *human, "--organism", "Homo sapiens")
+    assert given.exit_code == 3 and "given as human, but the data look like mouse" in given.stderr
+    for model, options in ((model_of("mouse"), ()), (model_of("human"), ("--orthologs",))):
+        result = run(command, "mouse.h5ad", "-m", model, "-o", "out.h5ad", "--overwrite", *more, *options)
+        assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("more", [(), ("--qc", "flag")])
+def test_what_reading_must_tell_is_said_once(command, query, more):
+    cells = anndata.read_h5ad(query)
+    cells.var_names = [*cells.var_names[:-2], "CD3_TotalSeqB", "CD4_TotalSeqB"]
+    cells.write_h5ad(query)
+    result = run(command, query, "-m", small_model("logistic"), "-o", "out.h5ad", *more)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("2 of 400 features are named like antibodies") == 1
+
+
 def test_nothing_is_written_over_unasked(command, query):
     model = small_model("logistic")
     content = query.read_bytes()

@@ -110,6 +110,38 @@ def test_another_organism_and_a_missing_file_are_refused(query, tmp_path):
     assert not (tmp_path / "o.h5ad").exists()
 
 
+def test_what_reading_must_tell_is_said(query, tmp_path, capsys):
+    cells = anndata.read_h5ad(query)
+    total = np.asarray(cells.X.sum(axis=1)).ravel()
+    cells.X = sp.csr_matrix(np.log1p(cells.X.toarray() / total[:, None] * 1e4).astype(np.float32))
+    cells.write_h5ad(query)
+    annotate_file(query, tmp_path / "out.h5ad", Model(small_model("logistic")))
+    assert (
+        capsys.readouterr().err.count("warning: The file has no raw counts: they were recovered from X") == 1
+    )
+    annotate_file(query, tmp_path / "out.h5ad", Model(small_model("logistic")), told=True)
+    assert "recovered from X" not in capsys.readouterr().err
+
+
+def test_genes_of_no_known_name_are_told_before_the_model_is_held_against_them(query, tmp_path, capsys):
+    cells = anndata.read_h5ad(query)
+    cells.var = pd.DataFrame(index=[str(i) for i in range(cells.n_vars)])
+    cells.write_h5ad(query)
+    with pytest.raises(ModelMismatchError):
+        annotate_file(query, tmp_path / "out.h5ad", Model(small_model("logistic")))
+    said = capsys.readouterr().err
+    assert "warning: The genes' names are neither Ensembl ids nor symbols" in said
+    assert "warning: The organism was taken to be unknown" in said
+
+
+def test_antibodies_alone_are_refused(query, tmp_path):
+    cells = anndata.read_h5ad(query)
+    cells.var["feature_types"] = "Antibody Capture"
+    cells.write_h5ad(query)
+    with pytest.raises(InputError, match="no Gene Expression features; there are Antibody Capture"):
+        annotate_file(query, tmp_path / "out.h5ad", Model(small_model("logistic")))
+
+
 def test_antibodies_of_a_genes_name_are_not_counted_as_the_gene(query, tmp_path):
     cells = anndata.read_h5ad(query)
     genes = cells.var_names[:60]
