@@ -8,9 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cellscribe.align import match_genes
-from cellscribe.genes import GENE_SETS
-
-TABLE = GENE_SETS / "human_mouse_orthologs.tsv.gz"
+from cellscribe.genes import ORTHOLOGS
 
 
 @functools.cache
@@ -19,7 +17,7 @@ def ortholog_pairs() -> pd.DataFrame:
 
     A symbol that stands in several pairs is "". Source: Ensembl Compara, see gene_sets/README.md.
     """
-    pairs = pd.read_csv(TABLE, sep="\t", dtype=str, keep_default_na=False)
+    pairs = pd.read_csv(ORTHOLOGS, sep="\t", dtype=str, keep_default_na=False)
     for name in ("human_symbol", "mouse_symbol"):
         pairs[name] = pairs[name].mask(pairs[name].duplicated(keep=False), "")
     return pairs

@@ -114,7 +114,8 @@ def test_prefixed_ids_are_recognised():
     [
         (HUMAN_IDS, [""] * 6, "human"),
         (["ENSMUSG00000051951"] * 3, ["CD3E"] * 3, "mouse"),
-        (["ENSDARG00000051951"] * 3, ["cd3e"] * 3, "unknown"),
+        (["ENSDARG00000051951"] * 3, ["cd3e"] * 3, "other"),
+        (["ENSMMUG00000051951"] * 6, HUMAN, "other"),
         ([""] * 6, HUMAN, "human"),
         ([""] * 5, ["Cd3e", "Ms4a1", "Lyz2", "mt-Co1", "Rpl10"], "mouse"),
         ([""] * 3, ["cd3e", "ms4a1", "lyz"], "unknown"),
@@ -133,6 +134,72 @@ def test_the_organism_is_told_by_ids_then_by_symbols(ids, symbols, organism):
 def test_a_wrong_organism_is_refused_with_what_was_seen():
     with pytest.raises(InputError, match=r"given as mouse, but the data look like human: .*CD3E"):
         check_organism("mouse", text(*[""] * 6), text(*HUMAN))
+
+
+@pytest.mark.parametrize("asked", ["auto", "human", "mouse"])
+@pytest.mark.parametrize(
+    ("prefix", "species"),
+    [("ENSMMUG", "rhesus macaque"), ("ENSRNOG", "rat"), ("ENSXYZG", "another species")],
+)
+def test_ids_of_another_species_are_refused_whatever_its_symbols_look_like(asked, prefix, species):
+    ids = text(*(f"{prefix}0000000000{i}" for i in range(5)), "")
+    seen = (
+        rf"neither human nor mouse: .* begin with {prefix} \({prefix}00000000000\), as those of {species} do"
+    )
+    with pytest.raises(InputError, match=seen) as caught:
+        check_organism(asked, ids, text(*HUMAN))
+    assert "one-to-one orthologues" in caught.value.todo and "gene_column" in caught.value.todo
+
+
+def test_ids_of_orthologues_in_a_named_column_go_before_the_species_own():
+    own = [f"ENSMMUG0000000000{i}" for i in range(6)]
+    frame = var(own, human=[*HUMAN_IDS[:4], "", ""], feature_name=HUMAN)
+    genes, _ = identify_genes(frame, gene_column="human")
+    assert list(genes.gene_ids) == [*HUMAN_IDS[:4], "", ""]
+    assert check_organism("auto", genes.gene_ids, genes.gene_symbols)[0] == "human"
+
+
+COMBINED = [
+    "{id}_{symbol}",
+    "{id}.12_{symbol}",
+    "{symbol}_{id}",
+    "{symbol}_{id}.3",
+    "{symbol}|{id}",
+    "{id}|{symbol}",
+    "{symbol}-{id}",
+    "GRCh38_{symbol}_{id}",
+]
+
+
+@pytest.mark.parametrize("name", COMBINED)
+@pytest.mark.parametrize("column", ["index", "gene_name"])
+def test_names_of_an_id_and_a_symbol_are_parted(name, column):
+    symbols = ["RP11-34P13.7", "7SK", *HUMAN[2:]]
+    names = [name.format(id=i, symbol=symbol) for i, symbol in zip(HUMAN_IDS, symbols, strict=True)]
+    frame = var(names) if column == "index" else var(list("012345"), gene_name=names)
+    genes, _ = identify_genes(frame)
+    assert list(genes.gene_ids) == HUMAN_IDS
+    assert list(genes.gene_symbols) == symbols == list(genes.names)
+    assert any("were cut out of the names" in note for note in genes.notes)
+
+
+def test_of_parted_names_a_few_may_hold_no_id_or_no_symbol():
+    names = [*(f"{i}_{s}" for i, s in zip(HUMAN_IDS, HUMAN, strict=True)), "ENSG00000000007", "EGFP"]
+    genes, _ = identify_genes(var(names))
+    assert list(genes.gene_ids) == [*HUMAN_IDS, "ENSG00000000007", ""]
+    assert list(genes.gene_symbols) == [*HUMAN, "", "EGFP"]
+
+
+def test_a_word_before_every_id_is_no_symbol():
+    genes, _ = identify_genes(var([f"gene:{i}" for i in HUMAN_IDS]))
+    assert list(genes.names) == HUMAN_IDS == list(genes.gene_ids)
+    assert set(genes.gene_symbols) == {""}
+
+
+def test_ids_in_a_column_of_their_own_leave_the_names_as_they_are():
+    names = [f"{symbol}_{i}" for i, symbol in zip(HUMAN_IDS, HUMAN, strict=True)]
+    genes, _ = identify_genes(var([*HUMAN[:2], *names[2:4], *HUMAN[4:]], gene_ids=HUMAN_IDS))
+    assert list(genes.names) == [*HUMAN[:2], *names[2:4], *HUMAN[4:]]
 
 
 @pytest.mark.parametrize("asked", ["auto", "human"])
@@ -188,3 +255,10 @@ def test_gene_sets_match_by_id_or_by_symbol():
 def test_gene_sets_of_an_unknown_organism_are_both():
     frame = pd.DataFrame({"gene_ids": ["", ""], "gene_symbols": ["MT-ND1", "mt-Nd1"]})
     assert gene_set_masks(frame, "unknown")["mt"].tolist() == [True, True]
+
+
+def test_gene_sets_know_symbols_whose_hyphens_r_made_dots():
+    frame = pd.DataFrame({"gene_ids": [""] * 3, "gene_symbols": ["mt.Nd1", "Hba.a1", "Hbegf"]})
+    masks = gene_set_masks(frame, "mouse")
+    assert masks["mt"].tolist() == [True, False, False]
+    assert masks["hb"].tolist() == [False, True, False]
