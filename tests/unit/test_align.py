@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from cellscribe import align
 from cellscribe.align import GeneMatch, check_overlap, looks_like, match_genes, without_version
 from cellscribe.errors import InputError, ModelMismatchError
 
@@ -111,6 +112,61 @@ def test_a_missing_column_is_an_error_that_lists_the_columns():
 def test_a_model_without_ids_is_matched_by_symbols():
     match = match_genes(var(ids=[""] * 10), MODEL.assign(gene_id=""))
     assert match.overlap == 1
+
+
+HYPHENS = pd.DataFrame({"gene_id": IDS[:4], "symbol": ["HLA-DRA", "HLA-A", "NKX2-5", "CD3E"]})
+
+
+@pytest.mark.parametrize("fill_in", [True, False])
+def test_symbols_whose_hyphens_r_made_dots_are_found(fill_in):
+    match = match_genes(
+        pd.DataFrame(index=["CD3E", "HLA.A", "x", "NKX2.5", "HLA.DRA"]), HYPHENS, fill_in=fill_in
+    )
+    assert match.selector.toarray().tolist() == [
+        [0, 0, 0, 1],
+        [0, 1, 0, 0],
+        [0, 0, 0, 0],
+        [0, 0, 1, 0],
+        [1, 0, 0, 0],
+    ]
+    assert (match.overlap, match.n_duplicates) == (1, 0)
+
+
+def test_a_dot_is_no_hyphen_where_that_would_make_two_genes_one():
+    both = match_genes(pd.DataFrame(index=["CD3E", "HLA-A", "HLA.A"]), HYPHENS)
+    assert both.selector[2].nnz == 0
+    # Of the model, two genes are written alike with dots.
+    alike = pd.DataFrame({"gene_id": IDS[:3], "symbol": ["A-B-C", "A-B.C", "CD3E"]})
+    assert match_genes(pd.DataFrame(index=["CD3E", "A.B.C"]), alike).found.tolist() == [False, False, True]
+
+
+def test_a_symbol_of_today_finds_the_gene_of_a_model_with_an_older_one():
+    ids = ["ENSG00000132465", "ENSG00000205336", "ENSG00000124575", "ENSG00000198851"]
+    model = pd.DataFrame({"gene_id": ids, "symbol": ["IGJ", "GPR56", "HIST1H1D", "CD3E"]})
+    match = match_genes(pd.DataFrame(index=["CD3E", "JCHAIN", "ADGRG1", "H1.3"]), model)
+    assert match.selector.nonzero()[1].tolist() == [3, 0, 1, 2]
+    older = match_genes(pd.DataFrame(index=["CD3E", "JCHAIN", "IGJ"]), model)
+    assert older.selector[1].nnz == 0 and older.selector[2].nonzero()[1].tolist() == [0]
+    # What is another gene of the model is that gene.
+    other = model.assign(symbol=["IGJ", "JCHAIN", "x", "CD3E"])
+    assert match_genes(pd.DataFrame(index=["CD3E", "JCHAIN"]), other).selector[1].nonzero()[1].tolist() == [1]
+
+
+def test_ids_are_not_asked_what_they_are_called_today(monkeypatch):
+    monkeypatch.setattr(align, "symbols_of_today", lambda: pytest.fail("the table was read"))
+    assert match_genes(var(ids=[*IDS[:9], ""], symbols=[*SYMBOLS[:9], "x"]), MODEL).overlap == 0.9
+
+
+def test_without_the_table_of_orthologues_no_gene_has_another_symbol(monkeypatch, tmp_path):
+    monkeypatch.setattr(align, "ORTHOLOGS", tmp_path / "none.tsv.gz")
+    assert align.symbols_of_today.__wrapped__() == {}
+
+
+@pytest.mark.parametrize("name", ["{id}_{symbol}", "{symbol}|{id}.4"])
+def test_ids_are_cut_out_of_the_names_of_a_named_column(name):
+    names = [name.format(id=i, symbol=symbol) for i, symbol in zip(IDS, SYMBOLS, strict=True)]
+    query = pd.DataFrame({"mine": names}, index=[f"x{i}" for i in range(10)])
+    assert match_genes(query, MODEL, "mine").overlap == 1
 
 
 def gate(n_found: int, n: int = 1000, **bounds: float) -> list[str]:
