@@ -23,7 +23,7 @@ from cellscribe.io import scratch_beside, without_nul, write_json
 from cellscribe.several import looks_like_several, origin_of
 from cellscribe.stored import SomeColumns, blocks, group_totals
 from cellscribe.tables import writable
-from cellscribe.tenx import AnyCounts, choose_genome, find_input, genome_called, read_tenx
+from cellscribe.tenx import AnyCounts, choose_genome, find_input, genome_called, is_aggregated, read_tenx
 
 if TYPE_CHECKING:
     import anndata
@@ -169,6 +169,8 @@ def read_any(options: ConvertOptions) -> AnyCounts:
             counts.warnings.append(several)
         return counts
     counts = read_tenx(found, options.genome, scratch)
+    if several := looks_like_several(counts.obs, aggregated=is_aggregated(found.paths[0])):
+        counts.warnings.append(several)
     if options.counts_layer:
         counts.warnings.append(
             f"counts_layer '{options.counts_layer}' has no meaning for Cell Ranger output."

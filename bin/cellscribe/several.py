@@ -1,8 +1,9 @@
-"""Whether the cells of an .h5ad are of several samples, and where they were parted already."""
+"""Whether the cells of a matrix are of several samples, and where they were parted already."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +24,11 @@ SAMPLES = ("sample", "sample_id", "sample_name", "library", "library_id", "orig.
 DONORS = ("donor", "donor_id", "patient", "patient_id", "subject", "individual")
 # Fewer cells than these are no sample but a label of some.
 FEWEST_CELLS = 50
+# A cell's barcode with what programs that join libraries write around it: AAACCTGAGAAACCAT-2, S1_AAACCTGAGAAACCAT-1.
+BARCODE = re.compile(r"(.*?)[ACGTN]{12,}(.*)", re.DOTALL)
+# Of so many names it is told whether all are alike, so that a million of one library cost nothing.
+FIRST_NAMES = 1_000
+TAKEN_FOR_ONE = "taken for one: bounds of quality, doublets and what is novel are those of the mixture. "
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,12 @@ def origin_of(path: Path) -> Origin | None:
             return None
 
 
-def looks_like_several(obs: pd.DataFrame) -> str:
-    """What to say of cells that seem to be of several samples, by a column that is called so; "" of others."""
+def looks_like_several(obs: pd.DataFrame, *, aggregated: bool = False) -> str:
+    """What to say of cells that seem to be of several samples, by a column that is called so or by their barcodes; ""
+    of others.
+
+    aggregated: whether a table of `cellranger aggr` lies beside the matrix.
+    """
     known = {str(name).lower(): name for name in obs.columns}
     for name in (*SAMPLES, *DONORS):
         column = obs.get(known.get(name))
@@ -72,8 +82,38 @@ def looks_like_several(obs: pd.DataFrame) -> str:
         if name in DONORS:
             are, whether = "donors", "Unless these were pooled in one library, have"
         return (
-            f"By the obs column '{known[name]}' these are cells of {len(sizes):,} {are}, which were taken for one: "
-            "bounds of quality, doublets and what is novel are those of the mixture. "
+            f"By the obs column '{known[name]}' these are cells of {len(sizes):,} {are}, which were {TAKEN_FOR_ONE}"
             f"{whether} each judged by itself: nextflow run . --sample_key {known[name]}"
         )
-    return ""
+    libraries = _libraries(obs.index, 1 if aggregated else FEWEST_CELLS)
+    if len(libraries) < 2:
+        return ""
+    shown = ", ".join(libraries[:3]) + (", ..." if len(libraries) > 3 else "")
+    return (
+        f"By what stands around their barcodes ({shown}) these are cells of {len(libraries):,} libraries, as "
+        f"`cellranger aggr` joins them, which were {TAKEN_FOR_ONE}"
+        "To have each judged by itself, give each sample's own output of `cellranger count` or `multi`, or an .h5ad "
+        "with a column that names each cell's sample, and --sample_key."
+    )
+
+
+def _libraries(names: pd.Index, fewest: int) -> list[str]:
+    """What the cells' names have around their barcodes (`…-1`), where it parts them into libraries; else [].
+
+    fewest: the number of cells that a library has.
+    """
+    few = names[np.unique(np.linspace(0, len(names) - 1, min(len(names), FIRST_NAMES)).astype(int))]
+    if len(set(_around(few))) < 2:
+        return []
+    values, sizes = np.unique(np.array(_around(names), dtype=str), return_counts=True)
+    sizes = np.where(values == "", 0, sizes)
+    # Where barcodes are of two parts with something between, nearly every cell has an end of its own.
+    if len(values) > MOST_SAMPLES or sizes[sizes >= fewest].sum() < 0.9 * len(names):
+        return []
+    return values[sizes >= fewest].tolist()
+
+
+def _around(names: pd.Index) -> list[str]:
+    """What each name has around its barcode, which is written as `…`; "" where it has none."""
+    found = (BARCODE.fullmatch(str(name)) for name in names)
+    return [f"{match[1]}…{match[2]}" if match else "" for match in found]

@@ -137,6 +137,12 @@ def _metrics_near(folder: Path) -> Path | None:
     return None
 
 
+def is_aggregated(matrix: Path) -> bool:
+    """Whether the table of what `cellranger aggr` joined lies beside the matrix, or up to two folders above."""
+    names = ("aggregation.csv", "aggregation_csv.csv")
+    return any((folder / name).is_file() for folder in list(matrix.parents)[:3] for name in names)
+
+
 def _file_kind(path: Path) -> str:
     import h5py
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from tenx_files import IDS, SYMBOLS, barcodes, small_counts
+from tenx_files import IDS, SYMBOLS, barcodes, small_counts, write_folder, write_h5_v3
 
 from cellscribe import split
 from cellscribe.convert import ConvertOptions, run_convert
@@ -19,6 +19,7 @@ from cellscribe.several import looks_like_several, origin_of
 from cellscribe.split import Part, run_split, sample_names
 
 COUNTS = small_counts(11)
+FILTERED = "filtered_feature_bc_matrix"
 DONORS = ["b", "a", "b", None, "a", "c/1", "b", "C 1", "a", "b", "a"]
 
 
@@ -179,6 +180,60 @@ def test_names_of_samples_differ_whatever_the_values_are() -> None:
 def test_a_file_of_several_samples_is_noticed_by_its_columns(columns: dict[str, Any], said: str) -> None:
     warning = looks_like_several(pd.DataFrame(columns))
     assert warning.endswith(said) if said else warning == ""
+
+
+def cells_called(*names: str, n: int = 60) -> pd.DataFrame:
+    """Cells by names with `@` where each has its barcode."""
+    return pd.DataFrame(
+        index=[name.replace("@", code.removesuffix("-1")) for name in names for code in barcodes(n)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("obs", "said"),
+    [
+        (cells_called("@-1", "@-2", "@-3"), "(…-1, …-2, …-3) these are cells of 3 libraries"),
+        (cells_called("S0_@-1", "S1_@-1"), "(S0_…-1, S1_…-1) these are cells of 2 libraries"),
+        (
+            cells_called(*(f"@-{i}" for i in range(1, 6))),
+            "(…-1, …-2, …-3, ...) these are cells of 5 libraries",
+        ),
+        (cells_called("@-1", n=300), ""),
+        (cells_called("@", n=300), ""),
+        # Ends that are each cell's own, and names without barcodes.
+        (cells_called(*(f"@-{i}" for i in range(200)), n=1), ""),
+        (cells_called("cell_1", "cell_2"), ""),
+        (pd.DataFrame(index=[]), ""),
+    ],
+)
+def test_a_matrix_of_several_libraries_is_noticed_by_what_stands_around_its_barcodes(
+    obs: pd.DataFrame, said: str
+) -> None:
+    warning = looks_like_several(obs)
+    assert said in warning and ("`cellranger count` or `multi`" in warning) == bool(said)
+
+
+def test_small_libraries_are_noticed_where_the_table_of_aggr_lies_beside_them() -> None:
+    obs = cells_called("@-1", "@-2", n=5)
+    assert looks_like_several(obs) == ""
+    assert "2 libraries" in looks_like_several(obs, aggregated=True)
+    assert looks_like_several(cells_called("@-1"), aggregated=True) == ""
+
+
+@pytest.mark.parametrize("place", [f"{FILTERED}.h5", f"count/{FILTERED}.h5", FILTERED])
+def test_convert_warns_of_what_cellranger_aggr_joined(tmp_path: Path, place: str) -> None:
+    names = [*barcodes(5), *(name[:-1] + "2" for name in barcodes(5))]
+    if place.endswith(".h5"):
+        write_h5_v3(tmp_path / "outs" / place, small_counts(10), names=names)
+    else:
+        folder = write_folder(tmp_path / "outs" / place, small_counts(10), compress=False)
+        (folder / "barcodes.tsv").write_text("".join(f"{name}\n" for name in names))
+    options = ConvertOptions("s", tmp_path / "outs", tmp_path / "c.h5ad", tmp_path / "c.json")
+    assert not [one for one in run_convert(options)["warnings"] if "libraries" in one]
+    (tmp_path / "outs" / "aggregation.csv").write_text("sample_id,molecule_h5\na,a.h5\nb,b.h5\n")
+    assert [
+        one for one in run_convert(options)["warnings"] if "(…-1, …-2) these are cells of 2 libraries" in one
+    ]
 
 
 def test_convert_warns_of_several_samples_taken_for_one(tmp_path: Path) -> None:
