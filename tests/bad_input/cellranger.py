@@ -233,6 +233,21 @@ def antibodies_apart(out: Path) -> None:
     assert data.shape == (5, 4) and data.obsm["peaks"].tolist() == COUNTS[:, 4:].tolist()
 
 
+def starsolo(given: Path) -> list[object]:
+    """What STARsolo writes of one run."""
+    for place in ("Gene/raw", "Gene/filtered", "GeneFull/filtered"):
+        write_folder(given / "Solo.out" / place, COUNTS, compress=False)
+    return ["--input", given / "Solo.out"]
+
+
+def aggregated(given: Path) -> list[object]:
+    """What `cellranger aggr` writes of two libraries of 60 cells each."""
+    names = [f"{name[:-1]}{i}" for i in (1, 2) for name in barcodes(60)]
+    write_h5_v3(given / "outs/count" / f"{FILTERED}.h5", small_counts(120), names=names)
+    (given / "outs/aggregation.csv").write_text("sample_id,molecule_h5\na,a.h5\nb,b.h5\n")
+    return ["--input", given]
+
+
 def bad(what: str, make: Maker, *says: str) -> Case:
     return Case(what, "CONVERT", make, 3, says)
 
@@ -321,6 +336,18 @@ FOLDERS = [
         "no Cell Ranger matrix was found in this folder; it holds nothing"),
     bad("a folder of FASTQ files", files("run", {"run/a_S1_L001_R1_001.fastq.gz": b"x"}),
         "it holds a_S1_L001_R1_001.fastq.gz"),
+    good("what `cellranger aggr` joined", aggregated, shape_is(120, 6),
+         "(…-1, …-2) these are cells of 2 libraries", "give each sample's own output of `cellranger count` or `multi`"),
+    bad("a folder of STARsolo", starsolo, "it holds Gene, GeneFull",
+        "give the folder of one matrix, Gene/filtered, GeneFull/filtered"),
+    bad("a folder of kb", files("kb", {"kb/counts_filtered/cells_x_genes.mtx": b"x"}), "it holds counts_filtered",
+        "run `kb count` with --h5ad"),
+    bad("a folder of kb with an .h5ad", files("kb", {f"kb/counts_filtered/{name}": b"x" for name in
+        ("cells_x_genes.mtx", "adata.h5ad")}), "give counts_filtered/adata.h5ad"),
+    bad("a folder of alevin-fry", files("af", {"af/alevin/quants_mat.mtx": b"x"}), "it holds alevin", "pyroe convert"),
+    bad("a folder of CellBender", files("cb", {f"cb/s1{name}": b"x" for name in (".h5", "_filtered.h5", ".log")}),
+        "it holds s1.h5, s1.log, s1_filtered.h5", "give the counts of its cells, s1_filtered.h5"),
+    bad("a matrix of kb", files("cells_x_genes.mtx", {"cells_x_genes.mtx": b"x"}), "no HDF5 file", "kb count --h5ad"),
     bad("matrix.mtx.gz itself", files("matrix.mtx.gz", {"matrix.mtx.gz": gzip.compress(HEAD.encode())}),
         "no HDF5 file", "Give the folder that it lies in"),
     bad("a folder where matrix.mtx.gz should be", folder(change=a_folder_called("matrix.mtx.gz")),

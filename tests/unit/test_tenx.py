@@ -187,6 +187,70 @@ def test_a_folder_without_a_matrix_says_what_it_holds(tmp_path):
         read(tmp_path)
 
 
+OTHER_PROGRAMS = [
+    ("Solo.out/Gene/filtered/matrix.mtx", "STARsolo", "Gene/filtered"),
+    ("Gene/raw/matrix.mtx.gz", "STARsolo", "Gene/raw"),
+    ("counts_unfiltered/cells_x_genes.mtx", "kb", "`kb count` with --h5ad"),
+    ("cells_x_genes.total.mtx", "kb", "`kb count` with --h5ad"),
+    ("alevin/quants_mat.mtx", "alevin-fry", "pyroe convert"),
+    ("alevin/quants_mat.gz", "alevin-fry", "pyroe convert"),
+    ("s1_filtered.h5", "CellBender", "s1_filtered.h5."),
+]
+
+
+@pytest.mark.parametrize(("place", "program", "says"), OTHER_PROGRAMS)
+@pytest.mark.parametrize("above", ["", "run/"])
+def test_folders_of_other_programs_are_told_by_what_they_hold(tmp_path, above, place, program, says):
+    (tmp_path / above / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / above / place).write_bytes(b"x")
+    with pytest.raises(InputError, match="no Cell Ranger matrix") as caught:
+        find_input(tmp_path)
+    assert f"output of {program}: " in caught.value.todo and says in caught.value.todo
+
+
+def test_of_starsolo_the_folders_of_cells_are_named_and_read(tmp_path):
+    for place in ("Gene/raw", "Gene/filtered", "GeneFull/filtered", "Velocyto/filtered"):
+        write_folder(tmp_path / "aSolo.out" / place, COUNTS, compress=False)
+    for given, below in ((tmp_path, "aSolo.out/"), (tmp_path / "aSolo.out", "")):
+        with pytest.raises(InputError, match="no Cell Ranger matrix") as caught:
+            find_input(given)
+        assert (
+            f"give the folder of one matrix, {below}Gene/filtered, {below}GeneFull/filtered ("
+            in caught.value.todo
+        )
+    with pytest.raises(InputError, match="no Cell Ranger matrix") as caught:
+        find_input(tmp_path / "aSolo.out" / "Gene")
+    assert "one matrix, filtered (" in caught.value.todo
+    assert holds_the_counts(read(tmp_path / "aSolo.out/Gene/filtered"))
+
+
+@pytest.mark.parametrize(
+    ("there", "named"),
+    [
+        (["counts_unfiltered/adata.h5ad"], "counts_unfiltered/adata.h5ad"),
+        (["counts_unfiltered/adata.h5ad", "counts_filtered/adata.h5ad"], "counts_filtered/adata.h5ad"),
+        (["counts_unfiltered/cellranger/matrix.mtx"], "counts_unfiltered/cellranger"),
+        (["counts_filtered/cellranger/matrix.mtx"], "counts_filtered/cellranger"),
+    ],
+)
+def test_of_kb_what_can_be_read_is_named(tmp_path, there, named):
+    for name in ("counts_unfiltered/cells_x_genes.mtx", *there):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError) as caught:
+        find_input(tmp_path)
+    assert f"output of kb: give {named}," in caught.value.todo
+
+
+def test_an_h5ad_of_simpleaf_is_named(tmp_path):
+    (tmp_path / "alevin").mkdir()
+    for name in ("quants_mat.mtx", "quants.h5ad"):
+        (tmp_path / "alevin" / name).write_bytes(b"x")
+    with pytest.raises(InputError) as caught:
+        find_input(tmp_path)
+    assert "give alevin/quants.h5ad" in caught.value.todo
+
+
 @pytest.mark.parametrize("feature", [99, -1])
 def test_parts_that_disagree_inside_an_h5_are_refused(tmp_path, feature):
     path = write_h5_v3(tmp_path / "m.h5", COUNTS)
