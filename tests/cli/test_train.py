@@ -53,7 +53,9 @@ def test_two_references_make_one_verified_model(command, arguments, tmp_path):
 
 def test_free_text_comes_escaped_or_as_it_is(command, arguments, tmp_path):
     text = 'O\'Neill & "others" 2024; 100 % – $(touch x)'
-    about = quote(json.dumps({"citation": text, "licence": "CC BY 4.0", "lacks": "neutrophils, <i>"}), safe="")
+    about = quote(
+        json.dumps({"citation": text, "licence": "CC BY 4.0", "lacks": "neutrophils, <i>"}), safe=""
+    )
     result = run(command, arguments, "--about", about, "--description", "Simulated cells.")
     assert result.exit_code == 0, result.output
     manifest = verify_model(tmp_path / "model")

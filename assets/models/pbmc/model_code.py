@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 # Compiled files beside the code would be files that manifest.json does not list: no longer the same model.
@@ -18,7 +19,8 @@ shutil.rmtree(Path(__file__).with_name("__pycache__"), ignore_errors=True)
 class CellscribeModel(PythonModel):
     """One request a row: query_dataset_h5ad_path, output_h5ad_path, annotation_prefix, ..."""
 
-    def predict(self, context, model_input, params=None):
+    # MLflow fills each log of a model without a type here with advice to add one.
+    def predict(self, context, model_input: pd.DataFrame, params=None):
         from cellscribe.one_file import answer_requests
 
         return answer_requests(model_input, Path(__file__).resolve().parent)

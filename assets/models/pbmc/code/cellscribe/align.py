@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gzip
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,13 +13,18 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellscribe.errors import InputError, ModelMismatchError
-from cellscribe.genes import ENSEMBL, ID_COLUMNS, SYMBOL_COLUMNS
+from cellscribe.genes import ENSEMBL, ID_COLUMNS, ORTHOLOGS, SYMBOL_COLUMNS, as_text, parted_names
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # In the place of a model gene's number: the gene is none of them, and its counts are not used, or only summed.
 NONE, OTHER = -1, -2
+WHERE_GENES_DO_NOT_FIT = (
+    "Use a model of the same organism (or --orthologs, with --organism where the genes' names do not tell it), "
+    "or name the var column that holds symbols or Ensembl ids with --gene_column_name. If the data are a "
+    "targeted panel, --min_gene_overlap lowers the bar."
+)
 
 
 @dataclass(frozen=True)
@@ -90,10 +98,19 @@ def query_gene_names(var: pd.DataFrame, gene_column: str | None = None) -> dict[
                 f"there is no var column '{gene_column}'; there are: {', '.join(map(str, var.columns)) or 'none'}",
                 "Name one of these with --gene_column_name, or leave it out: the best column is found by itself.",
             )
-        return {gene_column: without_version(var[gene_column])}
+        return {gene_column: without_version(_ids_cut_out(var[gene_column]))}
     names = {column: var[column] for column in (*ID_COLUMNS, *SYMBOL_COLUMNS) if column in var.columns}
     names["index"] = index
     return {column: without_version(series) for column, series in names.items()}
+
+
+def _ids_cut_out(names: pd.Series) -> pd.Series:
+    """Ensembl ids in the place of names that hold one and a symbol, as CONVERT reads them; other names unchanged."""
+    values = as_text(names)
+    parts = parted_names(values)
+    if parts is None:
+        return names
+    return names.astype(object).where(parts[0] == "", parts[0])
 
 
 def match_genes(
@@ -108,7 +125,8 @@ def match_genes(
 
     var: the query's genes, (n_query_genes, ...). genes: the model's, columns `gene_id` and `symbol`.
     Where the best set of names leaves model genes unfound, the other sets fill in one by one (unless `fill_in` is
-    false): a query whose symbols are of another year still has most ids. numbered: of query genes that share a name
+    false): a query whose symbols are of another year still has most ids. What symbols leave unfound is looked for by
+    other spellings of them (`other_spellings`). numbered: of query genes that share a name
     the second is `NAME-1`, the third `NAME-2`, as anndata makes them unique and as some models know them; else they
     are summed.
     """
@@ -131,6 +149,9 @@ def match_genes(
         taken = set(best[best >= 0].tolist())
         fill = (best < 0) & (hits[key] >= 0) & ~np.isin(hits[key], list(taken))
         best[fill] = hits[key][fill]
+    column, kind = order[0].rsplit(":", 1)
+    if kind == "symbol":
+        _find_by_other_spellings(best, columns[column], genes, former=fill_in)
     rows = np.flatnonzero(best >= 0)
     n_genes = len(genes)
     selector = sp.csr_matrix(
@@ -138,7 +159,6 @@ def match_genes(
     )
     found = np.zeros(n_genes, dtype=bool)
     found[best[rows]] = True
-    column, kind = order[0].rsplit(":", 1)
     return GeneMatch(
         selector=selector,
         found=found,
@@ -147,6 +167,73 @@ def match_genes(
         else ("gene ids in the index" if kind == "gene_id" else "index"),
         n_duplicates=len(rows) - int(found.sum()),
     )
+
+
+def _find_by_other_spellings(
+    best: np.ndarray, names: pd.Series, genes: pd.DataFrame, *, former: bool
+) -> None:
+    """Fill in, in place, model genes that no symbol of the query's is, by other spellings of theirs.
+
+    best: the model gene of each query gene, or -1, (n_query_genes,). former: whether to look for newer symbols too.
+    """
+    missing = np.setdiff1d(np.arange(len(genes)), best)
+    kinds = [kind for kind in other_spellings(genes.iloc[missing], former=former) if kind]
+    if not kinds:
+        return
+    wanted = set().union(*kinds)
+    rows = [(row, name) for row, name in enumerate(names.to_numpy(dtype=object)) if name in wanted]
+    for spelled in kinds:
+        # One that an earlier spelling found stays that query gene's alone.
+        taken = set(best[best >= 0].tolist())
+        for row, name in rows:
+            if best[row] < 0 and name in spelled and missing[spelled[name]] not in taken:
+                best[row] = missing[spelled[name]]
+
+
+def other_spellings(genes: pd.DataFrame, *, former: bool) -> Iterator[dict[str, int]]:
+    """Other names of model genes to their numbers, the safest kind first; never one name of two genes.
+
+    With dots for hyphens, as R's make.names writes them (HLA.DRA). Where `former`, then Ensembl's symbols of today for
+    the older ones that a model has (JCHAIN for IGJ), and these with dots.
+    """
+    symbols = genes["symbol"].to_numpy(dtype=object)
+    yield _of_one_gene((symbol.replace("-", "."), i) for i, symbol in enumerate(symbols) if "-" in symbol)
+    if not former or not len(genes):
+        return
+    today = symbols_of_today()
+    newer = [(today.get(gene_id, ""), i) for i, gene_id in enumerate(genes["gene_id"])]
+    newer = [(symbol, i) for symbol, i in newer if symbol not in ("", symbols[i])]
+    yield _of_one_gene(iter(newer))
+    yield _of_one_gene((symbol.replace("-", "."), i) for symbol, i in newer if "-" in symbol)
+
+
+def _of_one_gene(spelled: Iterator[tuple[str, int]]) -> dict[str, int]:
+    """Names to numbers, without the names that several numbers have."""
+    found: dict[str, int] = {}
+    several = set()
+    for name, i in spelled:
+        if found.setdefault(name, i) != i:
+            several.add(name)
+    return {name: i for name, i in found.items() if name not in several}
+
+
+@functools.cache
+def symbols_of_today() -> dict[str, str]:
+    """Ensembl ids of human and mouse genes to their symbols, where the table of orthologues has them.
+
+    It has no gene without a one-to-one orthologue. Without the table, as in the code that a model carries, none.
+    """
+    if not ORTHOLOGS.is_file():
+        return {}
+    with gzip.open(ORTHOLOGS, "rt", encoding="utf-8") as lines:
+        next(lines)
+        rows = [line.rstrip("\n").split("\t") for line in lines]
+    symbols: dict[str, str] = {}
+    for at in (0, 2):
+        # A symbol that two genes of an organism have tells neither.
+        several = {name for name, n in Counter(row[at + 1] for row in rows).items() if n > 1}
+        symbols |= {row[at]: row[at + 1] for row in rows if row[at + 1] not in several}
+    return symbols
 
 
 def _numbered(names: pd.Series) -> pd.Series:
@@ -184,10 +271,12 @@ def check_overlap(
     minimum: float = 0.5,
     warn_below: float = 0.8,
     by_orthologs: bool = False,
+    advice: str = WHERE_GENES_DO_NOT_FIT,
 ) -> list[str]:
     """Gate on the share of the model's genes found. Returns warnings; raises ModelMismatchError.
 
-    minimum, warn_below: shares between 0 and 1. by_orthologs: whether they were found by these.
+    names, organism: the data's genes, and what the model is for. minimum, warn_below: shares between 0 and 1.
+    by_orthologs: whether they were found by these. advice: what the error says to do, by options that the command has.
     """
     n_found, n_genes = int(match.found.sum()), len(match.found)
     where = "have a one-to-one orthologue in the data" if by_orthologs else "are in the data"
@@ -196,9 +285,7 @@ def check_overlap(
         raise ModelMismatchError(
             f"the genes do not fit the model '{model}' ({organism}): {said}; at least {minimum:.0%} are needed. "
             f"The data's names look like {looks_like(names)}.",
-            "Use a model of the same organism (or --orthologs, with --organism where the genes' names do not tell it), "
-            "or name the var column that holds symbols or Ensembl ids with --gene_column_name. If the data are a "
-            "targeted panel, --min_gene_overlap lowers the bar.",
+            advice,
         )
     if match.overlap < warn_below:
         return [f"Only {said}: labels are less certain than with all of them."]

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -511,6 +511,7 @@ def run_annotate(
     probabilities: bool = False,
     classifier: str = "default",
     model_urls: Sequence[str] = (),
+    listed_as: Sequence[str] = (),
     seed: int = 0,
     cpus: int = 1,
     pipeline_version: str = "unknown",
@@ -519,19 +520,21 @@ def run_annotate(
 
     zarr: whether to write annotated.zarr.zip too. probabilities: whether to add those of every label.
 
-    mapping_paths, model_urls: one a model, in the order of `model_folders`; without urls none is recorded. Raises
-    InputError where a mapping is not of these cells or not by that model, OutputError where what was written does not
-    hold the output contract.
+    mapping_paths, model_urls: one a model, in the order of `model_folders`; without urls none is recorded. listed_as:
+    the `name==version` of each model's row in the catalogue, "" for none; a warning tells where the model has another.
+    Raises InputError where a mapping is not of these cells or not by that model, OutputError where what was written
+    does not hold the output contract.
     """
     cells = open_counts(counts)
     answers = []
-    urls = model_urls or [""] * len(model_folders)
-    for mapping_path, folder, url in zip(mapping_paths, model_folders, urls, strict=True):
-        answers.append(
-            sample_answer(
-                cells, mapping_path, folder, classifier=classifier, model_url=url, seed=seed, cpus=cpus
-            )
+    none = [""] * len(model_folders)
+    for mapping_path, folder, url, listed in zip(
+        mapping_paths, model_folders, model_urls or none, listed_as or none, strict=True
+    ):
+        answer = sample_answer(
+            cells, mapping_path, folder, classifier=classifier, model_url=url, seed=seed, cpus=cpus
         )
+        answers.append(held_to_catalogue(answer, listed))
     check_different(answers)
     annotation = annotate_by_models(
         answers,
@@ -574,6 +577,18 @@ def check_different(answers: Sequence[Answer]) -> None:
                 "Give each model once with --model.",
             )
         seen[sha256] = answer
+
+
+def held_to_catalogue(answer: Answer, listed_as: str) -> Answer:
+    """The answer, with a warning where a model of ours has another name or version than its row in the catalogue."""
+    # Here, as models carry this file into environments that have no catalogue.
+    from cellscribe.catalogue import other_model
+    from cellscribe.foreign import KIND
+
+    if not listed_as or answer.model["kind"] == KIND:
+        return answer
+    told = other_model(listed_as, str(answer.model["name"]), str(answer.model["version"]))
+    return replace(answer, warnings=[told, *answer.warnings]) if told else answer
 
 
 def sample_answer(

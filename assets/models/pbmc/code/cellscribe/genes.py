@@ -14,15 +14,38 @@ import pandas as pd
 from cellscribe.errors import InputError
 
 GENE_SETS = Path(__file__).resolve().parent / "gene_sets"
+ORTHOLOGS = GENE_SETS / "human_mouse_orthologs.tsv.gz"
 ORGANISMS = ("human", "mouse")
-# The genes of several organisms in one matrix, as of a barnyard experiment.
-MIXED = "mixed"
+# The genes of several organisms in one matrix, as of a barnyard experiment; those of neither human nor mouse.
+MIXED, OTHER = "mixed", "other"
 QC_SETS = ("mt", "ribo", "hb")
 
 # GENCODE marks the copy on the Y chromosome of a gene that also lies on X behind the version.
 ENSEMBL = re.compile(r"(ENS[A-Z]{0,6}G\d{11})(?:\.\d+)?(_PAR_Y)?")
 ENSEMBL_PREFIX = re.compile(r"(ENS[A-Z]*?G)\d")
+# An id and a symbol in one name, in either order: ENSG00000198851.2_CD3E, CD3E|ENSG00000198851.
+COMBINED = re.compile(rf"(?:(?P<before>.*?)[_|:;,/. -]+)?{ENSEMBL.pattern}(?:[_|:;,/. -]+(?P<after>.*))?")
 ENSEMBL_ORGANISM = {"ENSG": "human", "ENSMUSG": "mouse"}
+# Ids of any other organism, and whose they are: ENSRNOG is the rat's.
+OTHER_PREFIX = re.compile(r"ENS([A-Z]{3})G")
+OTHER_ORGANISM = {
+    "BTA": "cow",
+    "CAF": "dog",
+    "CJA": "marmoset",
+    "CPO": "guinea pig",
+    "DAR": "zebrafish",
+    "ECA": "horse",
+    "FCA": "cat",
+    "GAL": "chicken",
+    "MFA": "crab-eating macaque",
+    "MMU": "rhesus macaque",
+    "MPU": "ferret",
+    "OAR": "sheep",
+    "OCU": "rabbit",
+    "PTR": "chimpanzee",
+    "RNO": "rat",
+    "SSC": "pig",
+}
 ASSEMBLY_PREFIX = re.compile(
     r"((?:GRC[a-z]|hg|mm|rn|mRatBN|Rnor_|Sscrofa|dm|danRer)\d[A-Za-z0-9.]*)[_-]+(?=[^_-])"
 )
@@ -93,6 +116,30 @@ def ensembl_ids(values: np.ndarray) -> np.ndarray:
     return np.array([match[1] + (match[2] or "") if match else "" for match in found], dtype=object)
 
 
+def parted_names(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Names of an id and a symbol in one (`ENSG..._CD3E`, `CD3E|ENSG....2`) as ids and symbols, each (n,).
+
+    What a name lacks is "", and so are symbols that are no gene's own (`gene:ENSG...`). None where no clear majority of
+    the names holds an id.
+    """
+    # A look for three letters is all that other names cost.
+    if share(np.array(["ENS" in value for value in values])) < CLEAR_MAJORITY:
+        return None
+    found = [COMBINED.fullmatch(value) for value in values]
+    if share(np.array([match is not None for match in found])) < CLEAR_MAJORITY:
+        return None
+    ids = [match[2] + (match[3] or "") if match else "" for match in found]
+    symbols = [
+        (match["before"] or match["after"] or "") if match else value
+        for match, value in zip(found, values, strict=True)
+    ]
+    # A gene without a symbol has its id twice.
+    own = ["" if ENSEMBL.fullmatch(symbol) else symbol for symbol in symbols]
+    if len(set(own)) < 0.5 * sum(symbol != "" for symbol in own):
+        own = [""] * len(own)
+    return np.array(ids, dtype=object), np.array(own, dtype=object)
+
+
 def share(mask: np.ndarray) -> float:
     """Share of true values; 0 for none at all."""
     return float(np.mean(mask)) if len(mask) else 0.0
@@ -161,18 +208,34 @@ def identify_genes(
         columns[name], removed = strip_genome_prefix(values, genomes)
         prefix = prefix or removed
 
+    notes: list[str] = []
+    warnings: list[str] = []
     main = gene_column or "index"
     ids = {name: ensembl_ids(values) for name, values in columns.items()}
+    symbols_of = {}
+    for name, values in columns.items():
+        if share(ids[name] != "") < CLEAR_MAJORITY and (parts := parted_names(values)):
+            ids[name], symbols = parts
+            columns[name] = np.where(ids[name] != "", ids[name], values).astype(object)
+            if (symbols != "").any():
+                symbols_of[name] = symbols
+            notes.append(
+                f"The Ensembl ids were cut out of the names in the genes' {_called(name)} ({values[0]})."
+            )
     shares = {name: share(values != "") for name, values in ids.items()}
     order = [main, *(name for name in ID_COLUMNS if name in columns), *columns]
     id_column = max(dict.fromkeys(order), key=lambda name: (shares[name], -order.index(name)))
+    # Ids that the user names go before others, of which there may be more: those of another organism's orthologues.
+    if gene_column and shares[main] >= 0.5 * share(columns[main] != "") > 0:
+        id_column = main
     n_genes = len(var)
     has_ids = shares[id_column] > 0
     gene_ids = ids[id_column] if has_ids else np.full(n_genes, "", dtype=object)
-    symbol_column = _symbol_column(columns, shares, main)
-    symbols = columns[symbol_column] if symbol_column else np.full(n_genes, "", dtype=object)
+    symbol_column = _symbol_column(columns, shares, main) or next(iter(symbols_of), None)
+    symbols = np.full(n_genes, "", dtype=object)
+    if symbol_column:
+        symbols = symbols_of.get(symbol_column, columns[symbol_column])
 
-    notes, warnings = [], []
     if has_ids:
         n_ids = int((gene_ids != "").sum())
         where = _called(id_column)
@@ -235,7 +298,7 @@ def unique_names(symbols: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, int]
 
 
 def detect_organism(gene_ids: np.ndarray, symbols: np.ndarray) -> tuple[str, str]:
-    """`human`, `mouse`, `mixed` (of several organisms) or `unknown`, and a clause that says by what.
+    """`human`, `mouse`, `mixed` (of several organisms), `other` (of neither) or `unknown`, and a clause that says why.
 
     By the prefix of Ensembl ids; without these by the way that symbols are written (CD3E or Cd3e) and by the
     names of mitochondrial and ribosomal genes.
@@ -246,7 +309,12 @@ def detect_organism(gene_ids: np.ndarray, symbols: np.ndarray) -> tuple[str, str
         first = str(prefixes.index[0])
         if prefixes.iloc[0] >= 0.9 * prefixes.sum():
             example = next(value for value in gene_ids if value.startswith(first))
-            return ENSEMBL_ORGANISM.get(first, "unknown"), f"its Ensembl ids begin with {first} ({example})"
+            begin = f"its Ensembl ids begin with {first} ({example})"
+            if first in ENSEMBL_ORGANISM:
+                return ENSEMBL_ORGANISM[first], begin
+            if species := OTHER_PREFIX.fullmatch(first):
+                return OTHER, f"{begin}, as those of {OTHER_ORGANISM.get(species[1], 'another species')} do"
+            return "unknown", begin
         found = ", ".join(f"{n:,} {prefix}" for prefix, n in prefixes.items())
         return MIXED, f"its Ensembl ids are of several organisms ({found})"
 
@@ -293,7 +361,7 @@ def _ensembl_prefixes(gene_ids: np.ndarray) -> np.ndarray:
 
 def _examples(names: list[str], organism: str) -> list[str]:
     pattern = re.compile(r"[A-Z]{2}[A-Z0-9]*" if organism == "human" else r"[A-Z][a-z]+\d*[a-z]*")
-    return [name for name in names if pattern.fullmatch(name)][:3]
+    return [name for name in names if pattern.fullmatch(name)][:3] or names[:3]
 
 
 def check_organism(asked: str, gene_ids: np.ndarray, symbols: np.ndarray) -> tuple[str, str]:
@@ -302,6 +370,14 @@ def check_organism(asked: str, gene_ids: np.ndarray, symbols: np.ndarray) -> tup
     asked: `human`, `mouse` or `auto`. Raises InputError where the genes are clearly of another organism, or of several.
     """
     seen, why = detect_organism(gene_ids, symbols)
+    if seen == OTHER:
+        # Whatever was asked: symbols alone, which look like human ones in most mammals, do not make cells human.
+        raise InputError(
+            f"the genes are of neither human nor mouse: {why}",
+            "Only human and mouse cells are named. Convert the ids to human or mouse ones by one-to-one orthologues "
+            "first, and give these as the gene ids: in the place of the others, or in a column of the genes that "
+            "gene_column (--gene_column_name) names.",
+        )
     if seen == MIXED:
         raise InputError(
             f"the genes are of more than one organism: {why}",
@@ -344,11 +420,13 @@ def gene_set_masks(var: pd.DataFrame, organism: str) -> dict[str, np.ndarray]:
     symbol; symbols are compared without case, and every symbol that begins with `MT-` is mitochondrial.
     """
     ids = as_text(var["gene_ids"])
-    symbols = np.array([symbol.lower() for symbol in as_text(var["gene_symbols"])], dtype=object)
+    # R turns the hyphen into a dot, which none of these genes has.
+    symbols = np.array(
+        [symbol.lower().replace(".", "-") for symbol in as_text(var["gene_symbols"])], dtype=object
+    )
     masks = {}
     for name, (set_ids, set_symbols) in qc_gene_sets(organism).items():
         lower = {symbol.lower() for symbol in set_symbols}
         masks[name] = np.isin(ids.astype(str), list(set_ids)) | np.isin(symbols.astype(str), list(lower))
-    # R turns the hyphen into a dot.
-    masks["mt"] |= np.array([symbol.startswith(("mt-", "mt.")) for symbol in symbols], dtype=bool)
+    masks["mt"] |= np.array([symbol.startswith("mt-") for symbol in symbols], dtype=bool)
     return masks

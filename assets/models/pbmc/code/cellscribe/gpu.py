@@ -21,17 +21,19 @@ if TYPE_CHECKING:
 DISTANCES = 250_000_000
 
 
-def find_gpu() -> str | None:
-    """The device's name for PyTorch; None, saying why, where there is none to use."""
+def find_gpu(*, asked: bool = True) -> str | None:
+    """The device's name for PyTorch; None where there is none to use, saying why to who `asked` for it."""
     try:
         import torch
     except ImportError:
-        log(
-            "--use_gpu: PyTorch is not installed here, so the processor does the work (the image cuda has it)"
-        )
+        if asked:
+            log(
+                "--use_gpu: PyTorch is not installed here, so the processor does the work (the image cuda has it)"
+            )
         return None
     if not torch.cuda.is_available():
-        log("--use_gpu: no GPU was found, so the processor does the work")
+        if asked:
+            log("--use_gpu: no GPU was found, so the processor does the work")
         return None
     log(f"mapping on the GPU ({torch.cuda.get_device_name()})")
     return "cuda"

@@ -6,17 +6,19 @@ dense matrix is made sparse by blocks of rows. `open_h5ad` leaves the counts in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from cellscribe.counts import BLOCK, GENE_EXPRESSION, Counts, Matrix, NumbersSeen, see
 from cellscribe.errors import InputError
+from cellscribe.genes import ID_COLUMNS, SYMBOL_COLUMNS, as_text
 from cellscribe.hdf5 import check_table, check_whole, offsets, opened, whole
 from cellscribe.recovered import RecoveredCounts, how_made, recover
 from cellscribe.stored import (
@@ -36,12 +38,52 @@ if TYPE_CHECKING:
 FIRST_LAYERS = ("counts", "raw_counts", "count", "raw", "umi", "UMIs", "spliced_unspliced_counts", "matrix")
 # Of RNA velocity's tools: counts of some molecules of each cell, never all of them.
 PARTIAL_LAYERS = ("spliced", "unspliced", "ambiguous", "spanning", "mature", "nascent")
-TYPE_COLUMNS = ("feature_types", "feature_type")
+TYPE_COLUMNS = ("feature_types", "feature_type", "feature_class", "modality")
+ANTIBODIES = "Antibody Capture"
+# How other programs than Cell Ranger spell its kinds of features: in small letters, words apart by one blank.
+SPELLINGS = {
+    GENE_EXPRESSION: (
+        *("gene expression", "gene", "genes", "rna", "scrna", "gex", "expression", "transcriptome"),
+        *("mrna", "ncrna", "lncrna", "pseudogene"),
+    ),
+    ANTIBODIES: (
+        *("antibody capture", "antibody", "antibodies", "adt", "adts", "ab", "cite", "cite seq", "protein"),
+        *("proteins", "prot", "surface protein", "cell surface protein", "antibody derived tags"),
+    ),
+}
+KIND_OF = {spelling: kind for kind, spellings in SPELLINGS.items() for spelling in spellings}
+# Kinds that keep their own word, and are no genes.
+OTHER_KINDS = (
+    *(
+        "crispr guide capture",
+        "crispr",
+        "guide",
+        "guides",
+        "grna",
+        "sgrna",
+        "multiplexing capture",
+        "hto",
+        "htos",
+    ),
+    *("hashtag", "hashtags", "antigen capture", "peaks", "peak", "atac", "chromatin accessibility"),
+)
+# Its column holds what genes are for, and not what was measured.
+BIOTYPE = "protein coding"
+NO_WORD = ("", "nan", "none", "na")
+# No gene of human or mouse is called so.
+ANTIBODY_NAME = re.compile(
+    r"totalseq|^(?:ab|adt|prot|hto)[_-]|^anti[-_]|^hashtag|"
+    r"[_.-](?:adt|prot|protein|hto)(?:[_.-]?\d+)?$",
+    re.IGNORECASE,
+)
 # An embedding, not a second matrix.
 MAX_OBSM_COLUMNS = 50
 # Counts of antibodies, which are held in memory: 200 MB.
 MOST_OF_FEATURES = 50_000_000
 FIRST_ROWS = 2_000
+# Genes that hardly any cell expresses may be missing: filters of these leave 0.93 and more of the numbers, 6,000
+# variable genes 0.1 to 0.89 (pbmc4k).
+NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -50,30 +92,55 @@ class Candidate:
 
     name: str
     node: Any
+    genes: pd.Index
     seen: NumbersSeen
-    # What it was made of, where no other place has counts.
+    # The layer of RNA velocity's tools that it holds again.
+    copy_of: str = ""
+    # What it was made of, where no other place has counts of as many genes.
     recovered: RecoveredCounts | None = None
 
     def __str__(self) -> str:
-        looks = self.seen.fault or "raw counts"
-        return f"{self.name} ({self.seen}): {looks}"
+        return f"{self.name} ({self.seen}): {self.fault or 'raw counts'}"
+
+    @property
+    def layer(self) -> str:
+        """What `counts_layer` calls it."""
+        return self.name.removeprefix("layers/")
 
     @property
     def is_partial(self) -> bool:
         """Whether it counts some of each cell's molecules alone."""
-        return self.name.removeprefix("layers/") in PARTIAL_LAYERS
+        return self.layer in PARTIAL_LAYERS or bool(self.copy_of)
+
+    @property
+    def fault(self) -> str:
+        """What speaks against raw counts of whole cells; "" for nothing."""
+        same = f"the same as {self.copy_of}: counts of some of each cell's molecules alone"
+        return same if self.copy_of else self.seen.fault
 
     @property
     def passed_over(self) -> str:
         """Why the counts were not read here, as a sentence."""
-        return f"{self.name} was passed over ({self.seen}): {self.seen.fault}."
+        return f"{self.name} was passed over ({self.seen}): {self.fault}."
+
+    def is_far_wider_than(self, other: Candidate) -> bool:
+        """Whether it has many more genes, and these hold a good part of all numbers."""
+        return len(other.genes) < NEARLY_ALL * len(self.genes) and other.seen.n < NEARLY_ALL * self.seen.n
+
+
+class Found(NamedTuple):
+    """Where the counts are, and what a reader may and must know of that."""
+
+    candidate: Candidate
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 def read_h5ad(path: Path, counts_layer: str | None = None) -> Counts[sp.csr_matrix]:
     """Read counts, obs, var and small embeddings of an .h5ad of any age.
 
     counts_layer: a layer's name, `X` or `raw.X`; None looks into raw.X, X, then the layers, in that order. Counts that
-    were only scaled in each cell, and logged, are recovered where there are no others.
+    were only scaled in each cell, and logged, are recovered where there are no others, or only such of far fewer genes.
     Raises InputError where there are no raw counts, saying for each matrix what was seen.
     """
     with _open(path) as file:
@@ -134,32 +201,22 @@ def _read(
 
     def look(name: str) -> Candidate:
         genes = raw_var if name == "raw.X" else var
-        _check_shape(name, places[name], (len(obs), len(genes)), path)
-        return Candidate(name, places[name], see(_chunks(places[name])))
+        node = places[name]
+        _check_shape(name, node, (len(obs), len(genes)), path)
+        candidate = Candidate(name, node, genes.index, see(_chunks(node)))
+        return replace(candidate, copy_of=_copied_part(candidate, places, var.index))
 
-    notes: list[str] = []
     if counts_layer:
-        chosen = _asked_for(places, look, counts_layer, path, scratch)
+        found = _asked_for(places, look, counts_layer, path, scratch)
     else:
-        chosen, notes = _first_with_counts(places, look, path, scratch)
+        found = _first_with_counts(places, look, path, scratch)
+    chosen, notes, warnings = found.candidate, [*found.notes], [*found.warnings]
     if chosen.name == "raw.X":
         var = raw_var
     matrix = matrix_of(chosen)
-    types = next(
-        (
-            values
-            for name in TYPE_COLUMNS
-            if name in var and GENE_EXPRESSION in set(values := var[name].astype(str))
-        ),
-        pd.Series(GENE_EXPRESSION, index=var.index),
-    )
+    types, of_types = _feature_types(var)
+    warnings += of_types
     genomes = var["genome"].astype(str) if "genome" in var else pd.Series("", index=var.index)
-    warnings = []
-    if chosen.recovered:
-        warnings.append(
-            f"The file has no raw counts: they were recovered from {chosen.name}, which holds {chosen.recovered.way}. "
-            "Each cell's least number was taken as one count: the others are whole multiples of it."
-        )
     if chosen.seen.maximum == 1 and chosen.seen.n > 1000 and not chosen.recovered:
         warnings.append(f"Every number in {chosen.name} is 0 or 1: these may be no counts of molecules.")
     feature_names = _feature_names(file)
@@ -174,7 +231,7 @@ def _read(
         matrix=matrix,
         obs=obs,
         var=var,
-        feature_types=types.to_numpy(dtype=object),
+        feature_types=types,
         genomes=genomes.where(genomes != "nan", "").to_numpy(dtype=object),
         source="h5ad",
         counts_from=chosen.name,
@@ -223,7 +280,7 @@ def _asked_for(
     name: str,
     path: Path,
     scratch: Path | None,
-) -> Candidate:
+) -> Found:
     aliases = {"raw": "raw.X", "raw/X": "raw.X", "X": "X", "raw.X": "raw.X"}
     key = f"layers/{name}" if f"layers/{name}" in places else aliases.get(name, name)
     if key not in places:
@@ -234,9 +291,10 @@ def _asked_for(
         )
     candidate = look(key)
     if candidate.seen.are_counts:
-        return candidate
+        return Found(candidate)
     if found := _recovered(candidate, path, scratch):
-        return replace(candidate, recovered=found)
+        why = f"The counts layer '{name}' holds no raw counts: they"
+        return Found(replace(candidate, recovered=found), warnings=[_how_recovered(why, candidate, found)])
     others = [look(other) for other in places if other != key]
     with_counts = [other.name for other in others if other.seen.are_counts and not other.is_partial]
     listed = "\n".join(f"  {other}" for other in (candidate, *others))
@@ -254,14 +312,18 @@ NO_COUNTS_TODO = (
 
 def _first_with_counts(
     places: Iterable[str], look: Callable[[str], Candidate], path: Path, scratch: Path | None
-) -> tuple[Candidate, list[str]]:
+) -> Found:
     passed: list[Candidate] = []
     for name in places:
         candidate = look(name)
         if candidate.seen.are_counts and not candidate.is_partial:
-            notes = [f"Raw counts were found in {name} ({candidate.seen})."]
-            return candidate, [*notes, *(other.passed_over for other in passed)]
+            notes = [_where(candidate)]
+            return _weighed(
+                Found(candidate, [*notes, *(other.passed_over for other in passed)]), passed, path, scratch
+            )
         passed.append(candidate)
+    if copy := next((candidate for candidate in passed if candidate.copy_of), None):
+        return _weighed(Found(copy, [_where(copy)], [_copy_warning(copy)]), passed, path, scratch)
     listed = "\n".join(f"  {candidate}" for candidate in passed)
     if parts := [candidate.name for candidate in passed if candidate.seen.are_counts]:
         raise InputError(
@@ -272,8 +334,85 @@ def _first_with_counts(
     for candidate in passed:
         if not candidate.is_partial and (found := _recovered(candidate, path, scratch)):
             others = [other.passed_over for other in passed if other is not candidate]
-            return replace(candidate, recovered=found), others
+            why = "The file has no raw counts: they"
+            return Found(replace(candidate, recovered=found), others, [_how_recovered(why, candidate, found)])
     raise InputError(f"no raw counts were found:\n{listed}", NO_COUNTS_TODO, file=path)
+
+
+def _where(candidate: Candidate) -> str:
+    return f"Raw counts were found in {candidate.name} ({candidate.seen})."
+
+
+def _weighed(found: Found, passed: Sequence[Candidate], path: Path, scratch: Path | None) -> Found:
+    """What was found, or else the counts of many more genes that one of the places passed over was made of.
+
+    Variable genes alone, as scanpy leaves them beside the logarithms of all in raw, give other labels, and surer ones.
+    """
+    few = found.candidate
+    wide = next((other for other in passed if other.is_far_wider_than(few)), None)
+    if wide is None:
+        return found
+    seen = f"{few.name} holds raw counts of {len(few.genes):,} genes alone"
+    if recovered := _recovered(wide, path, scratch):
+        why = f"{seen}: those of {len(wide.genes):,} genes"
+        instead = f"counts_layer {few.layer} reads {few.name} all the same."
+        note = (
+            f"{few.name} was passed over ({few.seen}): on its {len(few.genes):,} genes lie {few.seen.n:,} numbers, "
+            f"and {wide.seen.n:,} on the {len(wide.genes):,} of {wide.name}."
+        )
+        others = [other.passed_over for other in passed if other is not wide and other is not few]
+        return Found(
+            replace(wide, recovered=recovered),
+            [note, *others],
+            [f"{_how_recovered(why, wide, recovered)} {instead}"],
+        )
+    narrow = (
+        f"{seen}; {wide.name} has {len(wide.genes):,} genes, but no counts can be had back from its numbers "
+        f"({wide.seen}: {wide.fault}). Few genes give other labels than all, and seem surer: give a file with the "
+        "counts of all genes, as they were before variable genes were chosen."
+    )
+    return found._replace(warnings=[*found.warnings, narrow])
+
+
+def _how_recovered(why: str, candidate: Candidate, counts: RecoveredCounts) -> str:
+    """The warning of counts that were had back. why: ends in what was recovered."""
+    return (
+        f"{why} were recovered from {candidate.name}, which holds {counts.way}. "
+        "Each cell's least number was taken as one count: the others are whole multiples of it."
+    )
+
+
+def _copied_part(candidate: Candidate, places: Mapping[str, Any], layer_genes: pd.Index) -> str:
+    """The layer of some of each cell's molecules that a matrix of counts holds again, by its first rows; "" for none.
+
+    velocyto's files have the spliced counts as X too. layer_genes: those of the layers.
+    """
+    parts = [f"layers/{name}" for name in PARTIAL_LAYERS if f"layers/{name}" in places]
+    if len(parts) < 2 or candidate.is_partial or not candidate.seen.are_counts:
+        return ""
+    if candidate.genes.equals(layer_genes):
+        columns = np.arange(len(layer_genes))
+    elif candidate.genes.is_unique:
+        columns = candidate.genes.get_indexer(layer_genes)
+    else:
+        return ""
+    if (columns < 0).any():
+        return ""
+    n_rows = min(FIRST_ROWS, max(1, BLOCK // len(candidate.genes)))
+    first = _first_rows(candidate.node, n_rows)[:, columns]
+    return next((part for part in parts if _is_same(first, _first_rows(places[part], n_rows))), "")
+
+
+def _is_same(one: sp.csr_matrix, other: sp.csr_matrix) -> bool:
+    return one.shape == other.shape and one.nnz > 0 and (one != other).nnz == 0
+
+
+def _copy_warning(candidate: Candidate) -> str:
+    return (
+        f"{candidate.name} holds the same as {candidate.copy_of}: counts of some of each cell's molecules, which were "
+        "read, as no place holds those of all. Give the counts as the sequencer's pipeline wrote them, where there are "
+        f"any; --counts_layer {candidate.layer} reads these without this warning."
+    )
 
 
 def _recovered(candidate: Candidate, path: Path, scratch: Path | None) -> RecoveredCounts | None:
@@ -384,15 +523,25 @@ def _columns_of(node: Any) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.n
         yield columns, node["data"][first:last], node["indices"][first:last], own
 
 
-def _first_rows(node: Any) -> sp.csr_matrix:
-    """The first rows of a matrix by columns, CSR."""
+def _first_rows(node: Any, n_rows: int = FIRST_ROWS) -> sp.csr_matrix:
+    """The first rows of a matrix as they are, CSR. Of one by columns all is read, some columns at a time."""
     import scipy.sparse as sp
 
-    n_obs, parts = _layout(node)[0][0], []
-    for columns, data, rows, pointers in _columns_of(node):
-        part = sp.csc_matrix((data, rows, pointers), shape=(n_obs, columns.stop - columns.start))
+    if hasattr(node, "shape"):
+        return sp.csr_matrix(node[:n_rows])
+    (n_obs, n_vars), by_column = _layout(node)
+    if not by_column:
+        pointers = _pointers(node, n_obs)[: n_rows + 1]
+        last = int(pointers[-1])
+        rows = (node["data"][:last], node["indices"][:last], pointers)
+        first = sp.csr_matrix(rows, shape=(len(pointers) - 1, n_vars))
+        first.check_format(full_check=True)
+        return first
+    parts = []
+    for columns, data, rows_of, pointers in _columns_of(node):
+        part = sp.csc_matrix((data, rows_of, pointers), shape=(n_obs, columns.stop - columns.start))
         part.check_format(full_check=True)
-        parts.append(part[:FIRST_ROWS])
+        parts.append(part[:n_rows])
     return sp.hstack(parts, format="csr")
 
 
@@ -422,6 +571,94 @@ def _pointers(node: Any, n_major: int) -> np.ndarray:
     if len(pointers) != n_major + 1 or pointers[-1] != length or n_indices != length:
         raise ValueError(f"{length:,} numbers do not fit {n_indices:,} indices and {len(pointers):,} offsets")
     return pointers
+
+
+# Kinds of features -----------------------------------------------------------------------------------
+
+
+def _feature_types(var: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
+    """The kind of each row in Cell Ranger's words, object (n_features,), and warnings of what may be none of genes."""
+    types, warnings = np.full(len(var), GENE_EXPRESSION, dtype=object), []
+    columns = [TypeColumn.of(var, name) for name in TYPE_COLUMNS if name in var]
+    # A column may say of all rows that they are genes, and another one which are not.
+    useful = sorted((column for column in columns if column.tells), key=lambda column: column.rank)
+    if useful:
+        types = useful[0].types
+        if left := useful[0].taken_for_genes:
+            warnings.append(_unknown_kinds(useful[0].name, left))
+    elif strange := [column for column in columns if len(column.taken_for_genes) > 1]:
+        warnings.append(_unknown_kinds(strange[0].name, strange[0].taken_for_genes))
+    named = _named_like_antibodies(var, types == GENE_EXPRESSION)
+    if named:
+        warnings.append(
+            f"{len(named):,} of {len(var):,} features are named like antibodies or hashtags ({_listed(named)}), and "
+            f"were counted as genes, which spoils quality control: {TYPES_TODO}"
+        )
+    return types, warnings
+
+
+TYPES_TODO = f"give var a column feature_types that says '{GENE_EXPRESSION}' of genes and '{ANTIBODIES}' of antibodies."
+
+
+def _unknown_kinds(name: str, values: Sequence[str]) -> str:
+    return (
+        f"The genes' column '{name}' does not say in known words what some features are ({_listed(values)}): they "
+        f"were counted as genes. Where some are none, {TYPES_TODO}"
+    )
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(name or "no word" for name in names[:most]) + (", ..." if len(names) > most else "")
+
+
+@dataclass(frozen=True)
+class TypeColumn:
+    """A column of var that says what features are. types: in Cell Ranger's words, object (n_features,).
+
+    tells: whether its words are known; taken_for_genes: those that are not, and were taken for genes'.
+    """
+
+    name: str
+    types: np.ndarray
+    tells: bool
+    taken_for_genes: list[str]
+
+    @classmethod
+    def of(cls, var: pd.DataFrame, name: str) -> TypeColumn:
+        """Read one."""
+        values = as_text(var[name])
+        words = {value: " ".join(re.split(r"[\W_]+", value.lower())).strip() for value in pd.unique(values)}
+        kinds = {value: KIND_OF.get(word, value) for value, word in words.items()}
+        known = [value for value, word in words.items() if word in KIND_OF or word in OTHER_KINDS]
+        if GENE_EXPRESSION in kinds.values() and BIOTYPE not in words.values():
+            # Beside genes that are called so, every other word is of something else.
+            taken = [value for value, word in words.items() if word in NO_WORD]
+        else:
+            taken = [value for value in words if value not in known]
+        kinds |= dict.fromkeys(taken, GENE_EXPRESSION)
+        return cls(
+            name,
+            np.array([kinds[value] for value in values], dtype=object),
+            tells=bool(known),
+            taken_for_genes=[] if BIOTYPE in words.values() else taken,
+        )
+
+    @property
+    def rank(self) -> int:
+        """Less for columns that tell more kinds apart."""
+        return -len(set(self.types))
+
+
+def _named_like_antibodies(var: pd.DataFrame, among: np.ndarray) -> list[str]:
+    """Names that no gene has. among: which rows to look at, bool (n_features,)."""
+    rows = var[among]
+    columns = [rows.index, *(rows[name] for name in (*SYMBOL_COLUMNS, *ID_COLUMNS) if name in rows)]
+    for values in columns:
+        names = [name for name in as_text(values) if ANTIBODY_NAME.search(name)]
+        # What most rows share is the name of something else.
+        if 0 < len(names) <= len(rows) / 2:
+            return names
+    return []
 
 
 # Tables ----------------------------------------------------------------------------------------------

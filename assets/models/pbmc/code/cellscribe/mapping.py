@@ -255,7 +255,7 @@ def map_cells(
     gene_column: str | None = None,
     min_gene_overlap: float = 0.5,
     warn_gene_overlap: float = 0.8,
-    use_gpu: bool = False,
+    use_gpu: bool | None = False,
     surgery: Surgery | None = None,
     orthologs_of: str = "",
     chunk_rows: int = CHUNK_ROWS,
@@ -263,16 +263,19 @@ def map_cells(
 ) -> Mapping:
     """Encode the cells, find their nearest reference cells, score them by the logistic regression and the likelihood.
 
-    One pass over the counts, in chunks of `chunk_rows` cells, `cpus` of them at a time. surgery: how to fine-tune the
-    encoder on the cells first, which takes one pass more, and memory for the counts on the model's genes. orthologs_of:
-    the cells' organism, where their genes are to be found by one-to-one orthologues. Raises ModelMismatchError where
-    too few of the model's genes are there, InputError where `gene_column` is not or there is no cell.
+    One pass over the counts, in chunks of `chunk_rows` cells, `cpus` of them at a time. use_gpu: None for one where it
+    helps, without a word where it does not. surgery: how to fine-tune the encoder on the cells first, which takes one
+    pass more, and memory for the counts on the model's genes. orthologs_of: the cells' organism, where their genes are
+    to be found by one-to-one orthologues. Raises ModelMismatchError where too few of the model's genes are there,
+    InputError where `gene_column` is not or there is no cell.
     """
     if not counts.n_obs:
         raise InputError("there is no cell to map", "Check the cells that quality control removed.")
     genes = find_genes(counts.var, model, gene_column, orthologs_of, min_gene_overlap, warn_gene_overlap)
     warnings = genes.warnings
-    device = gpu_for(counts.n_obs, has_encoder(model), surgery) if use_gpu else None
+    device = None
+    if use_gpu is not False:
+        device = gpu_for(counts.n_obs, has_encoder(model), surgery, asked=use_gpu is True)
     tuned = Tuned()
     if surgery is not None:
         tuned = tune(model, counts, genes.match, surgery, device)
@@ -306,19 +309,23 @@ def map_cells(
     )
 
 
-def gpu_for(n_cells: int, has_latent: bool, surgery: Surgery | None) -> str | None:
-    """The device to map so many cells on, None for the processor. has_latent: whether the model has an encoder."""
-    if not has_latent:
-        log("--use_gpu: this model is a regression alone, which has no use for a GPU")
-        return None
-    if surgery is None and n_cells < FEWEST_FOR_GPU:
-        log(
-            f"--use_gpu: {n_cells:,} cells are mapped in seconds; a GPU is used from {FEWEST_FOR_GPU:,} cells on"
-        )
-        return None
-    from cellscribe.gpu import find_gpu
+def gpu_for(n_cells: int, has_latent: bool, surgery: Surgery | None, *, asked: bool = True) -> str | None:
+    """The device to map so many cells on, None for the processor.
 
-    return find_gpu()
+    has_latent: whether the model has an encoder. asked: whether the user did, and is told why none is used.
+    """
+    why_not = ""
+    if not has_latent:
+        why_not = "this model is a regression alone, which has no use for a GPU"
+    elif surgery is None and n_cells < FEWEST_FOR_GPU:
+        why_not = f"{n_cells:,} cells are mapped in seconds; a GPU is used from {FEWEST_FOR_GPU:,} cells on"
+    if not why_not:
+        from cellscribe.gpu import find_gpu
+
+        return find_gpu(asked=asked)
+    if asked:
+        log(f"--use_gpu: {why_not}")
+    return None
 
 
 def finite(values: np.ndarray, model: Model) -> np.ndarray:

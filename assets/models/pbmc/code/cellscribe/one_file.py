@@ -70,27 +70,39 @@ def annotate_file(
     gene_column: str | None = None,
     classifier: str = "default",
     organism: str = "auto",
-    use_gpu: bool = False,
+    use_gpu: bool | None = False,
     model_url: str = "",
     min_gene_overlap: float = 0.5,
     warn_gene_overlap: float = 0.8,
     orthologs: bool = False,
+    told: bool = False,
     seed: int = 0,
     cpus: int = 1,
     pipeline_version: str = "unknown",
 ) -> dict[str, Any]:
     """Write a copy of `query` with the annotation added; returns what annotation.json holds.
 
-    No cell is removed and no quality control done. key: prefix, type and run name, joined. Raises InputError and
+    No cell is removed and no quality control done. key: prefix, type and run name, joined. told: whether CONVERT made
+    `query`, and has said what a reader must know of the reading. use_gpu: as in `map_cells`. Raises InputError and
     ModelMismatchError as CONVERT, MAP and ANNOTATE do.
     """
     counts = read_h5ad(query, counts_layer)
     is_gene = np.flatnonzero(counts.feature_types == GENE_EXPRESSION)
+    if not len(is_gene):
+        raise InputError(
+            f"there are no {GENE_EXPRESSION} features; there are {', '.join(pd.unique(counts.feature_types))}",
+            "cellscribe names cells by their gene expression: give the matrix that holds it.",
+            file=query,
+        )
     var = counts.var.iloc[is_gene]
     identity, _ = gene_names.identify_genes(var, gene_column, [])
-    seen, _ = gene_names.check_organism(
+    for warning in () if told else (*counts.warnings, *identity.warnings):
+        warn(warning)
+    seen, sentence = gene_names.check_organism(
         gene_names.read_organism(organism), identity.gene_ids, identity.gene_symbols
     )
+    if seen == "unknown" and not told:
+        warn(sentence)
     orthologs_of = check_organism(model, organism, seen, orthologs=orthologs)
     if not gene_column:
         var = var.assign(gene_ids=identity.gene_ids, gene_symbols=identity.gene_symbols)
