@@ -106,6 +106,9 @@ FOR_INFERENCE = (
     "model/trees.py",
     "model/ubjson.py",
     "model/schema_model.json",
+    # By which the organism of symbols is told.
+    "gene_sets/human_qc_genes.tsv",
+    "gene_sets/mouse_qc_genes.tsv",
 )
 
 # MLflow's own lock file of the environment: no model may hold a .toml, and the requirements are all in conda.yaml.
