@@ -20,7 +20,7 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
 @click.option(
     "--samples",
     type=file_in,
-    help="samples.json, as CHECK_INPUT writes it: a warning names those that are not in the folder.",
+    help="A list of all samples of the run (JSON, `id` of each): a warning names those that are not in the folder.",
 )
 @click.option("--output", type=path_out, required=True, help="All cells (h5ad).")
 @click.option(

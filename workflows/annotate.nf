@@ -186,7 +186,11 @@ workflow ANNOTATION {
         .filter { files -> !files.isEmpty() }
         .combine(run)
         .filter { parts -> parts.last().merge != null }
-    MERGE(annotated.map { parts -> parts.dropRight(1) }, listed_samples, run.map { run_settings -> run_settings.merge ?: [:] })
+    // Their names alone: what else a step is asked for is nothing to MERGE, and would do it anew with -resume.
+    def names = listed_samples
+        .map { json -> groovy.json.JsonOutput.toJson(readJson(json).collect { sample -> [id: sample.id] }) }
+        .collectFile(name: 'names.json')
+    MERGE(annotated.map { parts -> parts.dropRight(1) }, names, run.map { run_settings -> run_settings.merge ?: [:] })
 
     // Sorted, as the order in which samples end would else decide whether -resume knows them again.
     def metrics = CONVERT.out.metrics

@@ -92,6 +92,10 @@ def readTrace(trace) {
     }
     def lines  = trace.readLines()
     def header = lines ? lines.head().tokenize('\t') : []
+    // A file for -c may have given it other columns: then it tells nothing here.
+    if (!header.containsAll(['name', 'process', 'tag', 'status', 'exit', 'workdir'])) {
+        return []
+    }
     return lines.drop(1).collect { line -> [header, line.split('\t').toList()].transpose().collectEntries() }
 }
 

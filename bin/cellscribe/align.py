@@ -172,7 +172,7 @@ def match_genes(
 def _find_by_other_spellings(
     best: np.ndarray, names: pd.Series, genes: pd.DataFrame, *, former: bool
 ) -> None:
-    """Fill in, in place, model genes that no symbol of the query's is, by other spellings of theirs.
+    """Fill in, in place, the model genes that no symbol of the query names, by other spellings of their symbols.
 
     best: the model gene of each query gene, or -1, (n_query_genes,). former: whether to look for newer symbols too.
     """

@@ -16,6 +16,7 @@ from cellscribe.convert import ConvertOptions, run_convert
 from cellscribe.counts_file import CountsFile, open_counts
 from cellscribe.errors import InputError
 from cellscribe.foreign import PredictOptions, answer_prediction, predict_cells
+from cellscribe.genes import ORGANISMS
 from cellscribe.model.foreign import is_foreign
 from cellscribe.model.model import Model
 from cellscribe.obtain import obtained_model
@@ -121,7 +122,10 @@ def _annotate_by_others(options: OneOptions, model: Path, names: OutputNames) ->
             model,
             PredictOptions(
                 classifier=options.classifier,
-                organism=options.organism,
+                # Their code is told one also where the genes tell none: what is the default in the documents.
+                organism="Homo sapiens"
+                if options.organism == "auto" and cells.organism not in ORGANISMS
+                else options.organism,
                 gene_column_name=options.gene_column_name,
                 use_gpu=options.use_gpu is not False,
                 mlflow_env_manager=options.mlflow_env_manager,

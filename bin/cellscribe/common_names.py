@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from cellscribe.model.ontology import plain_name
 
@@ -11,8 +12,8 @@ SAYS_NOTHING = {"cell", "positive", "pos"}
 T_CELL = {"t", "ab"}
 # Other cells in each tissue.
 GREEK = {"alpha", "beta", "gamma", "delta", "epsilon"}
-# A marker that the cell lacks: "CD4-", "CD4- T".
-LACKS = re.compile(r"\bcd\d+[a-z]?-(?=\W|$)", re.IGNORECASE)
+# Of two types ("NK/T", "B and T"), or without a marker ("CD4-", "FCGR3A- mono").
+NOT_ONE_TYPE = re.compile(r"[/&,;|]|\band\b|\bor\b|\w-(?=\W|$)", re.IGNORECASE)
 # Words, in any order, without "cell", and without "T" beside CD4 or CD8.
 IDS = {
     "cd4": "CL:0000624",
@@ -82,6 +83,14 @@ def words_of(label: str) -> frozenset[str]:
 BY_WORDS = {frozenset(words.split()): cl_id for words, cl_id in IDS.items()}
 
 
-def common_id(label: str) -> str:
-    """The Cell Ontology id of a common name; "" for others, and for one that names a marker the cells lack."""
-    return "" if LACKS.search(label) else BY_WORDS.get(words_of(label), "")
+def common_id(label: str, known: Mapping[str, str]) -> str:
+    """The Cell Ontology id of a common name, or of one that lacks but "cell"; "" for others, and for one that says
+    what the cells are not.
+
+    known: the ontology's own names and synonyms, as `plain_name` gives them, with their ids.
+    """
+    if NOT_ONE_TYPE.search(label):
+        return ""
+    name = plain_name(label)
+    says_enough = name not in GREEK and (len(name) > 1 or name in ("b", "t"))
+    return BY_WORDS.get(words_of(label)) or (known.get(f"{name} cell", "") if says_enough else "")

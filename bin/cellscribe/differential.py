@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellscribe.contract import UNASSIGNED
+from cellscribe.report_words import first_names
 from cellscribe.schema import nearest, shown
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def find_contrasts(
             )
         elif one.within == EACH and too_few:
             notes.append(
-                f"{shown(_name(one, EACH))} was not compared in {', '.join(too_few)}: fewer than {MIN_CELLS_TO_TEST} "
+                f"{shown(_name(one, EACH))} was not compared in {first_names(too_few)}: fewer than {MIN_CELLS_TO_TEST} "
                 "cells on a side."
             )
         wanted += made

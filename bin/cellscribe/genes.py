@@ -16,7 +16,7 @@ from cellscribe.errors import InputError
 GENE_SETS = Path(__file__).resolve().parent / "gene_sets"
 ORTHOLOGS = GENE_SETS / "human_mouse_orthologs.tsv.gz"
 ORGANISMS = ("human", "mouse")
-# The genes of several organisms in one matrix, as of a barnyard experiment; those of neither human nor mouse.
+# Several organisms in one matrix, as in a barnyard experiment; one that is neither human nor mouse.
 MIXED, OTHER = "mixed", "other"
 QC_SETS = ("mt", "ribo", "hb")
 
@@ -229,7 +229,9 @@ def identify_genes(
     if gene_column and shares[main] >= 0.5 * share(columns[main] != "") > 0:
         id_column = main
     n_genes = len(var)
-    has_ids = shares[id_column] > 0
+    # And so do symbols that the user names before another species' ids.
+    passed_over = bool(gene_column) and not shares[main] and detect_organism(ids[id_column], [])[0] == OTHER
+    has_ids = shares[id_column] > 0 and not passed_over
     gene_ids = ids[id_column] if has_ids else np.full(n_genes, "", dtype=object)
     symbol_column = _symbol_column(columns, shares, main) or next(iter(symbols_of), None)
     symbols = np.full(n_genes, "", dtype=object)
@@ -297,7 +299,7 @@ def unique_names(symbols: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, int]
 # Organism --------------------------------------------------------------------------------------------
 
 
-def detect_organism(gene_ids: np.ndarray, symbols: np.ndarray) -> tuple[str, str]:
+def detect_organism(gene_ids: np.ndarray, symbols: Sequence[str] | np.ndarray) -> tuple[str, str]:
     """`human`, `mouse`, `mixed` (of several organisms), `other` (of neither) or `unknown`, and a clause that says why.
 
     By the prefix of Ensembl ids; without these by the way that symbols are written (CD3E or Cd3e) and by the
@@ -375,8 +377,8 @@ def check_organism(asked: str, gene_ids: np.ndarray, symbols: np.ndarray) -> tup
         raise InputError(
             f"the genes are of neither human nor mouse: {why}",
             "Only human and mouse cells are named. Convert the ids to human or mouse ones by one-to-one orthologues "
-            "first, and give these as the gene ids: in the place of the others, or in a column of the genes that "
-            "gene_column (--gene_column_name) names.",
+            "first, and name the column of these, or of the orthologues' symbols, with gene_column "
+            "(--gene_column_name).",
         )
     if seen == MIXED:
         raise InputError(

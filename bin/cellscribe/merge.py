@@ -80,7 +80,7 @@ def run_merge(
     """Write the samples of a folder as one h5ad, their composition as a table, and a page.
 
     inputs: a folder of `<sample>.annotated.h5ad` and `<sample>.annotation.json`, as ANNOTATE writes them. listed:
-    samples.json of the run, to tell which samples are missing. Raises InputError where there are none.
+    all samples of the run (JSON), to tell which are missing. Raises InputError where there are none.
     """
     from cellscribe.merge_page import write_page
 
@@ -102,7 +102,7 @@ def run_merge(
 
 
 def _missing(listed: Path, here: set[str]) -> list[str]:
-    """A warning that names the samples of samples.json that are not here; none where all are."""
+    """A warning that names the listed samples that are not here; none where all are."""
     absent = [sample["id"] for sample in read_json(listed) if sample["id"] not in here]
     if not absent:
         return []

@@ -37,19 +37,12 @@ def joint_manifest(manifests: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def label_scores(folders: Sequence[Path]) -> dict[str, dict[str, float]]:
     """Recall and precision of each label that a model's own test had cells of; of several models none, as they were
-    tested apart. A label of one batch of several has none: the model that was tested on it had not learned it.
+    tested apart. A label that was held out whole has none: the model that was tested on it had not learned it.
     """
     if len(folders) != 1:
         return {}
     rows = read_optional(folders[0] / "evaluation.json").get("per_label") or []
-    manifest = read_optional(folders[0] / "manifest.json")
-    several = (manifest.get("training") or {}).get("n_batches", 0) > 1
-    of_one = {str(label["label"]) for label in manifest.get("labels") or [] if label.get("n_batches") == 1}
-    return {
-        str(row["label"]): row
-        for row in rows
-        if row["n_cells"] and not (several and str(row["label"]) in of_one)
-    }
+    return {str(row["label"]): row for row in rows if row["n_cells"] and row.get("tested", True)}
 
 
 def joint_markers(

@@ -26,6 +26,8 @@ DONORS = ("donor", "donor_id", "patient", "patient_id", "subject", "individual")
 FEWEST_CELLS = 50
 # A cell's barcode with what programs that join libraries write around it: AAACCTGAGAAACCAT-2, S1_AAACCTGAGAAACCAT-1.
 BARCODE = re.compile(r"(.*?)[ACGTN]{12,}(.*)", re.DOTALL)
+# What `cellranger aggr` numbers libraries by.
+OF_AGGR = re.compile(r"…-\d+")
 # Of so many names it is told whether all are alike, so that a million of one library cost nothing.
 FIRST_NAMES = 1_000
 TAKEN_FOR_ONE = "taken for one: bounds of quality, doublets and what is novel are those of the mixture. "
@@ -89,11 +91,16 @@ def looks_like_several(obs: pd.DataFrame, *, aggregated: bool = False) -> str:
     if len(libraries) < 2:
         return ""
     shown = ", ".join(libraries[:3]) + (", ..." if len(libraries) > 3 else "")
+    if all(OF_AGGR.fullmatch(name) for name in libraries):
+        return (
+            f"By the ends of their barcodes ({shown}) these are cells of {len(libraries):,} libraries, as "
+            f"`cellranger aggr` joins them, which were {TAKEN_FOR_ONE}"
+            "To have each judged by itself, give each sample's own output of `cellranger count` or `multi`, or an "
+            ".h5ad with a column that names each cell's sample, and --sample_key."
+        )
     return (
-        f"By what stands around their barcodes ({shown}) these are cells of {len(libraries):,} libraries, as "
-        f"`cellranger aggr` joins them, which were {TAKEN_FOR_ONE}"
-        "To have each judged by itself, give each sample's own output of `cellranger count` or `multi`, or an .h5ad "
-        "with a column that names each cell's sample, and --sample_key."
+        f"The cells' names differ around their barcodes ({shown}). If these are {len(libraries):,} samples, they were "
+        f"{TAKEN_FOR_ONE}Then give an .h5ad with a column that names each cell's sample, and --sample_key."
     )
 
 

@@ -6,7 +6,7 @@ process MERGE {
 
     input:
     path(samples, stageAs: 'samples/*')     // annotated.h5ad and annotation.json of every sample that got so far
-    path(listed)            // samples.json: all samples of the run
+    path(listed)            // names.json: the ids of all samples of the run
     val(options)
 
     output:

@@ -294,7 +294,7 @@ def test_annotate_makes_the_whole_contract_of_it(mapped, tmp_path, monkeypatch):
     assert (final[~doubtful] == given.predicted[~doubtful]).all() and (reason[~doubtful] == "").all()
     assert (final[doubtful] == "unassigned").all() and (reason[doubtful] == "ambiguous").all()
     ids = dict(zip(given.predicted, adata.obs[f"{KEY}_cl_id"].astype(str), strict=True))
-    assert ids["B cell"] == "CL:0000236" and ids["CD4 T cell"] == ""
+    assert ids["B cell"] == "CL:0000236" and ids["CD4 T cell"] == "CL:0000624"
     assert f"{KEY}_cluster" in adata.obs
     uns = adata.uns[f"{KEY}_predictions"]
     assert uns["model_name"] == "hlca_20220920" and "gene_overlap" not in uns

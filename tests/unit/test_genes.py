@@ -159,6 +159,13 @@ def test_ids_of_orthologues_in_a_named_column_go_before_the_species_own():
     assert check_organism("auto", genes.gene_ids, genes.gene_symbols)[0] == "human"
 
 
+def test_symbols_that_the_user_names_go_before_another_species_ids():
+    own = [f"ENSMMUG0000000000{i}" for i in range(6)]
+    genes, _ = identify_genes(var(own, human=HUMAN), gene_column="human")
+    assert set(genes.gene_ids) == {""} and list(genes.gene_symbols) == list(HUMAN)
+    assert check_organism("human", genes.gene_ids, genes.gene_symbols)[0] == "human"
+
+
 COMBINED = [
     "{id}_{symbol}",
     "{id}.12_{symbol}",

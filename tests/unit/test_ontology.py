@@ -58,7 +58,13 @@ def test_names_that_data_give_are_known(label, name):
     assert build_ontology([found]).name(found) == name
 
 
-@pytest.mark.parametrize("label", ["CD4- T cell", "CD4+CD8+ T", "alpha", "CD20+ monocyte"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        *("CD4- T cell", "CD4+CD8+ T", "FCGR3A- mono", "CD20+ monocyte"),
+        *("NK/T", "CD4/CD8 T", "T and NK", "alpha", "M"),
+    ],
+)
 def test_what_a_name_does_not_say_is_not_guessed(label):
     assert find_cl_ids([label]) == {label: ""}
 
@@ -69,7 +75,7 @@ def test_every_common_name_is_of_a_term_that_holds():
     parser = OntologyParser()
     for words, cl_id in common_names.IDS.items():
         assert parser.is_valid_term_id(cl_id) and not parser.is_term_deprecated(cl_id), words
-        assert common_names.common_id(words) == cl_id
+        assert common_names.common_id(words, {}) == cl_id
 
 
 def test_only_whole_names_count():

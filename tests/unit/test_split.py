@@ -193,7 +193,10 @@ def cells_called(*names: str, n: int = 60) -> pd.DataFrame:
     ("obs", "said"),
     [
         (cells_called("@-1", "@-2", "@-3"), "(…-1, …-2, …-3) these are cells of 3 libraries"),
-        (cells_called("S0_@-1", "S1_@-1"), "(S0_…-1, S1_…-1) these are cells of 2 libraries"),
+        (
+            cells_called("S0_@-1", "S1_@-1"),
+            "(S0_…-1, S1_…-1). If these are 2 samples, they were taken for one",
+        ),
         (
             cells_called(*(f"@-{i}" for i in range(1, 6))),
             "(…-1, …-2, …-3, ...) these are cells of 5 libraries",
@@ -210,7 +213,8 @@ def test_a_matrix_of_several_libraries_is_noticed_by_what_stands_around_its_barc
     obs: pd.DataFrame, said: str
 ) -> None:
     warning = looks_like_several(obs)
-    assert said in warning and ("`cellranger count` or `multi`" in warning) == bool(said)
+    assert said in warning and ("--sample_key" in warning) == bool(said)
+    assert ("`cellranger count` or `multi`" in warning) == ("libraries" in said)
 
 
 def test_small_libraries_are_noticed_where_the_table_of_aggr_lies_beside_them() -> None:

@@ -106,6 +106,22 @@ def test_labels_that_differ_in_how_they_are_written_are_told_of(write, cells, ca
     assert "'B cell' (6), 'b cells' (6). Write them alike" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "pair", [("CD4+ T", "CD4- T"), ("αβ T", "γδ T"), ("HLA-DR+", "HLA-DR-"), ("T1", "T 1")]
+)
+def test_labels_that_differ_in_what_they_say_are_not_taken_for_one(write, cells, capsys, pair):
+    cells.obs["cell_type"] = np.array(pair)[np.arange(60) % 2]
+    read_reference([write(cells)], "cell_type")
+    assert "almost alike" not in capsys.readouterr().err
+
+
+def test_a_file_without_any_batch_is_refused(write, cells):
+    other = simulate(40, seed=2)
+    other.obs["donor"] = pd.Categorical([None] * 40, categories=["a"])
+    with pytest.raises(InputError, match=r"two.*no labelled cell has a value in batch column 'donor'"):
+        read_reference([write(cells, "one.h5ad"), write(other, "two.h5ad")], "cell_type", batch_key="donor")
+
+
 def test_labels_that_are_numbers_are_told_of(write, cells, capsys):
     cells.obs["cluster"] = np.arange(60) % 3
     read_reference([write(cells)], "cluster")

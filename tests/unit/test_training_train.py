@@ -76,7 +76,7 @@ def test_a_label_of_one_batch_is_scored_as_untested_and_warnings_stand_in_the_ca
     for card in ("card.md", "card.html"):
         text = (folder / card).read_text()
         assert "written almost alike" in text
-        assert "60 cells of labels that one batch alone has (B cell) count as wrong" in text
+        assert "60 cells of labels that were held out whole (B cell) count as wrong" in text
     (row,) = [line for line in (folder / "card.md").read_text().splitlines() if line.startswith("| B cell |")]
     assert row.endswith("| 60 | 1 | – | – | – |")
     assert "B cell" not in label_scores([folder]) and "Monocyte" in label_scores([folder])
@@ -87,7 +87,7 @@ def test_labels_of_which_none_is_in_two_batches_are_told_of(ready):
     cells.obs["donor"] = cells.obs["cell_type"]
     write_reference(cells, ready.reference[0])
     folder = train.run_train(dataclasses.replace(ready, batch_key="donor"))
-    assert "no label is in two batches" in verify_model(folder)["training"]["warnings"][0]
+    assert "no label is in two of the parts" in verify_model(folder)["training"]["warnings"][0]
 
 
 def test_one_batch_rare_labels_and_given_levels_go_the_whole_way(ready):

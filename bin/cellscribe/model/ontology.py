@@ -110,7 +110,7 @@ def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -
     """
     from cellxgene_ontology_guide.ontology_parser import OntologyParser
 
-    from cellscribe.common_names import GREEK, common_id
+    from cellscribe.common_names import common_id
 
     parser = OntologyParser()
     by_name = parser.get_term_label_to_id_map("CL")
@@ -126,13 +126,10 @@ def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -
     result = {}
     for label in labels:
         wanted = (given or {}).get(label, label)
-        name = plain_name(wanted)
         result[label] = (
             wanted
             if re.fullmatch(r"CL:\d{7}", wanted)
-            else known.get(name)
-            or common_id(wanted)
-            or ("" if name in GREEK else known.get(f"{name} cell", ""))
+            else known.get(plain_name(wanted)) or common_id(wanted, known)
         )
     return result
 

@@ -165,7 +165,9 @@ def score_classifiers(
         for share, part in held.fewer_genes.items()
     ]
     of = batches[held.rows]
-    evaluation = evaluate(found, codes[held.rows], of, held.altered, list(names), best, fewer)
+    evaluation = evaluate(
+        found, codes[held.rows], of, held.altered, list(names), best, fewer, held.taught[held.rows]
+    )
     evaluation.headline["split"] += f", {held_from}"
     plain = np.flatnonzero(~held.altered)
     rows = held.rows[plain]

@@ -33,16 +33,10 @@ def write_card(folder: Path, fields: dict[str, Any], evaluation: Evaluation | No
     if evaluation is not None:
         scored = evaluation.per_label.set_index("label")
         for label in labels:
-            # A label of one batch of several was unknown to the model that was tested on that batch.
-            if scored.loc[label["label"], "n_cells"] and not is_of_one_batch(label, fields):
+            if scored.loc[label["label"], "n_cells"] and scored.loc[label["label"], "tested"]:
                 label |= scored.loc[label["label"], ["precision", "recall", "f1"]].to_dict()
     (folder / "card.md").write_text(card_markdown(fields, labels, evaluation))
     (folder / "card.html").write_text(card_html(fields, labels, evaluation))
-
-
-def is_of_one_batch(label: dict[str, Any], fields: dict[str, Any]) -> bool:
-    """Whether a label, as the manifest has it, comes from one batch of several: no held-out test is one of it."""
-    return bool(label["n_batches"] == 1 and fields["training"]["n_batches"] > 1)
 
 
 def card_markdown(fields: dict[str, Any], labels: list[dict[str, Any]], evaluation: Evaluation | None) -> str:
@@ -89,7 +83,7 @@ def card_markdown(fields: dict[str, Any], labels: list[dict[str, Any]], evaluati
 def _how_good(evaluation: Evaluation, fields: dict[str, Any]) -> list[str]:
     head, altered = evaluation.headline, evaluation.altered
     lines = [
-        _cell(measured_on(head, fields)),
+        _cell(measured_on(evaluation, fields)),
         "",
         "| cells | accuracy | macro-F1 | calibration error | log loss |",
         "|---|---|---|---|---|",
@@ -118,20 +112,21 @@ def certainty_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     ]
 
 
-def measured_on(head: dict[str, Any], fields: dict[str, Any]) -> str:
+def measured_on(evaluation: Evaluation, fields: dict[str, Any]) -> str:
     """Which cells the scores are of, what of the model had seen them, and which it could not get right."""
+    head, labels = evaluation.headline, evaluation.per_label
     measured = (
         f"Measured on {head['n_cells']:,} cells of {plural(head['n_batches'], 'batch')}, {head['split']}."
     )
-    unknown = [label for label in fields["labels"] if is_of_one_batch(label, fields)]
+    unknown = labels[~labels["tested"] & (labels["n_cells"] > 0)]
     if fields["training"]["n_batches"] == 1:
         return f"{measured} Other donors are named less well than these: the scores flatter."
-    if not unknown:
+    if unknown.empty:
         return measured
-    names = first_names([label["label"] for label in unknown])
     return (
-        f"{measured} {plural(sum(label['n_cells'] for label in unknown), 'cell')} of labels that one batch alone has "
-        f"({names}) count as wrong in all of these scores, as the model that was tested on them had not learned them."
+        f"{measured} {plural(int(unknown['n_cells'].sum()), 'cell')} of labels that were held out whole "
+        f"({first_names(unknown['label'].tolist())}) count as wrong in all of these scores: the model that was tested "
+        "on them had learned no cell of theirs."
     )
 
 
@@ -214,7 +209,7 @@ def card_html(fields: dict[str, Any], labels: list[dict[str, Any]], evaluation: 
         model=fields,
         labels=labels,
         evaluation=evaluation,
-        measured=measured_on(evaluation.headline, fields) if evaluation else "",
+        measured=measured_on(evaluation, fields) if evaluation else "",
         certain=certainty_rows(evaluation) if evaluation else (),
         thinned=THINNED,
         not_tested=NOT_TESTED,

@@ -19,8 +19,9 @@ CERTAINTIES = (0.6, 0.8, 14 / 15)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """headline: the default classifier's scores. classifiers: each classifier's. per_label: one row a label.
-    confusion: true label x predicted label, cells. calibration: rows of a reliability plot. altered: the default's
+    """headline: the default classifier's scores. classifiers: each classifier's. per_label: one row a label;
+    `tested` is false of one that the tested models had not learned of other cells. confusion: true label x predicted
+    label, cells. calibration: rows of a reliability plot. altered: the default's
     scores on the same cells thinned; fewer_genes: without some genes, a row for each share left.
     """
 
@@ -39,7 +40,8 @@ class Evaluation:
         return cls(
             written["headline"],
             written["classifiers"],
-            pd.DataFrame(written["per_label"]),
+            # Models of before do not say it.
+            pd.DataFrame([{"tested": True} | row for row in written["per_label"]]),
             pd.DataFrame(confusion["cells"], index=labels, columns=labels),
             pd.DataFrame(written["calibration"]),
             written["altered"],
@@ -103,16 +105,19 @@ def evaluate(
     names: list[str],
     default: str,
     fewer_genes: list[dict[str, float]],
+    taught: np.ndarray | None = None,
 ) -> Evaluation:
     """Score held-out cells. probabilities: a classifier's name to (n_cells, n_labels); altered: bool (n_cells,).
 
-    fewer_genes: as in `Evaluation`.
+    fewer_genes: as in `Evaluation`. taught: bool (n_cells,), whether the model that named a cell had learned its label;
+    None where it had learned all.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     plain = np.flatnonzero(~altered)
     truth, own = codes[plain], probabilities[default][plain]
     best = own.argmax(axis=1)
+    known = np.ones(len(truth), dtype=bool) if taught is None else taught[plain]
     precision, recall, f1, support = precision_recall_fscore_support(
         truth, best, labels=np.arange(len(names)), zero_division=0
     )
@@ -123,6 +128,7 @@ def evaluate(
             "precision": precision.round(4),
             "recall": recall.round(4),
             "f1": f1.round(4),
+            "tested": np.bincount(truth[known], minlength=len(names)) > 0,
         }
     )
     edges, shares, confidence, accuracy = reliability(own.max(axis=1), best == truth, N_BINS)

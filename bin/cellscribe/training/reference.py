@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,6 @@ from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import cell_names, open_h5ad
 from cellscribe.label_csv import check_cells, is_labelled, read_label_csv, with_labels
-from cellscribe.model.ontology import plain_name
 from cellscribe.report_words import first_names, plural
 from cellscribe.schema import nearest
 from cellscribe.stored import SomeRows, StoredInput, blocks
@@ -199,8 +199,8 @@ def read_reference(
         )
     merged = _merge_levels(files)
     labels = np.concatenate([file.labels for file in files])
-    check_spelling(labels)
     keep, left_out = common_labels(labels, label_key, paths[0])
+    check_spelling(labels[keep])
     of_file = np.split(keep, np.cumsum([len(file.labels) for file in files])[:-1])
     cells = LabelledCells(
         counts=on_disk(
@@ -249,7 +249,7 @@ def check_spelling(labels: np.ndarray) -> None:
     names, numbers = np.unique(labels.astype(str), return_counts=True)
     alike: dict[str, list[str]] = {}
     for name, number in zip(names, numbers, strict=True):
-        alike.setdefault(plain_name(name), []).append(f"'{name}' ({number:,})")
+        alike.setdefault(_without_style(name), []).append(f"'{name}' ({number:,})")
     for spellings in alike.values():
         if len(spellings) > 1:
             warn(
@@ -260,6 +260,12 @@ def check_spelling(labels: np.ndarray) -> None:
         warn(
             f"all labels are numbers ({first_names(names.tolist())}), as those of clusters are: cells will be named so"
         )
+
+
+def _without_style(label: str) -> str:
+    """A label without case, plural, underscores and hyphens between words: signs, as in CD4+ and CD4-, are kept."""
+    words = re.sub(r"[\s_]+|-(?=\w)", " ", label.casefold()).split()
+    return " ".join(word[:-1] if word.endswith("s") and len(word) > 3 else word for word in words)
 
 
 def _without_copies(cells: LabelledCells, label_key: str, file: Path, scratch: Path | None) -> LabelledCells:
@@ -390,6 +396,12 @@ def _open_one(
         )
     batches = gene_names.as_text(read.obs[batch_key]) if batch_key else labels
     nowhere = labelled & (np.char.strip(batches.astype(str)) == "")
+    if nowhere.any() and (nowhere == labelled).all():
+        raise InputError(
+            f"no labelled cell has a value in batch column '{batch_key}'",
+            "Fill it with the donor or sample of each cell, or name another column with --batch_key.",
+            file=path,
+        )
     if nowhere.any():
         warn(
             f"{path.name}: {plural(int(nowhere.sum()), 'cell')} without a value in batch column '{batch_key}' left "

@@ -179,11 +179,6 @@ def _train(options: TrainOptions, told: list[str]) -> Path:
     cl_ids, ontology = place_labels(names, options.cl_map)
     cells = check_coreceptors(cells, cl_ids, ontology, options)
     codes = cells.codes
-    if n_batches > 1 and not seen_elsewhere(codes, cells.batches.astype(str)).any():
-        warn(
-            "no label is in two batches, so that no test can say how well the model knows any: its scores are of cells "
-            "whose label the tested model had not learned. Name the column of donors or samples with --batch_key."
-        )
     levels = [
         {"name": level, "labels": {n: cells.levels[level][n] for n in names}} for level in options.levels
     ]
@@ -192,6 +187,11 @@ def _train(options: TrainOptions, told: list[str]) -> Path:
     # A label in doubt calibrates nothing, and one that a regression gave is no test of one. But new cells will be like
     # both, and look as strange.
     held = hold_out(cells, options)
+    if not held.taught.any():
+        warn(
+            "no label is in two of the parts that are held out, which are whole batches, so that no test can say how "
+            "well the model knows any. Name the column of donors or samples with --batch_key."
+        )
     teaching = None if cells.doubtful is None else ~cells.doubtful
     certain = held if teaching is None else held.of_cells(teaching)
     tested = certain if cells.renamed is None else certain.of_cells(~cells.renamed)

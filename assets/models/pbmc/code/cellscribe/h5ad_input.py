@@ -21,6 +21,7 @@ from cellscribe.errors import InputError
 from cellscribe.genes import ID_COLUMNS, SYMBOL_COLUMNS, as_text
 from cellscribe.hdf5 import check_table, check_whole, offsets, opened, whole
 from cellscribe.recovered import RecoveredCounts, how_made, recover
+from cellscribe.recovered import recovered as recovered_counts
 from cellscribe.stored import (
     IN_MEMORY,
     RowBuckets,
@@ -353,7 +354,8 @@ def _weighed(found: Found, passed: Sequence[Candidate], path: Path, scratch: Pat
     if wide is None:
         return found
     seen = f"{few.name} holds raw counts of {len(few.genes):,} genes alone"
-    if recovered := _recovered(wide, path, scratch):
+    recovered = _recovered(wide, path, scratch)
+    if recovered and _agree(few, wide, recovered.way):
         why = f"{seen}: those of {len(wide.genes):,} genes"
         instead = f"counts_layer {few.layer} reads {few.name} all the same."
         note = (
@@ -366,12 +368,27 @@ def _weighed(found: Found, passed: Sequence[Candidate], path: Path, scratch: Pat
             [note, *others],
             [f"{_how_recovered(why, wide, recovered)} {instead}"],
         )
+    numbers = f"{wide.seen}" if recovered else f"{wide.seen}: {wide.fault}"
     narrow = (
-        f"{seen}; {wide.name} has {len(wide.genes):,} genes, but no counts can be had back from its numbers "
-        f"({wide.seen}: {wide.fault}). Few genes give other labels than all, and seem surer: give a file with the "
+        f"{seen}; {wide.name} has {len(wide.genes):,} genes, but no counts that agree with these can be had back from "
+        f"its numbers ({numbers}). Few genes give other labels than all, and seem surer: give a file with the "
         "counts of all genes, as they were before variable genes were chosen."
     )
     return found._replace(warnings=[*found.warnings, narrow])
+
+
+def _agree(few: Candidate, wide: Candidate, way: str) -> bool:
+    """Whether counts that were had back are those of a place with fewer genes on the genes of both, by the first rows.
+
+    way: how the counts of `wide` are had back.
+    """
+    if not (few.genes.is_unique and wide.genes.is_unique):
+        return False
+    columns = wide.genes.get_indexer(few.genes)
+    shared = columns >= 0
+    n_rows = min(FIRST_ROWS, max(1, BLOCK // len(wide.genes)))
+    had_back = recovered_counts(_first_rows(wide.node, n_rows), way)[:, columns[shared]]
+    return bool(shared.any()) and _is_same(had_back, _first_rows(few.node, n_rows)[:, shared])
 
 
 def _how_recovered(why: str, candidate: Candidate, counts: RecoveredCounts) -> str:
@@ -630,8 +647,8 @@ class TypeColumn:
         words = {value: " ".join(re.split(r"[\W_]+", value.lower())).strip() for value in pd.unique(values)}
         kinds = {value: KIND_OF.get(word, value) for value, word in words.items()}
         known = [value for value, word in words.items() if word in KIND_OF or word in OTHER_KINDS]
-        if GENE_EXPRESSION in kinds.values() and BIOTYPE not in words.values():
-            # Beside genes that are called so, every other word is of something else.
+        if GENE_EXPRESSION in words:
+            # Beside genes in Cell Ranger's own words, every other word is of something else.
             taken = [value for value, word in words.items() if word in NO_WORD]
         else:
             taken = [value for value in words if value not in known]
