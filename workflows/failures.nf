@@ -87,7 +87,7 @@ def lastFailures(rows) {
 }
 
 def readTrace(trace) {
-    if (!trace?.exists()) {
+    if (!trace.exists()) {
         return []
     }
     def lines  = trace.readLines()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gzip
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellscribe.errors import InputError, ModelMismatchError
-from cellscribe.genes import ENSEMBL, ID_COLUMNS, ORTHOLOGS, SYMBOL_COLUMNS, as_text, parted_names
+from cellscribe.genes import ENSEMBL, ID_COLUMNS, ORGANISMS, ORTHOLOGS, SYMBOL_COLUMNS, as_text, parted_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -225,15 +223,14 @@ def symbols_of_today() -> dict[str, str]:
     """
     if not ORTHOLOGS.is_file():
         return {}
-    with gzip.open(ORTHOLOGS, "rt", encoding="utf-8") as lines:
-        next(lines)
-        rows = [line.rstrip("\n").split("\t") for line in lines]
-    symbols: dict[str, str] = {}
-    for at in (0, 2):
-        # A symbol that two genes of an organism have tells neither.
-        several = {name for name, n in Counter(row[at + 1] for row in rows).items() if n > 1}
-        symbols |= {row[at]: row[at + 1] for row in rows if row[at + 1] not in several}
-    return symbols
+    from cellscribe.orthologs import ortholog_pairs
+
+    pairs = ortholog_pairs()
+    return {
+        gene_id: symbol
+        for organism in ORGANISMS
+        for gene_id, symbol in zip(pairs[f"{organism}_gene_id"], pairs[f"{organism}_symbol"], strict=True)
+    }
 
 
 def _numbered(names: pd.Series) -> pd.Series:

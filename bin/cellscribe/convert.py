@@ -15,7 +15,7 @@ from cellscribe import genes
 from cellscribe.cell_calling import call_cells, droplet_shape, is_unfiltered
 from cellscribe.cli import log, warn
 from cellscribe.contract import free_name
-from cellscribe.counts import GENE_EXPRESSION
+from cellscribe.counts import GENE_EXPRESSION, gene_features
 from cellscribe.counts_file import new_counts_file, new_dense
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import open_h5ad
@@ -59,7 +59,8 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
     counts = read_any(options)
     _not_empty(counts, options.input)
     n_features = {str(kind): int(n) for kind, n in pd.Series(counts.feature_types).value_counts().items()}
-    is_gene = _gene_features(counts, n_features, options.input)
+    listed = (f"{n:,} {kind}" for kind, n in n_features.items())
+    is_gene = gene_features(counts.feature_types, listed, options.input)
     is_gene, other_species, genomes, by_genome = pick_genome(counts, is_gene, options)
 
     identity, prefix = genes.identify_genes(counts.var[is_gene], options.gene_column, genomes)
@@ -185,18 +186,6 @@ def _not_empty(counts: AnyCounts, path: Path) -> None:
     raise InputError(
         f"the matrix is empty: {n_cells:,} cells, {n_features:,} features, {counts.matrix.nnz:,} numbers",
         "Look at the run that made it, or leave this sample out.",
-        file=path,
-    )
-
-
-def _gene_features(counts: AnyCounts, n_features: dict[str, int], path: Path) -> np.ndarray:
-    is_gene = counts.feature_types == GENE_EXPRESSION
-    if is_gene.any():
-        return is_gene
-    listed = ", ".join(f"{n:,} {kind}" for kind, n in n_features.items())
-    raise InputError(
-        f"there are no Gene Expression features; there are {listed}",
-        "cellscribe names cells by their gene expression: give the matrix that holds it.",
         file=path,
     )
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import pandas as pd
+
+from cellscribe.errors import InputError
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -49,6 +52,20 @@ class Counts(Generic[Matrix]):
     metrics: dict[str, float | str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+
+def gene_features(feature_types: np.ndarray, listed: Iterable[str], file: Path) -> np.ndarray:
+    """Which features are genes, bool (n_features,). listed: which kinds there are, in words. Raises InputError where
+    none is one.
+    """
+    is_gene = np.asarray(feature_types == GENE_EXPRESSION)
+    if is_gene.any():
+        return is_gene
+    raise InputError(
+        f"there are no {GENE_EXPRESSION} features; there are {', '.join(listed)}",
+        "cellscribe names cells by their gene expression: give the matrix that holds it.",
+        file=file,
+    )
 
 
 @dataclass

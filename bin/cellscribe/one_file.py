@@ -17,7 +17,7 @@ from cellscribe.annotation import annotate_cells, named_words, write_annotated
 from cellscribe.answer import answer_cells
 from cellscribe.cli import log, warn
 from cellscribe.contract import OutputNames
-from cellscribe.counts import GENE_EXPRESSION
+from cellscribe.counts import gene_features
 from cellscribe.counts_file import CHUNK_ROWS
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import read_h5ad
@@ -87,13 +87,8 @@ def annotate_file(
     ModelMismatchError as CONVERT, MAP and ANNOTATE do.
     """
     counts = read_h5ad(query, counts_layer)
-    is_gene = np.flatnonzero(counts.feature_types == GENE_EXPRESSION)
-    if not len(is_gene):
-        raise InputError(
-            f"there are no {GENE_EXPRESSION} features; there are {', '.join(pd.unique(counts.feature_types))}",
-            "cellscribe names cells by their gene expression: give the matrix that holds it.",
-            file=query,
-        )
+    types = counts.feature_types
+    is_gene = np.flatnonzero(gene_features(types, pd.unique(types), query))
     var = counts.var.iloc[is_gene]
     identity, _ = gene_names.identify_genes(var, gene_column, [])
     for warning in () if told else (*counts.warnings, *identity.warnings):

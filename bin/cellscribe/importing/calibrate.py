@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellscribe.align import check_overlap, looks_like, match_genes
+from cellscribe.align import looks_like
 from cellscribe.cli import log
 from cellscribe.errors import InputError
-from cellscribe.mapping import is_numbered, map_cells
+from cellscribe.mapping import map_cells
 from cellscribe.model.calibration import fit_pool
 from cellscribe.model.manifest import MANIFEST, write_manifest
 from cellscribe.model.model import CLASSIFIERS, MEMBERS, Model
@@ -103,19 +103,6 @@ def gene_names_of(genes: pd.DataFrame) -> pd.Series:
     return genes["symbol"] if (genes["symbol"] != "").any() else genes["gene_id"]
 
 
-def check_genes(model: Model, cells: LabelledCells, var: pd.DataFrame, test: TestCells) -> None:
-    """Raises ModelMismatchError as `map_cells` does, but with advice that an import can follow."""
-    match = match_genes(var, model.genes, numbered=is_numbered(model))
-    check_overlap(
-        match,
-        gene_names_of(cells.genes),
-        model=model.name,
-        organism=model.manifest["organism"],
-        minimum=test.min_gene_overlap,
-        advice=f"The model's own look like {looks_like(gene_names_of(model.genes))}. {OTHER_TEST_CELLS}",
-    )
-
-
 def calibrate(
     folder: Path, fields: dict[str, Any], test: TestCells, seed: int = 0
 ) -> tuple[dict[str, Any], Evaluation | None]:
@@ -154,11 +141,13 @@ def calibrate(
         log(f"test cells of '{label}' are left out: the model has no such label")
     var = pd.DataFrame(
         {"gene_ids": cells.genes["gene_id"].to_numpy(), "gene_symbols": cells.genes["symbol"].to_numpy()},
-        index=cells.genes["symbol"].astype(str),
+        index=gene_names_of(cells.genes).astype(str),
     )
-    check_genes(model, cells, var, test)
     mapping = map_cells(
-        CountsInMemory(cells.counts[rows], var), model, min_gene_overlap=test.min_gene_overlap
+        CountsInMemory(cells.counts[rows], var),
+        model,
+        min_gene_overlap=test.min_gene_overlap,
+        advice=f"The model's own look like {looks_like(gene_names_of(model.genes))}. {OTHER_TEST_CELLS}",
     )
     probabilities = model.member_probabilities(**mapping.arrays(), members=tuple(model.members))
     codes = np.array([model.labels.index(label) for label in cells.labels[rows]])

@@ -18,6 +18,7 @@ from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import cell_names, open_h5ad
 from cellscribe.label_csv import check_cells, is_labelled, read_label_csv, with_labels
+from cellscribe.model.ontology import singular
 from cellscribe.report_words import first_names, plural
 from cellscribe.schema import nearest
 from cellscribe.stored import SomeRows, StoredInput, blocks
@@ -264,8 +265,7 @@ def check_spelling(labels: np.ndarray) -> None:
 
 def _without_style(label: str) -> str:
     """A label without case, plural, underscores and hyphens between words: signs, as in CD4+ and CD4-, are kept."""
-    words = re.sub(r"[\s_]+|-(?=\w)", " ", label.casefold()).split()
-    return " ".join(word[:-1] if word.endswith("s") and len(word) > 3 else word for word in words)
+    return " ".join(map(singular, re.sub(r"[\s_]+|-(?=\w)", " ", label.casefold()).split()))
 
 
 def _without_copies(cells: LabelledCells, label_key: str, file: Path, scratch: Path | None) -> LabelledCells:

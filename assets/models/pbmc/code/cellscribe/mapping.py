@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from cellscribe.align import GeneMatch, check_overlap, match_genes, query_gene_names
+from cellscribe.align import WHERE_GENES_DO_NOT_FIT, GeneMatch, check_overlap, match_genes, query_gene_names
 from cellscribe.cli import log, warn
 from cellscribe.counts_file import CHUNK_ROWS, CountsFile, open_counts
 from cellscribe.errors import InputError, ModelMismatchError
@@ -130,9 +130,11 @@ def find_genes(
     orthologs_of: str,
     min_gene_overlap: float,
     warn_gene_overlap: float,
+    advice: str,
 ) -> SampleGenes:
-    """Match a sample's genes to the model's. Raises ModelMismatchError where too few of the model's are there,
-    InputError where `gene_column` is not.
+    """Match a sample's genes to the model's. advice: of `check_overlap`.
+
+    Raises ModelMismatchError where too few of the model's are there, InputError where `gene_column` is not.
     """
     named, column, orthologs = var, gene_column, None
     if orthologs_of:
@@ -154,6 +156,7 @@ def find_genes(
         minimum=min_gene_overlap,
         warn_below=warn_gene_overlap,
         by_orthologs=bool(orthologs),
+        advice=advice,
     )
     if orthologs:
         warnings.append(ortholog_warning(match, orthologs))
@@ -258,6 +261,7 @@ def map_cells(
     use_gpu: bool | None = False,
     surgery: Surgery | None = None,
     orthologs_of: str = "",
+    advice: str = WHERE_GENES_DO_NOT_FIT,
     chunk_rows: int = CHUNK_ROWS,
     cpus: int = 1,
 ) -> Mapping:
@@ -266,12 +270,14 @@ def map_cells(
     One pass over the counts, in chunks of `chunk_rows` cells, `cpus` of them at a time. use_gpu: None for one where it
     helps, without a word where it does not. surgery: how to fine-tune the encoder on the cells first, which takes one
     pass more, and memory for the counts on the model's genes. orthologs_of: the cells' organism, where their genes are
-    to be found by one-to-one orthologues. Raises ModelMismatchError where too few of the model's genes are there,
-    InputError where `gene_column` is not or there is no cell.
+    to be found by one-to-one orthologues. advice: of `check_overlap`. Raises ModelMismatchError where too few of the
+    model's genes are there, InputError where `gene_column` is not or there is no cell.
     """
     if not counts.n_obs:
         raise InputError("there is no cell to map", "Check the cells that quality control removed.")
-    genes = find_genes(counts.var, model, gene_column, orthologs_of, min_gene_overlap, warn_gene_overlap)
+    genes = find_genes(
+        counts.var, model, gene_column, orthologs_of, min_gene_overlap, warn_gene_overlap, advice
+    )
     warnings = genes.warnings
     device = None
     if use_gpu is not False:

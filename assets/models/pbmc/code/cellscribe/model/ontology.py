@@ -136,8 +136,12 @@ def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -
 
 def plain_name(name: str) -> str:
     """A name without case, plural and punctuation; a `+` is kept."""
-    words = re.sub(r"[^a-z0-9+]+", " ", name.lower()).split()
-    return " ".join(word[:-1] if word.endswith("s") and len(word) > 3 else word for word in words)
+    return " ".join(map(singular, re.sub(r"[^a-z0-9+]+", " ", name.lower()).split()))
+
+
+def singular(word: str) -> str:
+    """A word without the s of a plural."""
+    return word[:-1] if word.endswith("s") and len(word) > 3 else word
 
 
 def descendants(ontology: Ontology, cl_ids: Sequence[str]) -> dict[str, np.ndarray]:
