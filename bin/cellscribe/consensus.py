@@ -7,12 +7,12 @@ Annals of Mathematical Statistics 32:1339); sharing out a coarse answer by those
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from cellscribe.answer import Answer, Decision, stepped_up
+from cellscribe.answer import Answer, Decision, Strictness, stepped_up
 from cellscribe.contract import UNASSIGNED
 from cellscribe.model.ontology import (
     LINEAGE,
@@ -26,6 +26,7 @@ NOT_VOTING = ("novel", "low_information")
 # Of models that tell no thresholds; of several, the strictest counts.
 REJECTION = {"least_probability": 0.5, "ancestor_probability": 0.8}
 MAJORITY = 0.5
+ASKED_FOR = tuple(field.name for field in fields(Strictness))
 
 
 @dataclass(frozen=True)
@@ -238,8 +239,7 @@ def consensus(answers: Sequence[Answer]) -> Answer:
     speak = np.stack([answer.decision.final != UNASSIGNED for answer in answers], axis=1)
     agree = np.stack([agrees(answer, i, union, chosen) for i, answer in enumerate(answers)], axis=1)
     rejection = {
-        name: max(answer.parameters.get("rejection", {}).get(name, least) for answer in answers)
-        for name, least in REJECTION.items()
+        name: max(_limit(answer, name, least) for answer in answers) for name, least in REJECTION.items()
     }
     decision = decide(union, probabilities, support, chosen, agree.sum(axis=1), speak.sum(axis=1), rejection)
     rejected = np.stack([answer.decision.reason for answer in answers], axis=1)[nobody]
@@ -268,6 +268,7 @@ def consensus(answers: Sequence[Answer]) -> Answer:
                 dict.fromkeys(str(answer.parameters.get("classifier", "")) for answer in answers)
             ),
             "consensus": {"models": n_models, **rejection},
+            **{name: first.parameters[name] for name in ASKED_FOR if name in first.parameters},
         },
         mapping={
             **least.mapping,
@@ -295,6 +296,14 @@ def consensus(answers: Sequence[Answer]) -> Answer:
         calibrated=all(answer.calibrated for answer in answers),
         warnings=[f"{model_title(answer)}: {warning}" for answer in answers for warning in answer.warnings],
     )
+
+
+def _limit(answer: Answer, name: str, least: float) -> float:
+    """A model's threshold of that name; `least` where it tells none."""
+    limits = answer.parameters.get("rejection", {})
+    if name == "least_probability" and "most_uncertainty" in limits:
+        return round(1 - limits["most_uncertainty"], 9)
+    return float(limits.get(name, least))
 
 
 def decide(

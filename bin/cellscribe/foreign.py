@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellscribe.answer import NOT_CALIBRATED, Answer, Decision
+from cellscribe.answer import (
+    AS_THE_MODEL,
+    NO_NOVELTY,
+    NOT_CALIBRATED,
+    Answer,
+    Decision,
+    Strictness,
+)
 from cellscribe.cli import log, warn
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.counts_file import CountsFile, open_counts
@@ -402,17 +409,24 @@ def read_prediction_mapping(path: Path) -> Prediction:
         raise no_mapping(path, error) from error
 
 
-def answer_prediction(prediction: Prediction, model_url: str = "") -> Answer:
+def answer_prediction(
+    prediction: Prediction, model_url: str = "", strictness: Strictness = AS_THE_MODEL
+) -> Answer:
     """What a model made by others says, as ANNOTATE takes it: its labels where it is sure enough.
 
-    Cell Ontology ids are those of the terms that the labels name.
+    Cell Ontology ids are those of the terms that the labels name. 1 - uncertainty stands in a probability's place.
     """
+    least = strictness.min_probability
+    # Rounded, as 1 - 0.7 is a little less than 0.3.
+    most_uncertainty = MOST_UNCERTAINTY if least is None else round(1 - least, 9)
     labels, codes = np.unique(prediction.predicted.astype(str), return_inverse=True)
     names = [str(label) for label in labels]
     cl_ids = find_cl_ids(names)
     ids = np.array([cl_ids[name] if is_term(cl_ids[name]) else "" for name in names], dtype=object)
     # A model may use our word for what it is not sure of.
-    kept = (prediction.uncertainty <= MOST_UNCERTAINTY) & (prediction.predicted.astype(str) != UNASSIGNED)
+    kept = (prediction.uncertainty <= np.float32(most_uncertainty)) & (
+        prediction.predicted.astype(str) != UNASSIGNED
+    )
     assert prediction.latent is not None
     info = prediction.info
     return Answer(
@@ -439,10 +453,12 @@ def answer_prediction(prediction: Prediction, model_url: str = "") -> Answer:
         parameters={
             "classifier": info["classifier"],
             "mlflow_env_manager": info["mlflow_env_manager"],
-            "rejection": {"most_uncertainty": MOST_UNCERTAINTY},
+            "rejection": {"most_uncertainty": most_uncertainty},
+            **strictness.given,
         },
         mapping=info,
         calibrated=False,
+        warnings=[NO_NOVELTY] if strictness.novelty_limit is not None else [],
     )
 
 

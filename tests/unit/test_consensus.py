@@ -283,6 +283,20 @@ def test_the_strictest_thresholds_of_the_models_count():
     assert first(consensus([lax, strict]))[3] == "ambiguous"
 
 
+def test_a_least_probability_that_the_user_asks_for_holds_for_models_of_uncertainties_too():
+    """One that tells 0.3 and one that is no more uncertain than 0.7 ask for 0.3, and not for the usual half."""
+    row = [[0.4, 0.35, 0.15, 0.1]]
+    labels = ["B cell", "NK", "CD4", "CD8"]
+    given = {"min_probability": 0.3}
+    one = answer(labels, row, parameters={"rejection": {"least_probability": 0.3}, **given})
+    other = answer(labels, row, parameters={"rejection": {"most_uncertainty": 0.7}, **given})
+    joint = consensus([one, other])
+    assert first(joint)[3] == "" and joint.parameters["min_probability"] == 0.3
+    assert joint.parameters["consensus"]["least_probability"] == 0.3
+    unasked = answer(labels, row, parameters={"rejection": {"most_uncertainty": 0.5}})
+    assert first(consensus([one, unasked]))[3] == "ambiguous"
+
+
 # models that give labels alone ---------------------------------------------------------------------
 
 

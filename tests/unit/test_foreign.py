@@ -15,6 +15,7 @@ from small_model import TYPES, simulate, small_counts, write_counts
 
 from cellscribe import annotation as annotate
 from cellscribe import clusters
+from cellscribe.answer import Strictness
 from cellscribe.contract import OutputNames
 from cellscribe.counts_file import open_counts
 from cellscribe.errors import InputError, ModelFetchError, ModelMismatchError
@@ -324,3 +325,18 @@ def test_a_label_that_is_an_id_counts_where_the_cell_ontology_has_it(tmp_path):
     answer = answer_prediction(read_prediction_mapping(tmp_path / "m.h5ad"))
     assert list(answer.cl_ids) == ["CL:0000236", ""]
     assert answer.model["name"] == "theirs"
+
+
+def test_a_label_of_theirs_is_kept_where_it_is_as_sure_as_the_user_asks(tmp_path):
+    shares = np.linspace(0, 1, 40, dtype=np.float32)
+    prediction = read_prediction(
+        written(tmp_path / "o.h5ad", put("obs", f"{KEY}_predicted_uncertainty", shares)), NAMES, CELLS, MODEL
+    )
+    prediction.info.update(organism="human", classifier="default", mlflow_env_manager="local")
+    write_prediction(prediction, tmp_path / "m.h5ad")
+    read = read_prediction_mapping(tmp_path / "m.h5ad")
+    for asked, most in ((None, 0.5), (0.7, 0.3), (0.0, 1.0)):
+        answer = answer_prediction(read, "", Strictness(asked))
+        assert (answer.decision.reason == "").tolist() == (answer.uncertainty <= np.float32(most)).tolist()
+        assert answer.parameters["rejection"] == {"most_uncertainty": most}
+    assert answer_prediction(read, "", Strictness(novelty_limit=0.9)).warnings and not answer.warnings
