@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellscribe.annotation import annotate_cells, named_words, write_annotated
+from cellscribe.annotation import annotate_cells, grouping_of, named_words, write_annotated
+from cellscribe.answer import Strictness
 from cellscribe.cli import log, warn
+from cellscribe.clusters import RESOLUTION
 from cellscribe.contract import OutputNames
 from cellscribe.convert import ConvertOptions, run_convert
 from cellscribe.counts_file import CountsFile, open_counts
@@ -52,6 +54,11 @@ class OneOptions:
     trust_model_code: bool = False
     mlflow_env_manager: str = "virtualenv"
     classifier: str = "default"
+    min_probability: float | None = None
+    reject_novel: bool = True
+    novelty_limit: float | None = None
+    cluster_key: str | None = None
+    cluster_resolution: float = RESOLUTION
     organism: str = "auto"
     min_gene_overlap: float = 0.5
     warn_gene_overlap: float = 0.8
@@ -61,6 +68,11 @@ class OneOptions:
     seed: int = 0
     cpus: int = 1
     pipeline_version: str = "unknown"
+
+    @property
+    def strictness(self) -> Strictness:
+        """How strict the model is asked to be."""
+        return Strictness(self.min_probability, self.reject_novel, self.novelty_limit)
 
 
 def annotate_one(options: OneOptions) -> dict[str, Any]:
@@ -95,6 +107,9 @@ def annotate_one(options: OneOptions) -> dict[str, Any]:
                 counts_layer=options.counts_layer if as_given else None,
                 gene_column=options.gene_column_name,
                 classifier=options.classifier,
+                strictness=options.strictness,
+                cluster_key=options.cluster_key,
+                cluster_resolution=options.cluster_resolution,
                 organism=options.organism,
                 use_gpu=options.use_gpu,
                 model_url=options.model_url,
@@ -134,9 +149,10 @@ def _annotate_by_others(options: OneOptions, model: Path, names: OutputNames) ->
             ),
         )
         annotation = annotate_cells(
-            answer_prediction(prediction, options.model_url),
+            answer_prediction(prediction, options.model_url, options.strictness),
             cells.obs.index,
             names,
+            grouping=grouping_of(cells.obs, options.cluster_key, options.cluster_resolution),
             seed=options.seed,
             cpus=options.cpus,
             pipeline_version=options.pipeline_version,

@@ -16,12 +16,13 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellscribe.cli import log, warn
-from cellscribe.clusters import clusters_and_map, commonest
+from cellscribe.clusters import RESOLUTION, clusters_and_map, commonest
 from cellscribe.contract import MERGED_BY, OutputNames
 from cellscribe.counts_file import new_counts_file, open_counts
 from cellscribe.errors import InputError
 from cellscribe.explorer import explorer_warnings
 from cellscribe.genes import as_text, unique_names
+from cellscribe.given_clusters import read_clusters
 from cellscribe.io import read_json, write_table
 from cellscribe.report_words import first_names, plural
 
@@ -54,7 +55,9 @@ class SampleFile:
 
 @dataclass
 class Merged:
-    """obs, var, obsm and uns of the merged file; `places`: each sample's genes' columns in it."""
+    """obs, var, obsm and uns of the merged file; `places`: each sample's genes' columns in it. clusters_from: where
+    the clusters come of, in words.
+    """
 
     obs: pd.DataFrame
     var: pd.DataFrame
@@ -64,6 +67,7 @@ class Merged:
     label_key: str
     layout_key: str
     cluster_key: str
+    clusters_from: str = ""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -74,18 +78,21 @@ def run_merge(
     page_out: Path,
     *,
     listed: Path | None = None,
+    cluster_key: str | None = None,
+    cluster_resolution: float = RESOLUTION,
     seed: int = 0,
     pipeline_version: str = "unknown",
 ) -> Merged:
     """Write the samples of a folder as one h5ad, their composition as a table, and a page.
 
     inputs: a folder of `<sample>.annotated.h5ad` and `<sample>.annotation.json`, as ANNOTATE writes them. listed:
-    all samples of the run (JSON), to tell which are missing. Raises InputError where there are none.
+    all samples of the run (JSON), to tell which are missing. cluster_key, cluster_resolution: as `merge_samples` takes
+    them. Raises InputError where there are none.
     """
     from cellscribe.merge_page import write_page
 
     samples = read_samples(inputs)
-    merged = merge_samples(samples, seed=seed)
+    merged = merge_samples(samples, cluster_key=cluster_key, cluster_resolution=cluster_resolution, seed=seed)
     log(f"{len(samples):,} samples: {len(merged.obs):,} cells, {len(merged.var):,} genes")
     merged.warnings += explorer_warnings(merged.obs, merged.obsm)
     if listed:
@@ -290,10 +297,18 @@ def _codes(part: pd.Series | None, size: int, position: dict[str, int]) -> np.nd
     return np.array(moved, dtype=np.int32)[values]
 
 
-def merge_samples(samples: Sequence[SampleFile], *, seed: int = 0) -> Merged:
+def merge_samples(
+    samples: Sequence[SampleFile],
+    *,
+    cluster_key: str | None = None,
+    cluster_resolution: float = RESOLUTION,
+    seed: int = 0,
+) -> Merged:
     """Join genes, cells and embeddings, and find clusters and a UMAP of all cells for each annotation.
 
-    Clusters and UMAPs of single samples mean nothing side by side: they give way to those of all, or go.
+    cluster_key: a column of obs whose clusters are those of all cells already, and take the place of those found here
+    at `cluster_resolution`. Clusters and UMAPs of single samples mean nothing side by side: they give way to those of
+    all, or go.
     """
     var, places = join_genes([one.var for one in samples])
     obs = join_obs(samples)
@@ -306,6 +321,8 @@ def merge_samples(samples: Sequence[SampleFile], *, seed: int = 0) -> Merged:
         )
     runs = list(dict.fromkeys(key for one in samples for key in one.runs))
     obsm = shared_arrays(samples, runs)
+    given, said = read_clusters(obs, cluster_key) if cluster_key else (None, [])
+    warnings += said
     for key in runs:
         names = OutputNames(key)
         of_sample = (names.cluster, names.cluster_label, names.cluster_final, names.cluster_vote)
@@ -321,28 +338,41 @@ def merge_samples(samples: Sequence[SampleFile], *, seed: int = 0) -> Merged:
             obsm[names.embedding],
             codes=pd.factorize(obs[names.predicted].astype(str))[0],
             start=obsm.get(names.reference_umap),
+            clusters=given,
+            resolution=cluster_resolution,
             seed=seed,
         )
         obsm[names.umap] = obsm[names.umap_explorer] = layout
-        winners, shares = commonest(clusters, obs[names.predicted])
-        obs[names.cluster] = pd.Categorical(
-            clusters.astype(str), categories=[str(c) for c in range(clusters.max() + 1)]
-        )
-        obs[names.cluster_label] = pd.Categorical(winners[clusters])
+        inside, codes = clusters.inside, clusters.codes[clusters.inside]
+        predicted = obs[names.predicted].astype(str).to_numpy(dtype=object)
+        winners, shares = commonest(codes, predicted[inside])
+        obs[names.cluster] = clusters.column()
+        obs[names.cluster_label] = pd.Categorical(clusters.of_each_cell(winners, predicted))
         if names.final in obs:
-            obs[names.cluster_final] = pd.Categorical(commonest(clusters, obs[names.final])[0][clusters])
-        obs[names.cluster_vote] = shares[clusters].astype(np.float32)
+            final = obs[names.final].astype(str).to_numpy(dtype=object)
+            finals = commonest(codes, final[inside])[0]
+            obs[names.cluster_final] = pd.Categorical(clusters.of_each_cell(finals, final))
+        obs[names.cluster_vote] = clusters.of_each_cell(shares, np.ones(len(obs))).astype(np.float32)
     own = [key for key in runs if OutputNames(key).umap in obsm]
     first = OutputNames(runs[0])
+    clusters_from = (
+        f"the column '{given.key}' of obs"
+        if given
+        else f"Leiden at a resolution of {cluster_resolution:g}, all samples together"
+    )
+    uns = join_uns(samples, runs)
+    # Those of the samples may come of elsewhere, and it is theirs that the parameters tell.
+    uns["cellscribe"]["clusters"] = clusters_from
     return Merged(
         obs,
         var,
         dict(sorted(obsm.items())),
-        join_uns(samples, runs),
+        uns,
         places,
         label_key=first.final if first.final in obs else first.predicted,
         layout_key=OutputNames(own[0]).umap if own else "",
         cluster_key=OutputNames(own[0]).cluster if own else "",
+        clusters_from=clusters_from,
         warnings=warnings,
     )
 

@@ -58,6 +58,7 @@ def write_page(
         ],
         "composition": _grid(samples, labels, names[:LABELS_SHOWN], len(names)),
         "clusters": _clusters(merged, samples),
+        "clusters_from": merged.clusters_from,
         "label_key": merged.label_key,
         "colours": colours,
         "most_panels": figures.MOST_PANELS,

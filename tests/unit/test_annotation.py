@@ -24,7 +24,7 @@ from small_model import (
 
 from cellscribe import annotation as annotate
 from cellscribe import clusters
-from cellscribe.answer import OLDER, Decision, answer_cells, coarser, decide, unexpected_warnings
+from cellscribe.answer import OLDER, Decision, Strictness, answer_cells, coarser, decide, unexpected_warnings
 from cellscribe.contract import REASONS, UNASSIGNED, OutputNames
 from cellscribe.counts_file import open_counts
 from cellscribe.errors import InputError
@@ -162,6 +162,78 @@ def test_few_counts_on_such_genes_are_no_evidence(rules):
     sure = [0.96, 0.01, 0.01, 0.01, 0.01]
     assert decided(strict, sure, silent=4)[2] == ""
     assert decided(strict, sure, silent=5)[2] == "novel"
+
+
+# How strict the user asks a model to be ----------------------------------------------------------
+
+
+def strictly(rules, probabilities, quantile=0.5, counts=1000, silent=0, strange=None, **asked):
+    n_cells = len(probabilities)
+    model = SimpleNamespace(
+        **vars(rules) | {"manifest": rules.manifest | {"novelty": {"false_alarms": 0.02}}}
+    )
+    return decide(
+        model,
+        np.array(probabilities),
+        np.full(n_cells, quantile),
+        mapped(np.full(n_cells, counts), silent),
+        None if strange is None else np.array(strange, dtype=np.float32),
+        Strictness(**asked),
+    )
+
+
+def test_a_label_needs_the_probability_that_the_user_asks_for(rules):
+    rows = [[0.6, 0.1, 0.1, 0.1, 0.1], [0.4, 0.2, 0.2, 0.1, 0.1]]
+    assert strictly(rules, rows).reason.tolist() == ["", "ambiguous"]
+    assert strictly(rules, rows, min_probability=0.4).final.tolist() == ["B cell"] * 2
+    assert strictly(rules, rows, min_probability=0.61).reason.tolist() == ["ambiguous"] * 2
+
+
+def test_a_broader_name_needs_as_much_as_a_label_and_never_less_than_the_model_asks(rules):
+    torn = [[0.03, 0.45, 0.40, 0.07, 0.05]]
+    assert "T cell" in strictly(rules, torn, min_probability=0.6).final[0]
+    assert strictly(rules, torn, min_probability=0.9).final.tolist() == [UNASSIGNED]
+    torn = [[0.05, 0.4, 0.3, 0.15, 0.1]]
+    assert strictly(rules, torn, min_probability=0.45).final.tolist() == [UNASSIGNED]
+
+
+def test_novel_cells_keep_their_label_where_the_user_says_so_and_are_counted(rules):
+    rows = [[0.96, 0.01, 0.01, 0.01, 0.01]] * 3 + [[0.4, 0.05, 0.05, 0.1, 0.4]]
+    asked = {"silent": np.array([30, 0, 0, 30]), "strange": [0, 0.99, 0.5, 0]}
+    assert strictly(rules, rows, **asked).reason.tolist() == ["novel", "novel", "", "novel"]
+    result = strictly(rules, rows, **asked, reject_novel=False)
+    assert result.reason.tolist() == ["", "", "", "ambiguous"]
+    assert result.final.tolist() == ["B cell"] * 3 + [UNASSIGNED]
+    assert result.spared == 3 and result.novel_by == {"unexpected_genes": 2, "far": 0, "strange": 1}
+    shallow = strictly(rules, rows, counts=1, **asked, reject_novel=False)
+    assert set(shallow.reason) == {"low_information"} and shallow.spared == 0
+
+
+def test_a_limit_of_novelty_changes_that_sign_alone(rules):
+    rows = [[0.96, 0.01, 0.01, 0.01, 0.01]] * 4
+    asked = {"silent": np.array([0, 0, 0, 30]), "strange": [0.9, 0.97, 0.995, 0]}
+    assert strictly(rules, rows, **asked).reason.tolist() == ["", "", "novel", "novel"]
+    assert strictly(rules, rows, **asked, novelty_limit=0.95).reason.tolist() == [
+        "",
+        "novel",
+        "novel",
+        "novel",
+    ]
+    assert strictly(rules, rows, **asked, novelty_limit=1).reason.tolist() == ["", "", "", "novel"]
+
+
+def test_the_limits_are_the_manifests_unless_asked_for(rules):
+    manifest = rules.manifest | {"novelty": {"false_alarms": 0.02}}
+    plain = Strictness()
+    assert plain.given == {} and plain.limits(manifest, with_novelty=False) == LIMITS
+    assert plain.limits(manifest, with_novelty=True) == LIMITS | {"novelty": 0.98}
+    asked = Strictness(0.9, False, 0.95)
+    assert asked.given == {"min_probability": 0.9, "reject_novel": False, "novelty_limit": 0.95}
+    assert asked.limits(manifest, with_novelty=True) == LIMITS | {
+        "least_probability": 0.9,
+        "ancestor_probability": 0.9,
+        "novelty": 0.95,
+    }
 
 
 def test_models_without_a_reference_never_say_far(rules):
@@ -422,6 +494,73 @@ def test_a_cells_vote_is_its_clusters(annotated):
         commonest = cluster["cxg_cell_type_final"].value_counts()
         named = cluster["cxg_cell_type_cluster_final"].unique()
         assert len(named) == 1 and commonest[named[0]] == commonest.max()
+
+
+@pytest.fixture(scope="module")
+def clustered():
+    """The sample's cells with clusters of the user's: types in twos, a fifth of the cells in none."""
+    adata = anndata.read_h5ad(small_counts())
+    own = pd.Series(adata.obs["published"].astype(str).to_numpy(dtype=object))
+    names = {name: f"group {place // 2}" for place, name in enumerate(sorted(set(own)))}
+    path = scratch() / "clustered.h5ad"
+    shutil.copy(small_counts(), path)
+    with h5py.File(path, "r+") as file:
+        obs = anndata.io.read_elem(file["obs"])
+        obs["mine"] = pd.Categorical(own.map(names).where(np.arange(len(own)) % 5 > 0))
+        del file["obs"]
+        anndata.io.write_elem(file, "obs", obs)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["consensus", "consensus+logistic"])
+def test_the_users_own_clusters_vote_and_cells_in_none_vote_alone(flat, clustered, tmp_path, kind):
+    adata, info = run(tmp_path, OutputNames.of(), kind=kind, counts=clustered, cluster_key="mine")
+    keys = {name.removesuffix("_cluster") for name in adata.obs if name.endswith("_cluster")}
+    assert len(keys) == (1 if kind == "consensus" else 3)
+    for key in keys:
+        names = OutputNames(key)
+        obs = adata.obs
+        assert (obs[names.cluster].astype(str) == obs["mine"].astype(object).fillna("no cluster")).all()
+        alone = obs[obs["mine"].isna()]
+        assert len(alone) == 18 and (alone[names.cluster_vote] == 1).all()
+        assert (alone[names.cluster_label].astype(str) == alone[names.predicted].astype(str)).all()
+        assert (alone[names.cluster_final].astype(str) == alone[names.final].astype(str)).all()
+        for _, cluster in obs[obs["mine"].notna()].groupby("mine", observed=True):
+            shares = cluster[names.predicted].value_counts(normalize=True)
+            np.testing.assert_allclose(cluster[names.cluster_vote], shares.iloc[0], rtol=1e-5)
+    sizes = [one["n_cells"] for one in info["clusters"]]
+    assert sum(sizes) == 72 and sizes == sorted(sizes, reverse=True)
+    assert info["in_no_cluster"] == {"n_cells": 18, "name": "no cluster"}
+    assert info["parameters"]["cluster_key"] == "mine" and "cluster_resolution" not in info["parameters"]
+    assert sum("18 of 90 cells have no cluster" in text for text in info["warnings"]) == 1
+
+
+def test_a_sample_without_the_column_has_clusters_of_its_own_and_says_so(flat, annotated, tmp_path):
+    adata, info = run(tmp_path, OutputNames.of(), cluster_key="leidn")
+    key = "cxg_cell_type_cluster"
+    assert adata.obs[key].astype(str).tolist() == annotated[0].obs[key].astype(str).tolist()
+    assert any("there is no such column" in text for text in info["warnings"])
+    assert info["parameters"]["cluster_resolution"] == 1 and "cluster_key" not in info["parameters"]
+    finer, info = run(tmp_path / "finer", OutputNames.of(), cluster_resolution=20.0)
+    assert finer.obs[key].nunique() > adata.obs[key].nunique()
+    assert info["parameters"]["cluster_resolution"] == 20
+
+
+@pytest.mark.parametrize("kind", ["consensus", "consensus+logistic"])
+def test_what_was_asked_of_the_model_stands_in_the_file_and_in_the_page_s_numbers(flat, tmp_path, kind):
+    names = OutputNames.of()
+    asked = Strictness(0.999, novelty_limit=0.9)
+    adata, info = run(tmp_path, names, kind=kind, strictness=asked)
+    for said in (info, *info.get("models", [])):
+        parameters = said["parameters"]
+        assert (parameters["min_probability"], parameters["novelty_limit"]) == (0.999, 0.9)
+        limits = parameters.get("consensus") or parameters["rejection"]
+        assert limits["least_probability"] == limits["ancestor_probability"] == 0.999
+    assert json.loads(adata.uns[names.predictions]["parameters"])["min_probability"] == 0.999
+    sure = adata.obs[names.reason] == ""
+    assert (adata.obs.loc[sure, names.uncertainty] <= 0.001 + 1e-6).all()
+    # Ninety cells are too few to tell novelty.
+    assert any("--novelty_limit changed nothing" in text for text in info["warnings"])
 
 
 def test_a_cluster_of_rejected_cells_is_unassigned():

@@ -5,6 +5,7 @@ import pytest
 
 from cellscribe import clusters as clusters_module
 from cellscribe.clusters import (
+    Clusters,
     clusters_and_map,
     draw_sketch,
     flat_layout,
@@ -145,7 +146,8 @@ def test_rare_labels_are_drawn_more_often_than_their_share(large):
 def test_a_large_sample_is_clustered_and_laid_out_by_its_sketch(large):
     cells, types = large
     graph = sample_graph(cells, types)
-    clusters, layout = clusters_and_map(cells, codes=types)
+    found, layout = clusters_and_map(cells, codes=types)
+    clusters = found.codes
     assert layout.shape == (600, 2) and layout.dtype == np.float32 and np.isfinite(layout).all()
     assert (np.diff(np.bincount(clusters)) <= 0).all()
     for cluster in range(clusters.max() + 1):
@@ -165,3 +167,39 @@ def test_cells_outside_the_sketch_join_the_most_frequent_cluster_around_them(lar
     graph = sample_graph(cells, types)
     joined = join_clusters(types[graph.sketch].astype(np.int64), graph)
     np.testing.assert_array_equal(joined, types)
+
+
+# the user's own ----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("sketched")
+def test_clusters_that_are_there_stay_as_they_are_in_a_large_sample_too(large):
+    cells, types = large
+    own = Clusters(types[::-1].copy(), ["a", "b", "c"], "mine")
+    clusters, layout = clusters_and_map(cells, codes=types, clusters=own)
+    assert clusters is own and layout.shape == (600, 2)
+    few, _ = clusters_and_map(cells[:4], clusters=Clusters(np.array([1, 0, -1, 1]), ["a", "b"], "mine"))
+    assert few.codes.tolist() == [1, 0, -1, 1]
+
+
+def test_more_resolution_gives_more_clusters(embedding, monkeypatch):
+    monkeypatch.setattr(clusters_module, "umap_layout", lambda cells, *_, **__: flat_layout(cells))
+    found = [clusters_and_map(embedding, resolution=resolution)[0] for resolution in (0.2, 1.0, 5.0)]
+    n_clusters = [len(one.names) for one in found]
+    assert n_clusters[0] == 3 and n_clusters == sorted(set(n_clusters))
+    np.testing.assert_array_equal(found[1].codes, clusters_and_map(embedding)[0].codes)
+    assert found[2].origin == {"cluster_resolution": 5.0}
+
+
+def test_a_cell_in_no_cluster_has_what_it_has_alone():
+    own = Clusters(np.array([1, -1, 0, 1]), ["b", "no cluster"], "mine")
+    assert own.column().astype(str).tolist() == ["no cluster", "no cluster_2", "b", "no cluster"]
+    assert own.of_each_cell(np.array(["x", "y"]), np.array(["p", "q", "r", "s"])).tolist() == [
+        "y",
+        "q",
+        "x",
+        "y",
+    ]
+    assert own.sizes.tolist() == [1, 2] and own.origin == {"cluster_key": "mine"}
+    whole = Clusters.numbered(np.array([0, 1, 0]))
+    assert list(whole.column().categories) == ["0", "1"] and list(whole.names) == ["0", "1"]

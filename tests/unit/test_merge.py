@@ -152,6 +152,30 @@ def test_clusters_and_the_map_are_of_all_cells_together(tmp_path: Path) -> None:
     assert 'src="http' not in page and "<script" not in page
 
 
+def test_clusters_of_the_file_that_was_parted_are_those_of_all_cells(tmp_path: Path) -> None:
+    """Every fourth cell is in none, and has its own labels."""
+    for seed, name in enumerate("ab"):
+        mine = pd.Categorical(np.where(np.arange(40) % 4, np.arange(40) % 2, None))
+        write_sample(tmp_path, name, seed=seed, obs={"mine": mine})
+    out = tmp_path / "out"
+    merge.run_merge(tmp_path, out / "m.h5ad", out / "c.tsv", out / "p.html", cluster_key="mine")
+    obs = anndata.read_h5ad(out / "m.h5ad").obs
+    assert obs[NAMES.cluster].astype(str).tolist() == ["no cluster", "1", "0", "1"] * 20
+    alone = obs[NAMES.cluster] == "no cluster"
+    assert (
+        obs.loc[alone, NAMES.cluster_label].astype(str) == obs.loc[alone, NAMES.predicted].astype(str)
+    ).all()
+    assert (obs.loc[alone, NAMES.cluster_final].astype(str) == obs.loc[alone, NAMES.final].astype(str)).all()
+    assert (obs.loc[alone, NAMES.cluster_vote] == 1).all() and (obs.loc[~alone, NAMES.cluster_vote] < 1).all()
+    page = (out / "p.html").read_text()
+    assert "the column &#39;mine&#39; of obs" in page and "20 of 80 cells have no cluster" in page
+    merged = merge.run_merge(
+        tmp_path, out / "m.h5ad", out / "c.tsv", out / "p.html", cluster_key="gone", cluster_resolution=9
+    )
+    assert merged.uns["cellscribe"]["clusters"] == "Leiden at a resolution of 9, all samples together"
+    assert "there is no such column" in merged.warnings[0] and merged.obs[NAMES.cluster].nunique() > 3
+
+
 def test_the_page_leads_to_the_pages_of_its_samples_and_of_the_run(tmp_path: Path) -> None:
     for seed, name in enumerate(("a", "b 2")):
         write_sample(tmp_path, name, seed=seed)
