@@ -18,6 +18,7 @@ from cellscribe.cli import log, warn
 from cellscribe.contract import UNASSIGNED
 from cellscribe.io import atomic_path, read_json, write_json, write_table
 from cellscribe.report_composition import (
+    CLUSTERS_SHOWN,
     cluster_grid,
     cluster_rows,
     composition,
@@ -38,6 +39,7 @@ from cellscribe.report_evidence import (
     top_genes,
 )
 from cellscribe.report_inputs import Cells, ReportInputs, plain_uns, read_cells
+from cellscribe.report_limits import limits_used
 from cellscribe.report_models import (
     joint_manifest,
     joint_markers,
@@ -48,6 +50,7 @@ from cellscribe.report_models import (
 )
 from cellscribe.report_steps import (
     cellranger_numbers,
+    clusters_from,
     columns_guide,
     curation_part,
     gene_overlap,
@@ -88,7 +91,7 @@ METHODS = [
     ("MAD-based quality control", "Germain, Sonrel & Robinson, Genome Biology 21:227 (2020)", ""),
     ("EmptyDrops (cell calling)", "Lun et al., Genome Biology 20:63 (2019)", "called"),
     ("scVI", "Lopez et al., Nature Methods 15:1053 (2018)", "scvi"),
-    ("Leiden clustering", "Traag, Waltman & van Eck, Scientific Reports 9:5233 (2019)", ""),
+    ("Leiden clustering", "Traag, Waltman & van Eck, Scientific Reports 9:5233 (2019)", "leiden"),
     ("UMAP", "McInnes, Healy & Melville, arXiv:1802.03426 (2018)", ""),
     ("Orthologues (Ensembl Compara)", "Herrero et al., Database 2016:bav096 (2016)", "orthologs"),
     ("xgboost", "Chen & Guestrin, KDD (2016)", "scvi"),
@@ -227,7 +230,10 @@ def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray |
         drawn["uncertainty"] = figures.umap_by_number(cells.umap, cells.uncertainty)
         if cells.cluster is not None:
             sizes = dict(zip(*np.unique(cells.cluster.astype(str), return_counts=True), strict=True))
-            cluster_colours = figures.other_colours(sorted(sizes, key=lambda name: -sizes[name]), colours)
+            named = sorted(set(sizes) - {cells.no_cluster}, key=lambda name: -sizes[name])
+            cluster_colours = figures.other_colours(named, colours)
+            if cells.no_cluster:
+                cluster_colours[cells.no_cluster] = figures.UNASSIGNED_COLOUR
             drawn["clusters"] = figures.umap_by_category(
                 cells.umap, cells.cluster, cluster_colours, **figures.SMALL
             )
@@ -396,6 +402,7 @@ def composition_section(found: Findings) -> dict[str, Any]:
         "has_test": any(row["tested"] for row in rows),
         "has_novelty": found.cells.novelty is not None,
         "reasons": reasons_of_unassigned(found.cells),
+        "limits": limits_used(found.annotation, found.manifest),
         "does_not_know": [str(name) for name in found.manifest.get("does_not_know") or []],
     }
 
@@ -423,8 +430,12 @@ def marker_section(found: Findings) -> dict[str, Any]:
 def cluster_section(found: Findings) -> dict[str, Any]:
     """Each cluster's name with its verdict, and which types it holds."""
     judged = found.evidence.clusters
+    rows = cluster_rows(found.cells, found.annotation, judged)
     return {
-        "clusters": cluster_rows(found.cells, found.annotation, judged),
+        "clusters": rows[:CLUSTERS_SHOWN],
+        "clusters_hidden": max(len(rows) - CLUSTERS_SHOWN, 0),
+        "clusters_from": clusters_from(found.annotation),
+        "no_cluster": found.cells.no_cluster,
         "cluster_counts": verdict_counts(judged),
         "cluster_grid": cluster_grid(found.cells),
         "has_markers": found.evidence.has_markers,
@@ -467,6 +478,7 @@ def methods_used(found: Findings) -> list[tuple[str, str]]:
     kinds = {str(one.get("kind") or "") for one in ways}
     used = {
         "": True,
+        "leiden": "cluster_key" not in (found.annotation.get("parameters") or {}),
         "called": bool(found.convert.get("called_cells")),
         "scvi": bool(kinds & {"scvi", "consensus"}),
         "consensus": "consensus" in kinds,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TYPES_BY_CLUSTER = 18
+# Of a user's own there may be hundreds.
+CLUSTERS_SHOWN = 100
 # Of a type with fewer cells, or with a smaller part left unassigned, the page need not warn.
 FEWEST_TO_MISS, PART_MISSED = 20, 0.25
 MOST_TYPES_MISSED = 4
@@ -149,12 +151,13 @@ def cluster_rows(
 ) -> list[dict[str, Any]]:
     """One row a cluster: its name, whether its genes support it, and how many of its cells are unassigned or far."""
     by_name = {one.cluster: one for one in judged}
+    cluster = np.full(len(cells.final), "", dtype=object) if cells.cluster is None else cells.cluster
+    names, codes = np.unique(cluster.astype(str), return_inverse=True)
+    code_of = {str(name): code for code, name in enumerate(names)}
     rows = []
     for entry in annotation.get("clusters") or []:
         name = str(entry.get("cluster"))
-        members = (
-            cells.cluster == name if cells.cluster is not None else np.zeros(len(cells.final), dtype=bool)
-        )
+        members = codes == code_of.get(name, -1)
         some = bool(members.any())
         rows.append(
             {
@@ -227,14 +230,18 @@ def types_by_cluster(cells: Cells) -> pd.DataFrame:
 
 
 def cluster_grid(cells: Cells) -> dict[str, Any]:
-    """The same as a grid for the page: the largest types as columns, all others together in the last."""
+    """The same as a grid for the page: the largest types as columns, all others together in the last; the largest
+    clusters as rows.
+    """
     table = types_by_cluster(cells)
     if cells.cluster is None:
         return {}
     sizes = table.groupby("predicted")["n_cells"].sum().sort_values(ascending=False, kind="stable")
     shown = [str(name) for name in sizes.index[:TYPES_BY_CLUSTER]]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for cluster, part in table.groupby("cluster", sort=False):
+        if len(rows) == CLUSTERS_SHOWN:
+            break
         own = dict(zip(part["predicted"].astype(str), part["n_cells"], strict=True))
         total = sum(own.values())
         numbers = [own.get(name, 0) for name in shown]

@@ -108,6 +108,7 @@ def marker_evidence(
             cells.cluster,
             cells.predicted,
             cells.final,
+            no_cluster=cells.no_cluster,
         )
     sizes = dict(zip(*np.unique(cells.final.astype(str), return_counts=True), strict=True))
     types = differential.each_against_rest(

@@ -48,7 +48,10 @@ class ReportInputs:
 
 @dataclass(frozen=True)
 class Cells:
-    """The columns of obs and obsm that the page shows; every array has one row a cell."""
+    """The columns of obs and obsm that the page shows; every array has one row a cell.
+
+    no_cluster: what stands in `cluster` for cells that are in none; "" where all are in one.
+    """
 
     predicted: np.ndarray
     final: np.ndarray
@@ -61,6 +64,7 @@ class Cells:
     umap: np.ndarray | None
     reference_umap: np.ndarray | None
     cl_ids: dict[str, str]
+    no_cluster: str = ""
 
     @property
     def unassigned(self) -> np.ndarray:
@@ -103,6 +107,7 @@ def read_cells(adata: anndata.AnnData, annotation: dict[str, Any], inputs: Repor
             sample=inputs.sample,
             file=inputs.annotated,
         )
+    in_none = annotation.get("in_no_cluster") or {}
     predicted, final = column_text(column("predicted")), column_text(column("final"))
     distance, cluster = optional("reference_distance"), optional("cluster")
     unexpected, novelty = optional("unexpected"), optional("novelty")
@@ -124,6 +129,7 @@ def read_cells(adata: anndata.AnnData, annotation: dict[str, Any], inputs: Repor
         umap=coordinates("umap"),
         reference_umap=coordinates("reference_umap"),
         cl_ids=cl_ids,
+        no_cluster=str(in_none["name"]) if in_none.get("n_cells") else "",
     )
 
 

@@ -152,12 +152,34 @@ def what_was_done(
     )
     if annotation.get("n_refit_genes"):
         found += f"; the regression was fitted anew on {count(annotation['n_refit_genes'])} genes that the sample has"
+    if clustered := clusters_words(annotation):
+        rows.append(("Clusters", clustered))
     rows.append(("Genes", "only the model's code knows" if gene_overlap(annotation) is None else found))
     if trusted := trusted_code(annotation):
         rows.append(
             ("Code that was run", f"that of {trusted}, made by others, as --trust_model_code said to")
         )
     return rows
+
+
+def clusters_from(annotation: dict[str, Any]) -> str:
+    """Where the clusters come of, in words; "" where annotation.json does not tell."""
+    parameters = annotation.get("parameters") or {}
+    if key := parameters.get("cluster_key"):
+        return f"the column '{key}' of the input"
+    if (resolution := parameters.get("cluster_resolution")) is not None:
+        return f"Leiden at a resolution of {float(resolution):g}, in the model's space"
+    return ""
+
+
+def clusters_words(annotation: dict[str, Any]) -> str:
+    """Where the clusters come of, how many they are, and how many cells are in none; "" where nothing tells."""
+    origin = clusters_from(annotation)
+    if not origin:
+        return ""
+    n_without = int((annotation.get("in_no_cluster") or {}).get("n_cells") or 0)
+    without = f"; {plural(n_without, 'cell')} in none" if n_without else ""
+    return f"{plural(len(annotation.get('clusters') or []), 'cluster')}, of {origin}{without}"
 
 
 def by_orthologs(annotation: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from cellscribe.contract import FAR, REASONS, STRANGE, UNASSIGNED, UNEXPECTED_GE
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
 from cellscribe.report_inputs import ReportInputs
+from cellscribe.report_limits import limits_used
 from cellscribe.report_steps import cellranger_numbers
 
 HOSTILE = "<script>alert('x')</script>"
@@ -634,6 +635,85 @@ def test_clusters_that_were_left_unassigned_are_counted_and_their_verdict_is_no_
     html = inputs.output.read_text()
     assert '<span class="pill left-unassigned">1 left unassigned</span>' in html
     assert re.search(r'<span class="pill">supported</span>[^/]*<br><small>as B cell, a name', html)
+
+
+LIMITS = {
+    "least_counts": 20,
+    "distance_quantile": 0.995,
+    "least_unexpected_counts": 5,
+    "unexpected_share": 0.0088,
+    "novelty": 0.98,
+    "least_probability": 0.5,
+    "ancestor_probability": 0.8,
+}
+CAUSES = {FAR: 3, UNEXPECTED_GENES: 0, STRANGE: 20}
+
+
+def limits_of(**parameters):
+    annotation = {"parameters": {"rejection": LIMITS, **parameters}, "novel_by": CAUSES}
+    rows = limits_used(annotation | {"reasons": {"ambiguous": 7}}, {})
+    return [(row["limit"].split(",")[0], row["whose"], row["n"]) for row in rows]
+
+
+def test_each_limit_is_told_with_whose_it_is_and_the_cells_that_met_it():
+    own, kept = "the model's own", "not used (--reject_novel false)"
+    assert limits_of(min_probability=0.7) == [
+        ("fewer than 20 counts on the model's genes", own, "0"),
+        ("a place farther from the reference than 99.5 % of its own cells", own, "3"),
+        ("5 counts or more", own, "0"),
+        ("a novelty of 0.98 or more", own, "20"),
+        (
+            "a best label of a probability below 0.5; it gives way to a broader name of 0.8 or more",
+            *("set by --min_probability", "7"),
+        ),
+    ]
+    assert [whose for _, whose, _ in limits_of(reject_novel=False)] == [own, kept, kept, kept, own]
+    assert limits_of(novelty_limit=0.95)[3][1] == "set by --novelty_limit"
+    theirs = {"parameters": {"rejection": {"most_uncertainty": 0.5}}, "reasons": {"ambiguous": 7}}
+    assert [(row["limit"], row["n"]) for row in limits_used(theirs, {})] == [
+        ("an uncertainty above 0.5", "7")
+    ]
+    batch = limits_used(
+        {"parameters": {"rejection": LIMITS}, "novel_by": CAUSES}, {"training": {"n_batches": 1}}
+    )
+    assert "0.88 % of all" in batch[2]["limit"] and batch[2]["limit"].endswith("have of these in common")
+
+
+def test_the_limits_of_each_of_several_models_stand_under_its_name():
+    part = {"model": {"name": "a", "version": "1"}, "parameters": {"rejection": LIMITS}, "novel_by": CAUSES}
+    joint = {"least_probability": 0.5, "ancestor_probability": 0.8, "models": 2}
+    rows = limits_used({"parameters": {"consensus": joint}, "models": [part, part]}, {})
+    assert [row["model"] for row in rows] == [""] + ["a 1"] * 10
+
+
+def test_the_users_clusters_are_named_as_such_and_cells_in_none_have_no_verdict(tmp_path):
+    files = write_sample(tmp_path, simulated())
+    adata = anndata.read_h5ad(files["annotated"])
+    annotation = read_json(files["annotation"])
+    key = annotation["names"]["cluster"]
+    names = adata.obs[key].astype(str).to_numpy(dtype=object)
+    names[:10] = "no cluster"
+    adata.obs[key] = pd.Categorical(names)
+    adata.write_h5ad(files["annotated"])
+    told = {"parameters": {"cluster_key": "mine", "rejection": LIMITS}, "novel_by": CAUSES}
+    write_json(
+        annotation | told | {"in_no_cluster": {"n_cells": 10, "name": "no cluster"}}, files["annotation"]
+    )
+    inputs = ReportInputs(sample="blood", **files)
+    report.write_report(inputs)
+    _, text = read(inputs)
+    assert "Clusters 3 clusters, of the column 'mine' of the input; 10 cells in none" in text
+    assert "By cluster (the column 'mine' of the input)" in text and "These are of the column 'mine'" in text
+    assert "Traag" not in text and "By which limits" in text and "a novelty of 0.98 or more" in text
+    assert set(pd.read_csv(inputs.verdicts, sep="\t", dtype=str)["cluster"]) == set(names) - {"no cluster"}
+    table = pd.read_csv(inputs.clusters, sep="\t", dtype=str)
+    assert "no cluster" in set(table["cluster"]) and read_json(inputs.verdict_summary)["n_clusters"] == 3
+
+
+def test_of_very_many_clusters_the_largest_are_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "CLUSTERS_SHOWN", 2)
+    _, text = read(make(tmp_path))
+    assert "1 smaller clusters are not shown here." in text
 
 
 def test_a_label_has_the_colour_of_the_models_order_and_no_cluster_has_it(tmp_path, monkeypatch):
