@@ -7,7 +7,17 @@ from pathlib import Path
 
 import click
 
-from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder_in, path_out, sample_option
+from cellscribe.cli import (
+    SETTINGS,
+    cluster_options,
+    common_options,
+    exit_codes,
+    file_in,
+    folder_in,
+    path_out,
+    sample_option,
+    strictness_options,
+)
 
 
 @click.command(context_settings=SETTINGS)
@@ -39,6 +49,8 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
     default="default",
     help="default (all members of the model), scvi, neighbours, trees or logistic.",
 )
+@strictness_options
+@cluster_options
 @click.option(
     "--model-url",
     "model_urls",
@@ -67,6 +79,11 @@ def main(
     annotation_type: str,
     run_name: str,
     classifier: str,
+    min_probability: float | None,
+    reject_novel: bool,
+    novelty_limit: float | None,
+    cluster_key: str | None,
+    cluster_resolution: float,
     model_urls: tuple[str, ...],
     listed_as: tuple[str, ...],
     seed: int,
@@ -88,6 +105,7 @@ def main(
             "--listed-as do not go together."
         )
     from cellscribe.annotation import run_annotate
+    from cellscribe.answer import Strictness
     from cellscribe.contract import OutputNames
 
     run_annotate(
@@ -102,6 +120,9 @@ def main(
         summary=summary,
         names=OutputNames.of(annotation_prefix, annotation_type, run_name),
         classifier=classifier,
+        strictness=Strictness(min_probability, reject_novel, novelty_limit),
+        cluster_key=cluster_key,
+        cluster_resolution=cluster_resolution,
         model_urls=model_urls,
         listed_as=listed_as,
         seed=seed,

@@ -9,7 +9,17 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cellscribe.cli import ENV_MANAGERS, SETTINGS, common_options, exit_codes, path_in, path_out, trust_option
+from cellscribe.cli import (
+    ENV_MANAGERS,
+    SETTINGS,
+    cluster_options,
+    common_options,
+    exit_codes,
+    path_in,
+    path_out,
+    strictness_options,
+    trust_option,
+)
 
 share = click.FloatRange(0, 1)
 
@@ -88,6 +98,8 @@ share = click.FloatRange(0, 1)
     default="off",
     help="Quality control as the pipeline does it: remove bad cells and doublets, or mark them.",
 )
+@strictness_options
+@cluster_options
 @click.option("--genome", help="Which genome to read, where a matrix holds several.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of everything random.")
 @common_options

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder_in, path_out
+from cellscribe.cli import (
+    SETTINGS,
+    cluster_options,
+    common_options,
+    exit_codes,
+    file_in,
+    folder_in,
+    path_out,
+)
 
 
 @click.command(context_settings=SETTINGS)
@@ -27,6 +35,7 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
     "--composition", type=path_out, required=True, help="The table of cells by sample and label (TSV)."
 )
 @click.option("--page", type=path_out, required=True, help="The page (HTML).")
+@cluster_options
 @click.option("--seed", type=int, default=0, help="Seed of clusters and UMAP.")
 @common_options
 @exit_codes
@@ -36,6 +45,8 @@ def main(
     output: Path,
     composition: Path,
     page: Path,
+    cluster_key: str | None,
+    cluster_resolution: float,
     seed: int,
     cpus: int,
     pipeline_version: str,
@@ -43,7 +54,17 @@ def main(
     """Join the samples of a folder in one file, with clusters and a UMAP of all cells, a table and a page."""
     from cellscribe.merge import run_merge
 
-    run_merge(inputs, output, composition, page, listed=samples, seed=seed, pipeline_version=pipeline_version)
+    run_merge(
+        inputs,
+        output,
+        composition,
+        page,
+        listed=samples,
+        cluster_key=cluster_key,
+        cluster_resolution=cluster_resolution,
+        seed=seed,
+        pipeline_version=pipeline_version,
+    )
 
 
 if __name__ == "__main__":

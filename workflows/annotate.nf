@@ -137,7 +137,14 @@ workflow ANNOTATION {
         .map { meta, which, mapping, n_models -> tuple(groupKey(meta.id, n_models), meta, [which, mapping]) }
         .groupTuple()
         .map { _id, metas, mapped -> tuple(metas[0], inOrder(mapped)) }
-    ANNOTATE(QC.out.filtered.join(mappings).combine(options), models)
+    ANNOTATE(
+        QC.out.filtered
+            .join(mappings)
+            .join(samples.map { sample -> tuple(sample.meta, sample.annotate) })
+            .combine(options)
+            .map { meta, counts, mapped, own, shared -> tuple(meta, counts, mapped, shared + own) },
+        models,
+    )
 
     def named = ANNOTATE.out.annotated
         .join(ANNOTATE.out.summary)

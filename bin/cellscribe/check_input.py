@@ -41,6 +41,7 @@ ORDERED = (
     ("min_genes", "max_genes"),
     ("min_gene_overlap", "warn_gene_overlap"),
 )
+CLUSTERS = {"cluster_resolution": "cluster_resolution"}
 
 # Which parameter each step's option takes its value from. A sample's own column goes before the parameter.
 CONVERT = {
@@ -103,10 +104,16 @@ ANNOTATE = {
     "annotation_type": "annotation_type",
     "run_name": "run_name",
     "classifier": "classifier",
+    "min_probability": "min_probability",
+    "reject_novel": "reject_novel",
+    "novelty_limit": "novelty_limit",
+    **CLUSTERS,
     "probabilities": "probabilities",
     "zarr": "zarr",
     "seed": "seed",
 }
+# A sample's own, beside those of the run.
+ANNOTATE_SAMPLE = {"cluster_key": "cluster_key"}
 # The fields of the CELLxGENE schema that only the sheet can tell, by the schema's own names.
 CURATE = {
     name: name
@@ -128,7 +135,7 @@ REPORT = {
     "compare": "compare",
     "truth_key": "truth_key",
 }
-MERGE = {"seed": "seed"}
+MERGE = {**CLUSTERS, "seed": "seed"}
 # Which parameter each part of the query for CELLxGENE Census takes its value from.
 CENSUS = {
     "filter": "census",
@@ -231,10 +238,10 @@ def run_check(
         listed = [model["listed_as"] for model in settings["models"]]
         if any(listed):
             settings["annotate"]["listed_as"] = listed
-        settings["merge"] = _options(MERGE, params) if params["merge"] else None
         row_schema = read_json(input_schema_file)["items"]
         rows = _rows(sheet, params, row_schema["properties"], launch.launch_dir, problems)
         samples = check_samples(rows, params, row_schema, launch, problems)
+        settings["merge"] = _merge(params, samples) if params["merge"] else None
     problems.stop()
     return samples, settings
 
@@ -268,6 +275,11 @@ def check_parameters(
         checked[name] = part.get("default") if wrong or value is None else value
     checked["organism"] = ORGANISMS.get(checked["organism"], checked["organism"])
     _check_order(checked, "", problems)
+    if checked["novelty_limit"] is not None and not checked["reject_novel"]:
+        problems.add(
+            "--novelty_limit: says from which novelty on cells are left unassigned, and with --reject_novel false none "
+            "is for that; leave out one of the two"
+        )
     if checked["compare"] is not None:
         try:
             parse_comparisons(checked["compare"])
@@ -290,6 +302,12 @@ def _wrong(value: Any, part: Mapping[str, Any]) -> str | None:
     if secret and "password" not in part.get("errorMessage", ""):
         return f"{shown(value)} {secret}"
     return problem(value, part)
+
+
+def _merge(params: Mapping[str, Any], samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Options of MERGE. Clusters of one file are those of all its samples; `0` of two files is not one cluster."""
+    own = samples[0]["annotate"] if len(samples) == 1 else {}
+    return _options(MERGE, params) | own
 
 
 def _shard_cells(params: Mapping[str, Any], problems: Problems) -> int | None:
@@ -613,6 +631,7 @@ def check_samples(
                 "qc": _options(QC, resolved),
                 "map": _options(MAP, resolved),
                 "predict": _options(PREDICT, resolved),
+                "annotate": _options(ANNOTATE_SAMPLE, resolved),
                 "report": _options(REPORT, resolved),
                 "truth_csvs": _truth_csvs(row, values, resolved, folders, launch, problems),
                 "curate": _options(CURATE, values),

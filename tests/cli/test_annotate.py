@@ -63,6 +63,18 @@ def test_names_of_the_columns_are_the_users(command, tmp_path):
     assert "abc_tissue_r2_predicted" in anndata.read_h5ad(tmp_path / "s1.annotated.h5ad").obs
 
 
+def test_clusters_and_strictness_are_the_users(command, tmp_path):
+    more = ("--cluster-key", "published", "--min-probability", "1", "--reject-novel", "false")
+    assert run(command, tmp_path, *more).exit_code == 0
+    adata = anndata.read_h5ad(tmp_path / "s1.annotated.h5ad")
+    assert (adata.obs["cxg_cell_type_cluster"].astype(str) == adata.obs["published"].astype(str)).all()
+    doubtful = adata.obs["cxg_cell_type_predicted_uncertainty"] > 0
+    assert doubtful.any() and set(adata.obs["cxg_cell_type_reason"][doubtful]) == {"ambiguous"}
+    parameters = json.loads(adata.uns["cxg_cell_type_predictions"]["parameters"])
+    assert parameters["reject_novel"] is False and parameters["cluster_key"] == "published"
+    assert run(command, tmp_path, "--novelty-limit", "0.02").exit_code == 2
+
+
 def test_what_cannot_be_done_ends_with_code_3_and_writes_nothing(command, tmp_path):
     other = write_counts(simulate(20, seed=1), tmp_path / "other.h5ad")
     for more, files in (

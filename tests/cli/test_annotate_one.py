@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import runpy
 import shutil
 import threading
@@ -96,6 +97,19 @@ def test_it_names_the_cells_of_an_h5ad_and_keeps_what_it_held(command, query):
     assert "use_gpu" not in result.output
     asked = run(command, query, "-m", small_model("consensus"), "-o", "asked.h5ad", "--use-gpu")
     assert "--use_gpu: 60 cells are mapped in seconds" in asked.output
+
+
+def test_clusters_and_strictness_are_the_users(command, query):
+    more = ("--cluster-key", "cell_type", "--min-probability", 1, "--reject-novel", "false")
+    result = run(command, query, "-m", small_model("consensus"), "-o", "out.h5ad", *more)
+    assert result.exit_code == 0, result.output
+    adata = anndata.read_h5ad("out.h5ad")
+    assert (adata.obs["cxg_cell_type_cluster"].astype(str) == adata.obs["cell_type"].astype(str)).all()
+    parameters = json.loads(adata.uns["cxg_cell_type_predictions"]["parameters"])
+    assert (parameters["cluster_key"], parameters["reject_novel"]) == ("cell_type", False)
+    assert parameters["rejection"]["least_probability"] == 1
+    gone = run(command, query, "-m", small_model("consensus"), "-o", "o.h5ad", "--cluster-key", "cell_typ")
+    assert gone.exit_code == 0 and "there is no such column" in gone.output and "cell_type" in gone.output
 
 
 def as_before_0_7(query: Path) -> None:

@@ -28,6 +28,7 @@ def test_the_samples_of_a_file_are_named_each_by_itself_and_merged(launch: Launc
         "bad,whole.h5ad,donr,,\none,whole.h5ad,,,\n",
     )
     options = f"--input sheet.csv --model {small_model('logistic')} --qc flag --doublets off --merge".split()
+    options += ["--cluster_key", "donor", "--min_probability", "0.9", "--reject_novel", "false"]
     run = launch.run(*options)
     names = ["l_a_1", "l_b", "l_c", "one", "w_a_1", "w_b", "w_c"]
     assert {"SPLIT (w)", "SPLIT (l)"} <= set(run.tasks("Submitted"))
@@ -62,6 +63,11 @@ def test_the_samples_of_a_file_are_named_each_by_itself_and_merged(launch: Launc
     # A label depends on its cell alone.
     key = "cxg_cell_type_predicted"
     assert list(part.obs[key]) == list(whole.obs[key][donor == "b"])
+    assert list(whole.obs["cxg_cell_type_cluster"]) == list(donor)
+    assert set(part.obs["cxg_cell_type_cluster"]) == {"b"}
+    parameters = json.loads(whole.uns["cxg_cell_type_predictions"]["parameters"])
+    assert (parameters["cluster_key"], parameters["min_probability"]) == ("donor", 0.9)
+    assert parameters["reject_novel"] is False
     page = (results / "samples" / "one" / "one.report.html").read_text()
     assert "--sample_key donor" in page
     assert (

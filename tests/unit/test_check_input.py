@@ -722,8 +722,45 @@ def test_known_labels_without_a_column_or_a_file_are_told(folder: Folder) -> Non
 def test_samples_are_merged_only_where_that_was_asked_for(folder: Folder) -> None:
     sheet = folder.sheet("sample,path\na,a.h5ad\n")
     assert folder.check(sheet)[1]["merge"] is None
-    assert folder.check(sheet, merge="true", seed=7)[1]["merge"] == {"seed": 7}
+    assert folder.check(sheet, merge="true", seed=7)[1]["merge"] == {"cluster_resolution": 1, "seed": 7}
     assert folder.problems(sheet, merge="maybe")[0].startswith("--merge: 'maybe'")
+
+
+def test_the_users_clusters_are_each_samples_own_and_of_the_whole_where_there_is_one_file(
+    folder: Folder,
+) -> None:
+    sheet = folder.sheet("sample,path,cluster_key\na,a.h5ad,leiden\nb,b.h5ad,\n")
+    (a, b), settings = folder.check(sheet, merge="true", cluster_resolution=2)
+    assert (a["annotate"], b["annotate"]) == ({"cluster_key": "leiden"}, {})
+    assert settings["merge"] == {"cluster_resolution": 2, "seed": 0}
+    assert settings["annotate"]["cluster_resolution"] == 2
+    (a, b), _ = folder.check(sheet, cluster_key="mine")
+    assert (a["annotate"], b["annotate"]) == ({"cluster_key": "leiden"}, {"cluster_key": "mine"})
+    one = folder.sheet("sample,path\na,a.h5ad\n")
+    assert folder.check(one, merge="true", cluster_key="mine")[1]["merge"]["cluster_key"] == "mine"
+    assert folder.problems(one, cluster_key="a;b")[0].startswith("--cluster_key: 'a;b' must start")
+    assert folder.problems(one, cluster_resolution=0) == [
+        "--cluster_resolution: '0' is not a number from 0.01 to 100"
+    ]
+
+
+def test_how_strict_a_model_is_asked_to_be_reaches_annotate(folder: Folder) -> None:
+    sheet = folder.sheet("sample,path\na,a.h5ad\n")
+    plain = folder.check(sheet)[1]["annotate"]
+    assert plain["reject_novel"] == "true" and not {"min_probability", "novelty_limit"} & plain.keys()
+    asked = folder.check(sheet, min_probability=0.7, novelty_limit=0.95)[1]["annotate"]
+    assert (asked["min_probability"], asked["novelty_limit"]) == (0.7, 0.95)
+    assert folder.check(sheet, reject_novel="false")[1]["annotate"]["reject_novel"] == "false"
+    # The share of false alarms, where the novelty from which on cells are rejected was asked for.
+    assert folder.problems(sheet, novelty_limit=0.02) == [
+        "--novelty_limit: '0.02' is not a number from 0.5 to 1"
+    ]
+    assert folder.problems(sheet, min_probability=70) == [
+        "--min_probability: '70' is not a number from 0 to 1"
+    ]
+    assert folder.problems(sheet, reject_novel="false", novelty_limit=0.9)[0].startswith(
+        "--novelty_limit: says from"
+    )
 
 
 # --- for CELLxGENE ---
