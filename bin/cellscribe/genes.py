@@ -15,6 +15,7 @@ from cellscribe.errors import InputError
 
 GENE_SETS = Path(__file__).resolve().parent / "gene_sets"
 ORTHOLOGS = GENE_SETS / "human_mouse_orthologs.tsv.gz"
+PREVIOUS_SYMBOLS = GENE_SETS / "previous_symbols.tsv.gz"
 ORGANISMS = ("human", "mouse")
 # Several organisms in one matrix, as in a barnyard experiment; one that is neither human nor mouse.
 MIXED, OTHER = "mixed", "other"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from cellscribe import align
+from cellscribe import align, symbols
 from cellscribe.align import GeneMatch, check_overlap, looks_like, match_genes, without_version
 from cellscribe.errors import InputError, ModelMismatchError
 
@@ -152,14 +152,42 @@ def test_a_symbol_of_today_finds_the_gene_of_a_model_with_an_older_one():
     assert match_genes(pd.DataFrame(index=["CD3E", "JCHAIN"]), other).selector[1].nonzero()[1].tolist() == [1]
 
 
+@pytest.mark.parametrize("has_ids", [True, False])
+def test_a_symbol_of_another_year_finds_a_gene_without_one_orthologue(has_ids):
+    ids = ["ENSG00000169429", "ENSG00000160593", "ENSG00000145416", "ENSG00000198851"]
+    years = {"older": ["IL8", "AMICA1", "MARCH1", "CD3E"], "newer": ["CXCL8", "JAML", "MARCHF1", "CD3E"]}
+    for model_has, query_has in [("older", "newer"), ("newer", "older")]:
+        model = pd.DataFrame({"gene_id": ids if has_ids else "", "symbol": years[model_has]})
+        match = match_genes(pd.DataFrame(index=[*reversed(years[query_has]), "x"]), model)
+        assert match.selector.toarray()[:4].tolist() == np.eye(4)[::-1].tolist()
+        assert match.matched_by == "index"
+
+
+def test_of_two_symbols_of_a_gene_the_one_of_today_is_it():
+    model = pd.DataFrame({"gene_id": ["ENSMUSG00000004730", ""], "symbol": ["Ly71", "Cd3e"]})
+    match = match_genes(pd.DataFrame(index=["Emr1", "Adgre1", "Cd3e"]), model)
+    assert match.selector.toarray().tolist() == [[0, 0], [1, 0], [0, 1]]
+    # Both of other years alone: the model's own is neither.
+    older = match_genes(pd.DataFrame(index=["Emr1", "Cd3e"]), model)
+    assert older.found.all()
+
+
+def test_a_gene_that_an_id_names_is_not_looked_for_by_what_its_symbol_once_was():
+    # C2orf48 was joined with RRM2 later: by its own id it is another gene.
+    model = pd.DataFrame({"gene_id": ["ENSG00000163009", IDS[0]], "symbol": ["C2orf48", "CD3E"]})
+    assert match_genes(pd.DataFrame(index=["RRM2", "CD3E"]), model).found.tolist() == [False, True]
+
+
 def test_ids_are_not_asked_what_they_are_called_today(monkeypatch):
-    monkeypatch.setattr(align, "symbols_of_today", lambda: pytest.fail("the table was read"))
+    monkeypatch.setattr(symbols, "other_symbols", lambda *_: pytest.fail("the tables were read"))
     assert match_genes(var(ids=[*IDS[:9], ""], symbols=[*SYMBOLS[:9], "x"]), MODEL).overlap == 0.9
 
 
-def test_without_the_table_of_orthologues_no_gene_has_another_symbol(monkeypatch, tmp_path):
-    monkeypatch.setattr(align, "ORTHOLOGS", tmp_path / "none.tsv.gz")
-    assert align.symbols_of_today.__wrapped__() == {}
+@pytest.mark.parametrize("table", ["ORTHOLOGS", "PREVIOUS_SYMBOLS"])
+def test_without_the_tables_no_gene_has_a_symbol_of_another_year(monkeypatch, tmp_path, table):
+    monkeypatch.setattr(align, table, tmp_path / "none.tsv.gz")
+    model = pd.DataFrame({"gene_id": ["ENSG00000169429", ""], "symbol": ["CXCL8", "CD3E"]})
+    assert match_genes(pd.DataFrame(index=["IL8", "CD3E"]), model).found.tolist() == [False, True]
 
 
 @pytest.mark.parametrize("name", ["{id}_{symbol}", "{symbol}|{id}.4"])
