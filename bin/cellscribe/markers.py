@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+
+from cellscribe.align import match_genes
+from cellscribe.genes import ID_COLUMNS, SYMBOL_COLUMNS, gene_set_masks
 
 if TYPE_CHECKING:
-    import pandas as pd
     import scipy.sparse as sp
 
 # So many cells of each group are in a sample of cells, where it has them.
@@ -99,12 +102,16 @@ class GroupStatistics:
         return np.asarray(picked.sum(axis=0))
 
 
-def housekeeping(symbols: pd.Series) -> np.ndarray:
+def housekeeping(symbols: pd.Series, gene_ids: pd.Series) -> np.ndarray:
     """Which genes are ribosomal or mitochondrial: bool, (n_genes,).
 
     They follow the state of a cell and its library, and would speak for whatever type was measured in the best shape.
     """
-    return symbols.astype(str).str.upper().str.match(r"(RP[SL]\d|RPLP\d|RPSA$|MT-)").to_numpy(dtype=bool)
+    var = pd.DataFrame({"gene_ids": gene_ids.to_numpy(), "gene_symbols": symbols.to_numpy()})
+    masks = gene_set_masks(var, "unknown")
+    # Kinases and other genes named after the ribosome follow it too.
+    named_so = symbols.astype(str).str.upper().str.match(r"RP([SL]\d|LP\d|SA$)").to_numpy(dtype=bool)
+    return masks["mt"] | masks["ribo"] | named_so
 
 
 def read_markers(entries: dict[str, list[dict[str, Any]]]) -> dict[str, list[Marker]]:
@@ -130,33 +137,27 @@ def locate_markers(
     matched_by: str = "gene_ids",
     orthologs: pd.DataFrame | None = None,
 ) -> dict[str, list[tuple[Marker, int]]]:
-    """Find the markers among this sample's genes, by id, else by symbol.
+    """Find the markers among this sample's genes as MAP finds the model's: by id, symbol and other spellings of it.
 
-    var: the sample's genes, with `gene_ids` and `gene_symbols` where known. matched_by: the column that the
-    mapping used, looked at first. orthologs: the same genes as another organism names them, looked at last. Returns
-    label to the markers found, each with its column of X.
+    var: the sample's genes, with `gene_ids` and `gene_symbols` where known. matched_by: the column by which MAP found
+    most. orthologs: the same genes as the model's organism names them, where MAP looked among these. Returns label to the markers found, each with its column of X.
     """
-    ids: dict[str, int] = {}
-    symbols: dict[str, int] = {}
-    for genes, first in ((var, matched_by), (orthologs, "gene_ids")):
-        if genes is None:
-            continue
-        columns = [name for name in dict.fromkeys([first, "gene_ids", "gene_symbols"]) if name in genes]
-        for name in columns:
-            target = symbols if name == "gene_symbols" else ids
-            for column, value in enumerate(genes[name].astype(str)):
-                if value:
-                    target.setdefault(value, column)
-        for column, value in enumerate(genes.index.astype(str)):
-            symbols.setdefault(value, column)
-    found: dict[str, list[tuple[Marker, int]]] = {}
-    for label, expected in markers.items():
-        hits = [
-            (gene, ids.get(gene.gene_id, ids.get(gene.symbol, symbols.get(gene.symbol, -1))))
-            for gene in expected
-        ]
-        found[label] = [(gene, column) for gene, column in hits if column >= 0]
-    return found
+    genes = pd.DataFrame(
+        list(dict.fromkeys((one.gene_id, one.symbol) for own in markers.values() for one in own)),
+        columns=["gene_id", "symbol"],
+    )
+    # A column that only a user can have named was MAP's only one.
+    usual = orthologs is not None or matched_by not in var or matched_by in (*ID_COLUMNS, *SYMBOL_COLUMNS)
+    match = match_genes(var if orthologs is None else orthologs, genes, None if usual else matched_by)
+    columns = np.full(len(genes), -1)
+    rows, found = match.selector.nonzero()
+    # Of several genes that are the same one, the first.
+    columns[found[::-1]] = rows[::-1]
+    place = dict(zip(genes.itertuples(index=False, name=None), columns.tolist(), strict=True))
+    located = {
+        label: [(one, place[one.gene_id, one.symbol]) for one in own] for label, own in markers.items()
+    }
+    return {label: [hit for hit in hits if hit[1] >= 0] for label, hits in located.items()}
 
 
 def group_statistics(

@@ -125,8 +125,11 @@ def marker_evidence(
         rows = np.searchsorted(wanted, np.concatenate([one.rows_in, one.rows_out]))
         tested.append(differential.contrast_genes(expression[rows], len(one.rows_in), one, adata.var))
     expected_columns = {label: {column for _, column in hits} for label, hits in located.items()}
-    symbols = adata.var["gene_symbols"] if "gene_symbols" in adata.var else adata.var_names.to_series()
-    usual = adata.var_names[markers.housekeeping(symbols)]
+    symbols, ids = (
+        adata.var[name] if name in adata.var else adata.var_names.to_series()
+        for name in ("gene_symbols", "gene_ids")
+    )
+    usual = adata.var_names[markers.housekeeping(symbols, ids)]
     table, shown = (
         markers.rank_markers(tests, adata.var, expected_columns)
         for tests in (types, types[~types["gene"].isin(usual)])

@@ -269,3 +269,25 @@ def test_gene_sets_know_symbols_whose_hyphens_r_made_dots():
     masks = gene_set_masks(frame, "mouse")
     assert masks["mt"].tolist() == [True, False, False]
     assert masks["hb"].tolist() == [False, True, False]
+
+
+def test_gene_sets_know_symbols_of_other_years():
+    older = {
+        "human": ["MTND1", "LAMR1", "HBAP2", "MTOR", "RPL13"],
+        "mouse": ["Cytb", "Lamr1", "Hba1", "Mtor", "Rpl13"],
+    }
+    for organism, names in older.items():
+        masks = gene_set_masks(pd.DataFrame({"gene_ids": "", "gene_symbols": names}, index=names), organism)
+        of_set = {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()}
+        assert of_set == {"mt": [0], "ribo": [1, 4], "hb": [2]}
+
+
+def test_mitochondrial_genes_of_refseq_are_known_where_nearly_all_are_there():
+    refseq = ["ND1", "ND2", "ND3", "ND4", "ND4L", "ND5", "ND6", "COX1", "COX2", "COX3", "ATP6", "CYTB"]
+
+    def mitochondrial(*names):
+        return gene_set_masks(pd.DataFrame({"gene_ids": "", "gene_symbols": names}, index=names), "human")["mt"]
+
+    assert mitochondrial(*refseq, "PTGS1").tolist() == [True] * 12 + [False]
+    assert not mitochondrial("COX1", "COX2", "ND1", "CD3E").any()
+    assert mitochondrial(*refseq, "MT-CO1").tolist() == [False] * 12 + [True]

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from report_factory import MARKERS_EACH, TYPES, simulated
@@ -51,14 +52,45 @@ def test_markers_are_found_by_id_first_and_by_symbol_where_there_is_no_id(cells)
     }
     found = markers.locate_markers(wanted, cells.var)
     assert [column for _, column in found["x"]] == [3, 7]
-    # Genes that another organism names so come last.
+    # As MAP does, where it looked among orthologues: there alone.
     others = cells.var.assign(gene_ids=["ENSG_NONE", *cells.var["gene_ids"][:-1]], gene_symbols="").set_axis(
         [""] * cells.n_vars
     )
     located = markers.locate_markers(wanted, cells.var, "gene_ids", others)
-    assert [column for _, column in located["x"]] == [3, 7, 0]
+    assert [column for _, column in located["x"]] == [4, 0]
     no_ids = cells.var.assign(gene_ids="")
     assert [column for _, column in markers.locate_markers(wanted, no_ids)["x"]] == [7]
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        ["HLA.DRA", "JCHAIN", "CXCL8", "AMICA1", "CD3E"],
+        ["HLA-DRA", "IGJ", "IL8", "JAML", "CD3E"],
+    ],
+)
+@pytest.mark.parametrize("has_ids", [True, False])
+def test_markers_are_found_by_dots_and_by_symbols_of_other_years(spelled, has_ids):
+    names = [("ENSG00000204287", "HLA-DRA"), ("ENSG00000132465", "IGJ"), ("ENSG00000169429", "CXCL8")]
+    names += [("ENSG00000160593", "JAML"), ("ENSG00000198851", "CD3E")]
+    wanted = {
+        "x": [markers.Marker(gene_id if has_ids else "", symbol, 0.5, 1.0, 0.0) for gene_id, symbol in names]
+    }
+    var = pd.DataFrame({"gene_ids": "", "gene_symbols": spelled}, index=spelled)
+    assert [column for _, column in markers.locate_markers(wanted, var, "gene_symbols")["x"]] == [0, 1, 2, 3, 4]
+
+
+def test_a_column_that_the_user_named_is_the_only_one_to_find_markers_by(cells):
+    wanted = {"x": [markers.Marker("", name, 0.5, 1.0, 0.0) for name in cells.var_names[:3]]}
+    var = cells.var.assign(mine=[*cells.var_names[1:], ""])
+    assert [column for _, column in markers.locate_markers(wanted, var, "mine")["x"]] == [0, 1]
+
+
+def test_housekeeping_genes_are_known_by_id_and_by_symbol_with_dots_too():
+    symbols = ["MT-ND1", "MT.ND1", "RPL13", "RPS6KA1", "CD3E", "MT1X", "", "mt.Nd1"]
+    ids = [""] * 6 + ["ENSG00000198888", ""]
+    told = markers.housekeeping(pd.Series(symbols), pd.Series(ids))
+    assert told.tolist() == [True, True, True, True, False, False, True, True]
 
 
 def test_the_sample_is_stratified_seeded_and_small():

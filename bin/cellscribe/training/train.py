@@ -101,7 +101,7 @@ def markers_of(
     `housekeeping` genes are left out.
     """
     scores = marker_scores(counts, codes, batches, len(names))
-    scores[:, housekeeping(genes["symbol"])] = 0
+    scores[:, housekeeping(genes["symbol"], genes["gene_id"])] = 0
     sums, seen = np.zeros(scores.shape), np.zeros(scores.shape)
     for own, block in blocks_of(counts):
         logged = log_normalise(block)
