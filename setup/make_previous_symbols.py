@@ -29,21 +29,23 @@ FORMER = {"human": "prev_symbols", "mouse": "alias_symbols"}
 # As mouse symbols are written, RIKEN's and GenBank's among them: what people called a gene (F4/80, CD16) is none.
 WRITTEN_SO = {
     "human": re.compile(r"\S+"),
-    "mouse": re.compile(r"(mt-)?[A-Z][a-z0-9]+([.-][A-Za-z0-9]+)*|[A-Z]{1,2}\d{5,}|[0-9A-Z]\d{6}[A-Z]\d\dRik"),
+    "mouse": re.compile(
+        r"(mt-)?[A-Z][a-z0-9]+([.-][A-Za-z0-9]+)*|[A-Z]{1,2}\d{5,}|[0-9A-Z]\d{6}[A-Z]\d\dRik"
+    ),
 }
 # What single-cell references list; pseudogenes, small RNAs and regions without a transcript are not among them.
 KINDS = ("protein_coding", "lncRNA", "IG_gene", "TR_gene")
 
 
 def read_genes(wheel: Path, organism: str) -> pd.DataFrame:
-    """The organism's genes as the package has them: `ensembl_id`, `symbol`, `canonical_biotype` and the others, text."""
+    """The organism's genes as the package has them, text: `ensembl_id`, `symbol`, `canonical_biotype`, ..."""
     with zipfile.ZipFile(wheel) as archive:
         content = archive.read(TABLE.format(organism=organism))
     return pd.read_parquet(io.BytesIO(content)).fillna("").astype(str)
 
 
 def previous_symbols(genes: pd.DataFrame, organism: str) -> Iterator[tuple[str, str, str]]:
-    """Rows of the table, sorted: id, today's symbol, the symbols that were this gene's alone and are no gene's today."""
+    """Rows of the table, sorted: id, today's symbol, those that were this gene's alone and are no gene's today."""
     former = [
         [name for name in dict.fromkeys(listed.split("|")) if name != symbol]
         for symbol, listed in zip(genes["symbol"], genes[FORMER[organism]], strict=True)

@@ -209,7 +209,9 @@ def other_spellings(genes: pd.DataFrame, *, former: bool) -> Iterator[dict[str, 
         return
     from cellscribe.symbols import other_symbols
 
-    found = [other_symbols(gene_id, symbol) for gene_id, symbol in zip(genes["gene_id"], symbols, strict=True)]
+    found = [
+        other_symbols(gene_id, symbol) for gene_id, symbol in zip(genes["gene_id"], symbols, strict=True)
+    ]
     for of_a_kind in zip(*found, strict=True):
         names = [(i, name) for i, several in enumerate(of_a_kind) for name in several]
         yield _of_one_gene((name, i) for i, name in names)

@@ -25,7 +25,7 @@ from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
 from cellscribe.places import absolute, folder_of, is_registered, is_uri, secret_problem
 from cellscribe.registry import address_problem, parse_name
-from cellscribe.sample_names import clean_name, name_of
+from cellscribe.sample_names import BARCODE_SUFFIX, clean_name, name_of
 from cellscribe.schema import coerce, nearest, parameters, problem, shown
 from cellscribe.sheet import SHEET_SUFFIXES, Problems, Row, read_sheet
 
@@ -53,7 +53,7 @@ CONVERT = {
     "seed": "seed",
 }
 # A file of several samples is parted before it is converted.
-SPLIT = {"sample_key": "sample_key", "counts_layer": "counts_layer"}
+SPLIT = {"sample_key": "sample_key", "counts_layer": "counts_layer", "genome": "genome"}
 QC = {
     "mode": "qc",
     **{
@@ -661,10 +661,11 @@ def _split(
     if resolved["sample_key"] is None:
         return None
     where = f"{row.where}, sample_key" if "sample_key" in values else "--sample_key"
-    if not values["path"].split("?")[0].lower().endswith(".h5ad"):
+    is_h5ad = values["path"].split("?")[0].lower().endswith(".h5ad")
+    if resolved["sample_key"] != BARCODE_SUFFIX and not is_h5ad:
         problems.add(
             f"{where}: {shown(values['path'])} is no .h5ad, and only these have an obs column of samples; in a sheet, "
-            "give sample_key in the rows of .h5ad files alone"
+            f"give sample_key in the rows of .h5ad files alone, or {BARCODE_SUFFIX} for what `cellranger aggr` joined"
         )
     if len(values["sample"]) > LONGEST_SPLIT:
         problems.add(

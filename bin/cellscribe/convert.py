@@ -23,7 +23,7 @@ from cellscribe.io import scratch_beside, without_nul, write_json
 from cellscribe.several import looks_like_several, origin_of
 from cellscribe.stored import SomeColumns, blocks, group_totals
 from cellscribe.tables import writable
-from cellscribe.tenx import AnyCounts, choose_genome, find_input, genome_called, is_aggregated, read_tenx
+from cellscribe.tenx import AnyCounts, aggregation_table, choose_genome, find_input, genome_called, read_tenx
 
 if TYPE_CHECKING:
     import anndata
@@ -165,12 +165,13 @@ def read_any(options: ConvertOptions) -> AnyCounts:
         if origin := origin_of(found.paths[0]):
             # Where counts were found, the whole file tells: in a part they are in X.
             counts.notes = origin.notes
+            counts.named_raw = origin.named_raw
             counts.warnings = [*dict.fromkeys([*origin.warnings, *counts.warnings])]
         elif several := looks_like_several(counts.obs):
             counts.warnings.append(several)
         return counts
     counts = read_tenx(found, options.genome, scratch)
-    if several := looks_like_several(counts.obs, aggregated=is_aggregated(found.paths[0])):
+    if several := looks_like_several(counts.obs, aggregated=aggregation_table(found.paths[0]) is not None):
         counts.warnings.append(several)
     if options.counts_layer:
         counts.warnings.append(

@@ -20,9 +20,11 @@ ORGANISMS = ("human", "mouse")
 # Several organisms in one matrix, as in a barnyard experiment; one that is neither human nor mouse.
 MIXED, OTHER = "mixed", "other"
 QC_SETS = ("mt", "ribo", "hb")
-# RefSeq's symbols of the 13 proteins of the mitochondrial genome, in any animal. One of them alone is no proof: COX1 was
-# what PTGS1 was called.
-REFSEQ_MT = frozenset("ND1 ND2 ND3 ND4 ND4L ND5 ND6 COX1 COX2 COX3 ATP6 ATP8 CYTB".split())
+# RefSeq's symbols of the 13 proteins of the mitochondrial genome. One of them alone is no proof: PTGS1 was called COX1
+# too.
+REFSEQ_MT = frozenset(
+    ["ND1", "ND2", "ND3", "ND4", "ND4L", "ND5", "ND6", "COX1", "COX2", "COX3", "ATP6", "ATP8", "CYTB"]
+)
 NEARLY_ALL = 0.75
 
 # GENCODE marks the copy on the Y chromosome of a gene that also lies on X behind the version.

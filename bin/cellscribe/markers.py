@@ -140,7 +140,8 @@ def locate_markers(
     """Find the markers among this sample's genes as MAP finds the model's: by id, symbol and other spellings of it.
 
     var: the sample's genes, with `gene_ids` and `gene_symbols` where known. matched_by: the column by which MAP found
-    most. orthologs: the same genes as the model's organism names them, where MAP looked among these. Returns label to the markers found, each with its column of X.
+    most. orthologs: the same genes as the model's organism names them, where MAP looked among these.
+    Returns label to the markers found, each with its column of X.
     """
     genes = pd.DataFrame(
         list(dict.fromkeys((one.gene_id, one.symbol) for own in markers.values() for one in own)),

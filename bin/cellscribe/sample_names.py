@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+# In the place of an obs column of samples: what `cellranger aggr` numbers libraries by, the end of a barcode.
+BARCODE_SUFFIX = "barcode_suffix"
 # Folder and file names that say nothing about the sample: Cell Ranger's own.
 GENERIC = re.compile(
     r"(outs?|count|multi|(sample_)?(raw|filtered)_(feature|gene)_bc_matri(x|ces)(_h5)?|matrix|per_sample_outs|mtx|h5)$",

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cellscribe.genes import as_text
 from cellscribe.io import without_nul
+from cellscribe.sample_names import BARCODE_SUFFIX
 
 # More than a column of samples has; what is beyond is one of barcodes or numbers.
 MOST_SAMPLES = 2_000
@@ -39,6 +40,8 @@ class Origin:
 
     notes: list[str]
     warnings: list[str]
+    named_raw: bool = False
+    """Whether the file is called as Cell Ranger's raw matrix."""
 
     def written(self) -> str:
         """As text for uns."""
@@ -59,8 +62,11 @@ def origin_of(path: Path) -> Origin | None:
         said = file.get(f"uns/{KEY}")
         try:
             told = json.loads(said.asstr()[()]) if isinstance(said, h5py.Dataset) else None
-            return None if told is None else Origin([*map(str, told["notes"])], [*map(str, told["warnings"])])
-        except (TypeError, ValueError, KeyError):
+            if told is None:
+                return None
+            notes, warnings = ([*map(str, told[name])] for name in ("notes", "warnings"))
+            return Origin(notes, warnings, told.get("named_raw") is True)
+        except (TypeError, ValueError, KeyError, AttributeError):
             # Not ours, whatever it is.
             return None
 
@@ -95,8 +101,7 @@ def looks_like_several(obs: pd.DataFrame, *, aggregated: bool = False) -> str:
         return (
             f"By the ends of their barcodes ({shown}) these are cells of {len(libraries):,} libraries, as "
             f"`cellranger aggr` joins them, which were {TAKEN_FOR_ONE}"
-            "To have each judged by itself, give each sample's own output of `cellranger count` or `multi`, or an "
-            ".h5ad with a column that names each cell's sample, and --sample_key."
+            f"To have each judged by itself: nextflow run . --sample_key {BARCODE_SUFFIX}"
         )
     return (
         f"The cells' names differ around their barcodes ({shown}). If these are {len(libraries):,} samples, they were "
@@ -118,6 +123,13 @@ def _libraries(names: pd.Index, fewest: int) -> list[str]:
     if len(values) > MOST_SAMPLES or sizes[sizes >= fewest].sum() < 0.9 * len(names):
         return []
     return values[sizes >= fewest].tolist()
+
+
+def barcode_suffixes(names: pd.Index) -> np.ndarray:
+    """The library of each cell as `cellranger aggr` numbers it behind the barcode, text (n_obs,), "" where none is."""
+    return np.array(
+        [around[2:] if OF_AGGR.fullmatch(around) else "" for around in _around(names)], dtype=object
+    )
 
 
 def _around(names: pd.Index) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -53,6 +55,8 @@ BY_CONTENT = {
     "row_attrs": "This seems to be a loom file: write it as an .h5ad (anndata.io.read_loom, then write_h5ad).",
     "assays": f"This seems to be a file of Seurat. {WRITE_FROM_R}",
 }
+# What a table of `cellranger aggr` calls a sample, of version 6 on and before.
+NAMES_OF_AGGR = ("sample_id", "library_id")
 # No line of a matrix.mtx is shorter, and gzip packs at most 1,032 to one.
 SHORTEST_LINE, MOST_PACKED = 2, 1100
 LONGEST_LINE = 100_000
@@ -204,10 +208,26 @@ def _metrics_near(folder: Path) -> Path | None:
     return None
 
 
-def is_aggregated(matrix: Path) -> bool:
-    """Whether the table of what `cellranger aggr` joined lies beside the matrix, or up to two folders above."""
+def aggregation_table(matrix: Path) -> Path | None:
+    """The table of what `cellranger aggr` joined, beside the matrix or up to two folders above; None without one."""
     names = ("aggregation.csv", "aggregation_csv.csv")
-    return any((folder / name).is_file() for folder in list(matrix.parents)[:3] for name in names)
+    places = (folder / name for folder in list(matrix.parents)[:3] for name in names)
+    return next((place for place in places if place.is_file()), None)
+
+
+def aggregated_samples(table: Path) -> list[str]:
+    """The names in a table of `cellranger aggr`, whose i-th is that of the cells whose barcodes end in -i; [] where it
+    has none, or one twice.
+    """
+    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        rows = list(csv.reader(io.StringIO(file.read(LARGEST_METRICS))))
+    rows = [[value.strip() for value in row] for row in rows if any(value.strip() for value in row)]
+    head = [name.lower() for name in rows[0]] if rows else []
+    column = next((head.index(name) for name in NAMES_OF_AGGR if name in head), None)
+    if column is None:
+        return []
+    names = [row[column] if column < len(row) else "" for row in rows[1:]]
+    return names if all(names) and len(set(names)) == len(names) else []
 
 
 def _file_kind(path: Path) -> str:

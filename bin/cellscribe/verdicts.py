@@ -43,8 +43,8 @@ GENES_NAMED = 4
 SHARE_OF_ONE_TYPE = 0.5
 OTHER_CELLS, REFERENCE = "other cells", "reference"
 # The part of the coreceptor of CD8 T cells that NK cells lack, human and mouse: the Cell Ontology defines the type by
-# the coreceptor. Naive CD8 T cells have it, and few other genes that mark CD8 T cells as a whole. By its id too, which is
-# its name in a model without symbols.
+# the coreceptor. Naive CD8 T cells have it, and few other genes that mark CD8 T cells as a whole. Its ids are its
+# names in a model without symbols.
 DEFINING = frozenset(("CD8B", "CD8B1", "ENSG00000172116", "ENSMUSG00000053044"))
 
 RULE = (

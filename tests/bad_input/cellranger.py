@@ -337,7 +337,7 @@ FOLDERS = [
     bad("a folder of FASTQ files", files("run", {"run/a_S1_L001_R1_001.fastq.gz": b"x"}),
         "it holds a_S1_L001_R1_001.fastq.gz"),
     good("what `cellranger aggr` joined", aggregated, shape_is(120, 6),
-         "(…-1, …-2) these are cells of 2 libraries", "give each sample's own output of `cellranger count` or `multi`"),
+         "(…-1, …-2) these are cells of 2 libraries", "nextflow run . --sample_key barcode_suffix"),
     bad("a folder of STARsolo", starsolo, "it holds Gene, GeneFull",
         "give the folder of one matrix, Gene/filtered, GeneFull/filtered"),
     bad("a folder of kb", files("kb", {"kb/counts_filtered/cells_x_genes.mtx": b"x"}), "it holds counts_filtered",

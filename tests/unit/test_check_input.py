@@ -100,6 +100,14 @@ def test_what_cannot_be_split_is_told_before_anything_runs(folder: Folder, sheet
     assert len(found) == 1 and said in found[0], found
 
 
+def test_what_aggr_joined_is_split_by_the_ends_of_its_barcodes_whatever_it_lies_in(folder: Folder) -> None:
+    (folder.path / "outs").mkdir()
+    text = "sample,path,sample_key,genome\na,outs,barcode_suffix,GRCh38\nb,a.h5ad,barcode_suffix,\n"
+    first, second = folder.check(folder.sheet(text))[0]
+    assert first["split"] == {"sample_key": "barcode_suffix", "genome": "GRCh38"}
+    assert second["split"] == {"sample_key": "barcode_suffix"}
+
+
 def test_the_column_that_a_file_is_split_by_cannot_be_compared_within_its_samples(folder: Folder) -> None:
     asked = {"sample_key": "donor", "compare": "donor: a vs b"}
     found = folder.problems(folder.sheet("sample,path\na,a.h5ad\n"), **asked)

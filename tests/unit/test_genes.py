@@ -286,7 +286,9 @@ def test_mitochondrial_genes_of_refseq_are_known_where_nearly_all_are_there():
     refseq = ["ND1", "ND2", "ND3", "ND4", "ND4L", "ND5", "ND6", "COX1", "COX2", "COX3", "ATP6", "CYTB"]
 
     def mitochondrial(*names):
-        return gene_set_masks(pd.DataFrame({"gene_ids": "", "gene_symbols": names}, index=names), "human")["mt"]
+        return gene_set_masks(pd.DataFrame({"gene_ids": "", "gene_symbols": names}, index=names), "human")[
+            "mt"
+        ]
 
     assert mitochondrial(*refseq, "PTGS1").tolist() == [True] * 12 + [False]
     assert not mitochondrial("COX1", "COX2", "ND1", "CD3E").any()

@@ -1,4 +1,4 @@
-"""Symbols of other years, and setup/make_previous_symbols.py, which makes their table from the package that ships it."""
+"""Symbols of other years, and setup/make_previous_symbols.py, which makes their table."""
 
 from __future__ import annotations
 

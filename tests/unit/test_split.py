@@ -214,7 +214,7 @@ def test_a_matrix_of_several_libraries_is_noticed_by_what_stands_around_its_barc
 ) -> None:
     warning = looks_like_several(obs)
     assert said in warning and ("--sample_key" in warning) == bool(said)
-    assert ("`cellranger count` or `multi`" in warning) == ("libraries" in said)
+    assert warning.endswith("--sample_key barcode_suffix") == ("libraries" in said)
 
 
 def test_small_libraries_are_noticed_where_the_table_of_aggr_lies_beside_them() -> None:
@@ -238,6 +238,99 @@ def test_convert_warns_of_what_cellranger_aggr_joined(tmp_path: Path, place: str
     assert [
         one for one in run_convert(options)["warnings"] if "(…-1, …-2) these are cells of 2 libraries" in one
     ]
+
+
+def aggregated(outs: Path, table: str | None, place: str = f"count/{FILTERED}.h5") -> np.ndarray:
+    """What `cellranger aggr` writes of three libraries, cells of the second first. Returns the library of each cell."""
+    library = np.array([2, 1, 1, 3, 2, 1, 1, 3, 2, 1])
+    names = [f"{name[:-1]}{i}" for name, i in zip(barcodes(10), library, strict=True)]
+    types = ["Gene Expression"] * 5 + ["Antibody Capture"]
+    if place.endswith(".h5"):
+        write_h5_v3(outs / place, small_counts(10), names=names, types=types)
+    else:
+        folder = write_folder(outs / place, small_counts(10), compress=False)
+        (folder / "barcodes.tsv").write_text("".join(f"{name}\n" for name in names))
+    if table is not None:
+        (outs / "aggregation.csv").write_text(table)
+    return library
+
+
+@pytest.mark.parametrize(
+    ("table", "names", "said"),
+    [
+        ("sample_id,molecule_h5\nlung 1,a.h5\nblood,b.h5\nskin,c.h5\n", ["lung_1", "blood", "skin"], ""),
+        ("\ufefflibrary_id,molecule_h5,batch\r\na,a.h5,x\r\nb,b.h5,y\r\n\r\nc,c.h5,y\r\n", list("abc"), ""),
+        (None, list("123"), ""),
+        ("sample_id,molecule_h5\na,a.h5\nb,b.h5\n", list("123"), "up to -3 (it has 2 names"),
+        ("sample_id,molecule_h5\na,a.h5\nb,b.h5\na,c.h5\n", list("123"), "it has 0 names"),
+        ("sample_id\na\n,\nc\n", list("123"), "it has"),
+        ("name\na\nb\nc\n", list("123"), "it has 0 names"),
+        ("", list("123"), "it has 0 names"),
+    ],
+)
+def test_what_aggr_joined_is_parted_by_barcodes_and_named_by_its_table(
+    tmp_path: Path, table: str | None, names: list[str], said: str
+) -> None:
+    library = aggregated(tmp_path / "outs", table)
+    parts = run_split(tmp_path / "outs", "s", "barcode_suffix", tmp_path / "split.json")
+    assert [part.sample for part in parts] == [f"s_{name}" for name in names]
+    assert [part.n_cells for part in parts] == [5, 3, 2]
+    for number, part in enumerate(parts, start=1):
+        one = ad.read_h5ad(tmp_path / part.file)
+        np.testing.assert_array_equal(one.X.toarray(), small_counts(10)[library == number])
+        options = ConvertOptions(part.sample, tmp_path / part.file, tmp_path / "c.h5ad", tmp_path / "c.json")
+        report = run_convert(options)
+        given = "" if said or table is None else f", '{part.value}' of aggregation.csv"
+        whose = (
+            f"These are the {part.n_cells} of the 10 cells of outs whose barcodes end in -{number}{given}."
+        )
+        assert report["notes"][0] == whose
+        # Antibodies are none of its genes.
+        assert (report["n_genes"], report["genomes"]) == (5, ["GRCh38"])
+        assert [one for one in report["warnings"] if "aggregation.csv" in one and said in one] or not said
+        assert not [one for one in report["warnings"] if "libraries" in one or (not said and "aggreg" in one)]
+
+
+def test_a_matrix_folder_that_aggr_joined_is_parted_too(tmp_path: Path) -> None:
+    library = aggregated(tmp_path / "outs", "sample_id\na\nb\nc\n", FILTERED)
+    run_split(tmp_path / "outs", "s", "barcode_suffix", tmp_path / "split.json")
+    one = ad.read_h5ad(tmp_path / "s_b.h5ad")
+    np.testing.assert_array_equal(one.X.toarray(), small_counts(10)[library == 2])
+
+
+def test_parts_of_a_raw_matrix_are_known_as_such(tmp_path: Path) -> None:
+    aggregated(tmp_path / "outs", None, "raw_feature_bc_matrix.h5")
+    run_split(tmp_path / "outs", "s", "barcode_suffix", tmp_path / "split.json")
+    origin = origin_of(tmp_path / "s_1.h5ad")
+    assert origin is not None and origin.named_raw
+
+
+def test_an_h5ad_is_parted_by_barcodes_unless_it_has_a_column_of_that_name(tmp_path: Path) -> None:
+    path = several(tmp_path / "in.h5ad")
+    names = [f"{name[:-1]}{1 + i % 2}" if i else "other" for i, name in enumerate(barcodes(11))]
+    cells = ad.read_h5ad(path)
+    cells.obs_names = names
+    cells.write_h5ad(path)
+    parts = run_split(path, "s", "barcode_suffix", tmp_path / "split.json")
+    assert [(part.sample, part.n_cells) for part in parts] == [("s_1", 5), ("s_2", 5), ("s_unnamed", 1)]
+    cells.obs["barcode_suffix"] = ["x"] * 5 + ["y"] * 6
+    cells.write_h5ad(path)
+    parts = run_split(path, "s", "barcode_suffix", tmp_path / "split.json")
+    assert [(part.sample, part.n_cells) for part in parts] == [("s_x", 5), ("s_y", 6)]
+
+
+def test_barcodes_that_aggr_did_not_number_are_told_so(tmp_path: Path) -> None:
+    path = write_h5_v3(tmp_path / "m.h5", small_counts(6), names=[name[:-2] for name in barcodes(6)])
+    with pytest.raises(InputError, match="no cell's barcode ends in a number") as caught:
+        run_split(path, "s", "barcode_suffix", tmp_path / "split.json")
+    assert "called as AAAAAAAAAAAAAAAA, CAAAAAAAAAAAAAAA" in str(caught.value)
+    names = [f"{name[:-1]}{i}" for i, name in enumerate(barcodes(6))]
+    with pytest.raises(InputError, match="the barcodes end in 6 numbers for 6 cells"):
+        path = write_h5_v3(tmp_path / "m.h5", small_counts(6), names=names)
+        run_split(path, "s", "barcode_suffix", tmp_path / "split.json")
+    with pytest.raises(InputError, match="there is no obs column 'donor'; there are: none"):
+        run_split(path, "s", "donor", tmp_path / "split.json")
+    assert not list(tmp_path.glob("*.h5ad"))
 
 
 def test_convert_warns_of_several_samples_taken_for_one(tmp_path: Path) -> None:
