@@ -8,6 +8,7 @@ import anndata
 import numpy as np
 from nextflow_runner import Launch
 from small_model import simulate, small_model, write_reference
+from tenx_files import barcodes, write_h5_v3
 
 from cellscribe.published import check_results
 from cellscribe.summary import read_failures
@@ -77,6 +78,27 @@ def test_the_samples_of_a_file_are_named_each_by_itself_and_merged(launch: Launc
     assert anndata.read_h5ad(results / "merged" / "merged.annotated.h5ad", backed="r").n_obs == 450
     again = launch.run(*options, "-resume")
     assert again.tasks("Submitted") == ["SPLIT (bad)"], again.output
+
+
+def test_what_aggr_joined_is_parted_and_called_as_its_table_says(launch: Launch) -> None:
+    cells = simulate(120, seed=2)
+    library = np.where(np.arange(120) % 3 == 0, 2, 1)
+    names = [f"{name[:-1]}{number}" for name, number in zip(barcodes(120), library, strict=True)]
+    outs = launch.folder / "AGG1" / "outs"
+    genes = {"ids": cells.var["gene_ids"], "symbols": cells.var_names, "names": names}
+    write_h5_v3(outs / "count" / "filtered_feature_bc_matrix.h5", cells.X, **genes)
+    (outs / "aggregation.csv").write_text("sample_id,molecule_h5\nlung,a.h5\nblood,b.h5\n")
+    options = f"--input AGG1/outs --model {small_model('logistic')} --qc flag --doublets off".split()
+    run = launch.run(*options, "--sample_key", "barcode_suffix")
+    assert run.returncode == 0, run.output
+    results = launch.folder / "results"
+    for number, name in ((1, "AGG1_lung"), (2, "AGG1_blood")):
+        part = anndata.read_h5ad(results / "samples" / name / f"{name}.annotated.h5ad")
+        assert list(part.obs_names) == [one for one in names if one.endswith(f"-{number}")]
+        page = (results / "samples" / name / f"{name}.report.html").read_text()
+        assert f"whose barcodes end in -{number}" in page and "aggregation.csv" in page
+    values = json.loads((results / "pipeline_info" / "AGG1.split.json").read_text())
+    assert [(one["value"], one["n_cells"]) for one in values] == [("lung", 80), ("blood", 40)]
 
 
 def test_a_stub_of_several_samples_runs(launch: Launch) -> None:
