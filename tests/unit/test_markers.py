@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,9 @@ from report_factory import MARKERS_EACH, TYPES, simulated
 from cellscribe import differential, markers
 from cellscribe.contract import UNASSIGNED
 from cellscribe.model.logistic import log_normalise
+from cellscribe.orthologs import named_as
+from cellscribe.symbols import known_symbols
+from cellscribe.tenx import find_input, read_tenx
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,40 @@ def test_markers_are_found_by_dots_and_by_symbols_of_other_years(spelled, has_id
     var = pd.DataFrame({"gene_ids": "", "gene_symbols": spelled}, index=spelled)
     found = markers.locate_markers(wanted, var, "gene_symbols")["x"]
     assert [column for _, column in found] == list(range(5))
+
+
+@pytest.mark.parametrize("spelled", ["plain", "dots", "newer", "older", "older with dots"])
+def test_the_embedded_models_markers_are_the_same_genes_of_the_demo_whatever_it_calls_them(root, spelled):
+    features = read_tenx(find_input(root / "assets" / "demo" / "filtered_feature_bc_matrix.h5"), None, None)
+    expected = markers.read_markers(json.loads((root / "assets/models/pbmc/markers.json").read_text()))
+    ids, symbols = features.var["gene_ids"], features.var.index
+    by_id, _ = known_symbols()
+    today = [by_id.get(gene_id, (name, ()))[0] for gene_id, name in zip(ids, symbols, strict=True)]
+    before = [by_id.get(gene_id, ("", (name,)))[1][0] for gene_id, name in zip(ids, symbols, strict=True)]
+    names = pd.Series({"plain": symbols, "newer": today, "dots": symbols}.get(spelled, before))
+    if "dots" in spelled:
+        names = names.str.replace("-", ".")
+    var = pd.DataFrame({"gene_ids": "", "gene_symbols": names.to_numpy()}, index=names)
+    assert (names.to_numpy() != symbols).any() == (spelled != "plain")
+    assert markers.locate_markers(expected, var) == markers.locate_markers(expected, features.var)
+
+
+def test_markers_of_mouse_cells_are_found_by_symbols_of_other_years():
+    wanted = {
+        "x": [
+            markers.Marker("ENSMUSG00000004730", "Adgre1", 0.5, 1.0, 0.0),
+            markers.Marker("", "H2-Aa", 0.5, 1.0, 0.0),
+            markers.Marker("", "2810417H13Rik", 0.5, 1.0, 0.0),
+            markers.Marker("", "Cd3e", 0.5, 1.0, 0.0),
+        ]
+    }
+    names = ["Pclaf", "H2.Aa", "Emr1", "Cd3e"]
+    var = pd.DataFrame({"gene_ids": "", "gene_symbols": names}, index=names)
+    assert [column for _, column in markers.locate_markers(wanted, var)["x"]] == [2, 1, 0, 3]
+    # And by the human names that MAP gave them.
+    others, _ = named_as(var, "mouse", "human")
+    human = {"x": [markers.Marker("", name, 0.5, 1.0, 0.0) for name in ("PCLAF", "CD3E", "Cd3e")]}
+    assert [column for _, column in markers.locate_markers(human, var, "index", others)["x"]] == [0, 3]
 
 
 def test_a_column_that_the_user_named_is_the_only_one_to_find_markers_by(cells):
