@@ -36,7 +36,8 @@ def main(
     pipeline_version: str,
 ) -> None:
     """Check all parameters and the sample sheet, and report every problem at once."""
-    from cellscribe.check_input import Catalogues, run_check, write_check
+    from cellscribe.check_input import run_check, write_check
+    from cellscribe.check_models import Catalogues
 
     samples, run = run_check(launch, sheet, schema, input_schema, Catalogues(catalogue, own_catalogue))
     write_check(samples, run, output, settings)

@@ -1,4 +1,4 @@
-"""The sample sheet: rows of text from a CSV, TSV or YAML file, and all that is wrong with it, told at once."""
+"""The sample sheet: rows of text from a CSV, TSV or YAML file."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import csv
 import io
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellscribe.errors import InputError
+from cellscribe.problems import Problems
 from cellscribe.schema import nearest, shown
 
 NEEDED = ("sample", "path")
 # More than a sheet of ten thousand samples has: what is larger is no sheet. YAML is read a hundred times slower.
 MOST_BYTES = {".csv": 20_000_000, ".tsv": 20_000_000, ".yaml": 1_000_000, ".yml": 1_000_000}
-MOST_COLUMNS, MOST_SHOWN = 200, 500
+MOST_COLUMNS = 200
 SHEET_SUFFIXES = (".csv", ".tsv", ".yaml", ".yml")
 
 
@@ -26,34 +26,6 @@ class Row:
 
     where: str
     values: dict[str, Any]
-
-
-@dataclass
-class Problems:
-    """All that is wrong, in the order seen, each once."""
-
-    found: dict[str, None] = field(default_factory=dict)
-
-    def add(self, text: str) -> None:
-        """Note one problem, on one line."""
-        self.found.setdefault(text)
-
-    def about(self, name: str) -> bool:
-        """Whether one of a parameter was noted."""
-        return any(text.startswith(f"--{name}: ") for text in self.found)
-
-    def stop(self) -> None:
-        """Raise InputError with every problem, if there is any; of very many, the first."""
-        if not self.found:
-            return
-        count = "1 problem" if len(self.found) == 1 else f"{len(self.found):,} problems"
-        lines = "\n".join(f"  - {text}" for text in list(self.found)[:MOST_SHOWN])
-        if len(self.found) > MOST_SHOWN:
-            lines += f"\n  and {len(self.found) - MOST_SHOWN:,} more"
-        raise InputError(
-            f"{count} in the parameters and the input:\n{lines}",
-            "Mend all of them and start again. The parameters: nextflow run ... --help; the sheet: docs/usage.md.",
-        )
 
 
 def read_sheet(path: Path, columns: Iterable[str], problems: Problems) -> list[Row]:

@@ -11,7 +11,8 @@ from urllib.parse import unquote
 import pytest
 
 from cellscribe.census import Query
-from cellscribe.check_input import Catalogues, run_check
+from cellscribe.check_input import run_check
+from cellscribe.check_models import Catalogues
 from cellscribe.counts_file import CHUNK_ROWS
 from cellscribe.errors import InputError
 from cellscribe.sample_names import clean_name

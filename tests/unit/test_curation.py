@@ -15,10 +15,10 @@ from anndata.io import write_elem
 from curation_sample import write_annotated_sample
 
 from cellscribe import curation
-from cellscribe.check_input import CURATE
 from cellscribe.contract import OutputNames
 from cellscribe.curation import FIELDS, Facts, Todo, Verdict, choose_genes, fill_obs, run_curate, todo_of
 from cellscribe.io import read_json
+from cellscribe.step_options import CURATE
 
 NAMES = OutputNames.of()
 ROOT = Path(__file__).parents[2]

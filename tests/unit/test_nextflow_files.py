@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from cellscribe.check_input import ABOUT
 from cellscribe.errors import EXIT_CODES
 from cellscribe.schema import coerce, parameters, problem
+from cellscribe.step_options import ABOUT
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [

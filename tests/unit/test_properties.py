@@ -25,7 +25,8 @@ from model_maker import make_model
 from tenx_files import IDS, SYMBOLS, barcodes, write_folder, write_h5_v2, write_h5_v3
 
 from cellscribe import h5ad_input, stored, tenx
-from cellscribe.check_input import Catalogues, run_check
+from cellscribe.check_input import run_check
+from cellscribe.check_models import Catalogues
 from cellscribe.convert import ConvertOptions, run_convert
 from cellscribe.errors import InputError, ModelFetchError
 from cellscribe.model.manifest import MANIFEST, read_manifest, verify_model
