@@ -10,8 +10,9 @@ from tenx_files import IDS, SYMBOLS, barcodes, small_counts
 
 from cellscribe.counts import Counts
 from cellscribe.errors import InputError
+from cellscribe.feature_kinds import ANTIBODY_NAME, TYPE_COLUMNS
 from cellscribe.genes import GENE_SETS
-from cellscribe.h5ad_input import ANTIBODY_NAME, TYPE_COLUMNS, read_h5ad
+from cellscribe.h5ad_input import read_h5ad
 
 COUNTS = small_counts(8)
 # Corrected by gene first, so that no counts can be had back.

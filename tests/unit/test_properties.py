@@ -24,7 +24,7 @@ from hypothesis.extra import numpy as arrays
 from model_maker import make_model
 from tenx_files import IDS, SYMBOLS, barcodes, write_folder, write_h5_v2, write_h5_v3
 
-from cellscribe import h5ad_input, stored, tenx
+from cellscribe import h5ad_matrix, stored, tenx
 from cellscribe.check_input import run_check
 from cellscribe.check_models import Catalogues
 from cellscribe.convert import ConvertOptions, run_convert
@@ -150,7 +150,7 @@ def tiny(patch: pytest.MonkeyPatch) -> None:
     """Let nothing be read whole, and no block hold more than a few numbers."""
     patch.setattr(stored, "BLOCK", 5)
     patch.setattr(stored, "BLOCK_ROWS", 2)
-    for module in (h5ad_input, tenx):
+    for module in (h5ad_matrix, tenx):
         patch.setattr(module, "IN_MEMORY", 0)
         patch.setattr(module, "BLOCK", 3)
 

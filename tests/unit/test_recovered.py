@@ -12,7 +12,7 @@ import pytest
 import scipy.sparse as sp
 from small_model import simulate
 
-from cellscribe import h5ad_input
+from cellscribe import h5ad_matrix
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import open_h5ad, read_h5ad
 from cellscribe.recovered import how_made, recovered
@@ -160,11 +160,11 @@ def test_some_of_each_cells_molecules_are_not_taken_for_all(counts: sp.csr_matri
 def test_a_large_matrix_by_columns_is_sorted_only_where_its_first_cells_are_counts(
     counts: sp.csr_matrix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(h5ad_input, "IN_MEMORY", 10)
+    monkeypatch.setattr(h5ad_matrix, "IN_MEMORY", 10)
     path = written(tmp_path, scaled(counts, np.log1p).tocsc())
     opened = open_h5ad(path, scratch=tmp_path)
     assert (sp.vstack([block for _, block in blocks(opened.matrix)]) != counts).nnz == 0
-    monkeypatch.setattr(h5ad_input, "_by_rows", lambda *_, **__: pytest.fail("all of it was sorted"))
+    monkeypatch.setattr(h5ad_matrix, "_by_rows", lambda *_, **__: pytest.fail("all of it was sorted"))
     other = scaled(counts, np.log1p)
     other.data += np.random.default_rng(0).uniform(0, 0.1, other.nnz).astype(np.float32)
     with pytest.raises(InputError, match="no raw counts were found"):

@@ -23,7 +23,7 @@ from tenx_files import (
     write_h5_v3,
 )
 
-from cellscribe import counts_file, doublets, h5ad_input, stored, tenx
+from cellscribe import counts_file, doublets, h5ad_input, h5ad_matrix, stored, tenx
 from cellscribe.cell_calling import call_cells
 from cellscribe.convert import ConvertOptions, run_convert
 from cellscribe.doublets import call_doublets
@@ -40,7 +40,7 @@ def tiny(patch: pytest.MonkeyPatch) -> None:
     """Let nothing be read whole, and no block hold more than a few numbers."""
     patch.setattr(stored, "BLOCK", 13)
     patch.setattr(stored, "BLOCK_ROWS", 5)
-    for module in (h5ad_input, tenx):
+    for module in (h5ad_matrix, tenx):
         patch.setattr(module, "IN_MEMORY", 0)
         patch.setattr(module, "BLOCK", 7)
     patch.setattr(counts_file.CountsFile, "blocks", lambda self: self.chunks(4))
