@@ -74,6 +74,7 @@ NO_MATTER = frozenset(
         "verdicts.py",
         "verify.py",
         "versions.py",
+        "words.py",
         "zarr_output.py",
     ]
 )

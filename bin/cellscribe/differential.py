@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellscribe.contract import UNASSIGNED
-from cellscribe.report_words import first_names
 from cellscribe.schema import nearest, shown
+from cellscribe.words import first_names
 
 if TYPE_CHECKING:
     import pandas as pd

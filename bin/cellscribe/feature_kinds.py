@@ -11,6 +11,7 @@ import pandas as pd
 
 from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.genes import ID_COLUMNS, SYMBOL_COLUMNS, as_text
+from cellscribe.words import some
 
 TYPE_COLUMNS = ("feature_types", "feature_type", "feature_class", "modality")
 ANTIBODIES = "Antibody Capture"
@@ -68,21 +69,18 @@ def feature_types(var: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
     named = _named_like_antibodies(var, types == GENE_EXPRESSION)
     if named:
         warnings.append(
-            f"{len(named):,} of {len(var):,} features are named like antibodies or hashtags ({_listed(named)}), and "
+            f"{len(named):,} of {len(var):,} features are named like antibodies or hashtags ({some(named)}), and "
             f"were counted as genes, which spoils quality control: {TYPES_TODO}"
         )
     return types, warnings
 
 
 def _unknown_kinds(name: str, values: Sequence[str]) -> str:
+    said = some([value or "no word" for value in values])
     return (
-        f"The genes' column '{name}' does not say in known words what some features are ({_listed(values)}): they "
+        f"The genes' column '{name}' does not say in known words what some features are ({said}): they "
         f"were counted as genes. Where some are none, {TYPES_TODO}"
     )
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(name or "no word" for name in names[:most]) + (", ..." if len(names) > most else "")
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from cellscribe.model.foreign import ForeignModel, open_foreign
 from cellscribe.model.manifest import plain_files
 from cellscribe.model.ontology import build_ontology, find_cl_ids, is_term
 from cellscribe.schema import nearest
+from cellscribe.words import some
 
 KIND = "mlflow"
 # A label that is more uncertain than this is not given: the contract's scale is 0 to 1, and nothing tells better.
@@ -287,18 +288,13 @@ def _order(given: pd.Index, wanted: pd.Index, problems: list[str]) -> np.ndarray
     given, wanted = given.astype(str), wanted.astype(str)
     missing, unknown = wanted.difference(given), given.difference(wanted)
     if len(missing):
-        problems.append(f"obs: {len(missing):,} of {len(wanted):,} cells are missing ({_some(missing)})")
+        problems.append(f"obs: {len(missing):,} of {len(wanted):,} cells are missing ({some(missing, 3)})")
     if len(unknown):
-        problems.append(f"obs: {len(unknown):,} cells are none of the sample's ({_some(unknown)})")
+        problems.append(f"obs: {len(unknown):,} cells are none of the sample's ({some(unknown, 3)})")
     if not given.is_unique:
-        problems.append(f"obs: cells are there twice ({_some(given[given.duplicated()])})")
+        problems.append(f"obs: cells are there twice ({some(given[given.duplicated()], 3)})")
         return None
     return None if len(missing) or len(unknown) else given.get_indexer(wanted)
-
-
-def _some(values: Any) -> str:
-    listed = [str(value) for value in values[:3]]
-    return ", ".join(listed) + (", ..." if len(values) > len(listed) else "")
 
 
 def _labels(obs: pd.DataFrame, key: str, problems: list[str]) -> np.ndarray:

@@ -10,11 +10,11 @@ import numpy as np
 
 from cellscribe.contract import MERGED_BY
 from cellscribe.errors import InputError
+from cellscribe.words import some
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NAMED = 5
 # Labels of tens of millions of cells.
 LARGEST = 2 * 10**9
 # Words that name no type of cell: docs/models.md lists them.
@@ -89,23 +89,17 @@ def read_label_csv(path: Path) -> pd.DataFrame:
     table.columns = [str(name).strip() for name in table.columns]
     if not table.columns.is_unique:
         raise InputError(
-            f"several of its columns have one name: {some(table.columns[table.columns.duplicated()])}",
+            f"several of its columns have one name: {some(table.columns[table.columns.duplicated()], quoted=True)}",
             "Give each category its own.",
             file=path,
         )
     if n := int(table.index.duplicated().sum()):
         raise InputError(
-            f"{n:,} cells are named more than once: {some(table.index[table.index.duplicated()])}",
+            f"{n:,} cells are named more than once: {some(table.index[table.index.duplicated()], quoted=True)}",
             "Leave one row for each cell.",
             file=path,
         )
     return table
-
-
-def some(names: pd.Index | np.ndarray | list[str]) -> str:
-    """The first few names, as a message shows them."""
-    shown = ", ".join(f"'{name}'" for name in list(names)[:NAMED])
-    return shown + (", ..." if len(names) > NAMED else "")
 
 
 def of_sample(table: pd.DataFrame, sample: str) -> pd.DataFrame:
@@ -129,8 +123,8 @@ def check_cells(table: pd.DataFrame, path: Path, references: Mapping[str, pd.Ind
     unknown = table.index[~table.index.isin(cells)]
     if len(unknown):
         raise InputError(
-            f"{len(unknown):,} of its {len(table):,} cells are not in {where}: {some(unknown)} "
-            f"(that has {some(cells)})",
+            f"{len(unknown):,} of its {len(table):,} cells are not in {where}: {some(unknown, quoted=True)} "
+            f"(that has {some(cells, quoted=True)})",
             "Give the labels of these very cells: those of the .h5ad that was open in CELLxGENE Explorer.",
             file=path,
         )
@@ -139,7 +133,7 @@ def check_cells(table: pd.DataFrame, path: Path, references: Mapping[str, pd.Ind
         several = len(references) > 1
         raise InputError(
             f"{len(twice):,} of its {len(table):,} cells are more than one cell of {', '.join(references)}: "
-            f"{some(twice)}",
+            f"{some(twice, quoted=True)}",
             "Give one table of labels for each reference, in the same order."
             if several
             else "Make the cells' names unique.",

@@ -24,7 +24,7 @@ from cellscribe.explorer import explorer_warnings
 from cellscribe.genes import as_text, unique_names
 from cellscribe.given_clusters import read_clusters
 from cellscribe.io import read_json, write_table
-from cellscribe.report_words import first_names, plural
+from cellscribe.words import first_names, plural
 
 if TYPE_CHECKING:
     import anndata

@@ -12,7 +12,8 @@ from cellscribe import figures
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.io import atomic_path
 from cellscribe.report import render
-from cellscribe.report_words import count, percent, plural
+from cellscribe.report_words import count, percent
+from cellscribe.words import plural
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -69,9 +69,9 @@ from cellscribe.report_words import (
     flatten,
     merge_warnings,
     percent,
-    plural,
     verdict,
 )
+from cellscribe.words import plural
 
 TEMPLATES = Path(__file__).parent / "templates"
 # What Seqera Platform shows in the browser is at most 10 MB.

@@ -13,7 +13,8 @@ from cellscribe import verdicts
 from cellscribe.contract import UNASSIGNED
 from cellscribe.report_evidence import MarkerEvidence
 from cellscribe.report_inputs import Cells
-from cellscribe.report_words import WHY_UNASSIGNED, count, percent, plural, readable
+from cellscribe.report_words import WHY_UNASSIGNED, count, percent, readable
+from cellscribe.words import plural
 
 if TYPE_CHECKING:
     import pandas as pd

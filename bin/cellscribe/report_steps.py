@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cellscribe.contract import OutputNames
-from cellscribe.report_words import count, number, percent, plural, readable, spaced
+from cellscribe.report_words import count, number, percent, readable, spaced
+from cellscribe.words import plural
 
 # Name and unit.
 METRICS = {

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellscribe.contract import FAR, REASONS, STRANGE, UNASSIGNED, UNEXPECTED_GENES
+from cellscribe.words import plural
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
 LABELS_IN_SENTENCE = 3
-NAMES_SHOWN = 8
 # How it is said of several cells, of one, and the reason itself.
 WHY_UNASSIGNED = {
     "novel": ("they are ", "it is ", REASONS["novel"]),
@@ -61,18 +61,6 @@ def number(value: Any, unit: str = "") -> str:
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}{unit}"
     return f"{value:.3g}{unit}"
-
-
-def plural(n: int, thing: str) -> str:
-    """`n` of a thing: 1 cell, 2 cells, 2 batches."""
-    return f"{n:,} {thing if n == 1 else thing + ('es' if thing.endswith('ch') else 's')}"
-
-
-def first_names(names: Sequence[str]) -> str:
-    """The first names as text, and how many more there are."""
-    more = len(names) - NAMES_SHOWN
-    listed = ", ".join(names[:NAMES_SHOWN])
-    return f"{listed} and {more:,} more" if more > 0 else listed
 
 
 def merge_warnings(*sources: tuple[str, Sequence[str]]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import pandas as pd
 from cellscribe.genes import as_text
 from cellscribe.io import without_nul
 from cellscribe.sample_names import BARCODE_SUFFIX
+from cellscribe.words import some
 
 # More than a column of samples has; what is beyond is one of barcodes or numbers.
 MOST_SAMPLES = 2_000
@@ -96,7 +97,7 @@ def looks_like_several(obs: pd.DataFrame, *, aggregated: bool = False) -> str:
     libraries = _libraries(obs.index, 1 if aggregated else FEWEST_CELLS)
     if len(libraries) < 2:
         return ""
-    shown = ", ".join(libraries[:3]) + (", ..." if len(libraries) > 3 else "")
+    shown = some(libraries, 3)
     if all(OF_AGGR.fullmatch(name) for name in libraries):
         return (
             f"By the ends of their barcodes ({shown}) these are cells of {len(libraries):,} libraries, as "

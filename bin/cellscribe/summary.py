@@ -22,7 +22,7 @@ from cellscribe.contract import REASONS, UNASSIGNED
 from cellscribe.errors import InputError
 from cellscribe.figures import PALETTE, UNASSIGNED_COLOUR, label_colours
 from cellscribe.io import as_cell, atomic_path, read_json
-from cellscribe.report_words import first_names
+from cellscribe.words import first_names
 
 # In the order of the pipeline: the file that is left, and the steps that failed where it is missing.
 STEPS = {"convert": "CONVERT", "qc": "QC", "annotation": "MAP or ANNOTATE", "verdicts": "REPORT"}

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellscribe.contract import UNASSIGNED
-from cellscribe.label_csv import is_labelled, of_sample, read_label_csv, some, with_labels
+from cellscribe.label_csv import is_labelled, of_sample, read_label_csv, with_labels
 from cellscribe.model.calibration import expected_calibration_error
 from cellscribe.model.ontology import find_cl_ids, lineages, plain_name
 from cellscribe.schema import nearest
+from cellscribe.words import some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,7 @@ def read_truth(
         if key in table and not n_named:
             return None, [
                 f"Nothing was compared: none of the cells that {label_csv.name} names is in this sample. It names "
-                f"{some(table.index)}, the sample has {some(obs.index.astype(str))}."
+                f"{some(table.index, quoted=True)}, the sample has {some(obs.index.astype(str), quoted=True)}."
             ]
         if key in table and n_named < len(obs) / 2:
             warnings.append(

@@ -17,6 +17,7 @@ from typing import IO, Any
 from cellscribe.errors import ModelFetchError
 from cellscribe.model.foreign import MLMODEL, is_foreign
 from cellscribe.model.manifest import MANIFEST
+from cellscribe.words import some
 
 _WHAT_TO_GIVE = "Give a model folder that --mode train made, or a zip, tar.gz or tar of one."
 _AGAIN = "Download or pack it again, and compare its size and sha256 with those where it came from."
@@ -298,9 +299,8 @@ def no_manifest(folder: Path, shown: Path) -> ModelFetchError:
             "cellscribe trained, or train one from labelled cells with --mode train.",
             file=shown,
         )
-    held = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     return ModelFetchError(
-        f"there is no {MANIFEST} at its top or in a single top folder (it holds {held or 'no file'})",
+        f"there is no {MANIFEST} at its top or in a single top folder (it holds {some(names, 8) or 'no file'})",
         _WHAT_TO_GIVE,
         file=shown,
     )

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellscribe.report_words import first_names, plural
 from cellscribe.training.evaluate import Evaluation
 from cellscribe.training.reference import Contested
+from cellscribe.words import first_names, plural
 
 CARD = Path(__file__).resolve().parent / "card.html.j2"
 THINNED = "thinned to 10-100 % of counts"

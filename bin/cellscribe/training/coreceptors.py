@@ -19,13 +19,13 @@ from cellscribe.io import scratch_beside
 from cellscribe.model.calibration import softmax
 from cellscribe.model.logistic import batch_weights
 from cellscribe.model.ontology import Ontology, descendants
-from cellscribe.report_words import first_names
 from cellscribe.training.disk import blocks_of, draw_cells, some_columns
 from cellscribe.training.genes import choose_genes
 from cellscribe.training.held_out import folds_of
 from cellscribe.training.members import MOST_TAUGHT, regression_of
 from cellscribe.training.options import TrainOptions
 from cellscribe.training.reference import FEWEST_CELLS, Contested, LabelledCells
+from cellscribe.words import first_names
 
 # Genes of the coreceptor, human and mouse, by the Cell Ontology's term for the T cells that carry it.
 CORECEPTORS = {

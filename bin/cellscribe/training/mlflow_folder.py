@@ -92,6 +92,7 @@ FOR_INFERENCE = (
     "stored.py",
     "surgery.py",
     "verify.py",
+    "words.py",
     "model/__init__.py",
     "model/calibration.py",
     "model/encoder.py",

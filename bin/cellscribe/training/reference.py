@@ -19,10 +19,10 @@ from cellscribe.errors import InputError
 from cellscribe.h5ad_input import cell_names, open_h5ad
 from cellscribe.label_csv import check_cells, is_labelled, read_label_csv, with_labels
 from cellscribe.model.ontology import singular
-from cellscribe.report_words import first_names, plural
 from cellscribe.schema import nearest
 from cellscribe.stored import SomeRows, StoredInput, blocks
 from cellscribe.training.disk import blocks_of, on_disk
+from cellscribe.words import first_names, plural
 
 FEWEST_CELLS = 5
 # Two cells of so many counts have the same ones only if they are one cell.
