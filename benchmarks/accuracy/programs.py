@@ -23,6 +23,7 @@ NO_MATTER = frozenset(
         "schema_model.json",
         "store.py",
         "unpack.py",
+        "aggregated.py",
         "annotate_one.py",
         "annotation.py",
         "catalogue.py",

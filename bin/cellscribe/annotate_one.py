@@ -28,7 +28,7 @@ from cellscribe.qc import QcOptions, run_qc
 from cellscribe.registry import parse_name, resolve
 from cellscribe.sample_names import name_of
 from cellscribe.several import looks_like_several
-from cellscribe.tenx import find_input
+from cellscribe.tenx_places import find_input
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cellscribe import genes
+from cellscribe.aggregated import aggregation_table
 from cellscribe.cell_calling import call_cells, droplet_shape, is_unfiltered
 from cellscribe.cli import log, warn
 from cellscribe.contract import free_name
@@ -23,7 +24,8 @@ from cellscribe.io import scratch_beside, without_nul, write_json
 from cellscribe.several import looks_like_several, origin_of
 from cellscribe.stored import SomeColumns, blocks, group_totals
 from cellscribe.tables import writable
-from cellscribe.tenx import AnyCounts, aggregation_table, choose_genome, find_input, genome_called, read_tenx
+from cellscribe.tenx import AnyCounts, choose_genome, genome_called, read_tenx
+from cellscribe.tenx_places import find_input
 
 if TYPE_CHECKING:
     import anndata

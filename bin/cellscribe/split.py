@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from cellscribe.aggregated import aggregated_samples, aggregation_table
 from cellscribe.cli import log
 from cellscribe.contract import free_name
 from cellscribe.counts_file import new_counts_file
@@ -24,7 +25,8 @@ from cellscribe.schema import nearest
 from cellscribe.several import KEY, MOST_SAMPLES, Origin, barcode_suffixes, sample_values
 from cellscribe.stored import StoredInput, blocks
 from cellscribe.tables import writable
-from cellscribe.tenx import AnyCounts, aggregated_samples, aggregation_table, find_input, read_tenx
+from cellscribe.tenx import AnyCounts, read_tenx
+from cellscribe.tenx_places import find_input
 
 if TYPE_CHECKING:
     import anndata

@@ -9,7 +9,7 @@ import pytest
 from bad_input.case import STEPS, Case, check
 from bad_input.table import CASES, page
 
-from cellscribe import clusters, h5ad_matrix, tenx
+from cellscribe import clusters, h5ad_matrix, mtx
 from cellscribe.errors import EXIT_CODES
 
 
@@ -30,7 +30,7 @@ def test_bad_input_ends_with_its_code_and_message_and_odd_input_is_read(case: Ca
 def test_the_same_comes_of_input_that_is_too_large_to_be_read_whole(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (h5ad_matrix, tenx):
+    for module in (h5ad_matrix, mtx):
         monkeypatch.setattr(module, "IN_MEMORY", 0)
     check(case, tmp_path)
 

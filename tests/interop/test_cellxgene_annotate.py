@@ -14,7 +14,8 @@ from tenx_files import whole
 from cellscribe.model.archive import pack_model
 from cellscribe.model.model import Model
 from cellscribe.one_file import annotate_file
-from cellscribe.tenx import find_input, read_tenx
+from cellscribe.tenx import read_tenx
+from cellscribe.tenx_places import find_input
 
 
 @pytest.fixture(scope="module")

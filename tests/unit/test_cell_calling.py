@@ -17,7 +17,8 @@ from cellscribe.cell_calling import (
 )
 from cellscribe.counts import row_totals
 from cellscribe.errors import InputError
-from cellscribe.tenx import find_input, read_tenx
+from cellscribe.tenx import read_tenx
+from cellscribe.tenx_places import find_input
 
 N_GENES = 400
 

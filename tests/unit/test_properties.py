@@ -24,7 +24,7 @@ from hypothesis.extra import numpy as arrays
 from model_maker import make_model
 from tenx_files import IDS, SYMBOLS, barcodes, write_folder, write_h5_v2, write_h5_v3
 
-from cellscribe import h5ad_matrix, stored, tenx
+from cellscribe import h5ad_matrix, mtx, stored, tenx
 from cellscribe.check_input import run_check
 from cellscribe.check_models import Catalogues
 from cellscribe.convert import ConvertOptions, run_convert
@@ -105,13 +105,13 @@ def as_given(group: Any, numbers: Numbers) -> None:
     group["data"] = sp.csr_matrix(numbers).data
 
 
-def mtx(**how: Any) -> Callable[[Path, Numbers], Path]:
+def folder_of(**how: Any) -> Callable[[Path, Numbers], Path]:
     return lambda folder, numbers: write_folder(folder / "x", numbers, **names(numbers), **how)
 
 
 FORMS: dict[str, Callable[[Path, Numbers], Path]] = {
-    "matrix.mtx of version 3": mtx(),
-    "matrix.mtx of version 2": mtx(version=2, compress=False),
+    "matrix.mtx of version 3": folder_of(),
+    "matrix.mtx of version 2": folder_of(version=2, compress=False),
     ".h5 of version 3": h5_v3,
     ".h5 of version 2": h5_v2,
     "h5ad, CSR": h5ad(sp.csr_matrix),
@@ -150,8 +150,9 @@ def tiny(patch: pytest.MonkeyPatch) -> None:
     """Let nothing be read whole, and no block hold more than a few numbers."""
     patch.setattr(stored, "BLOCK", 5)
     patch.setattr(stored, "BLOCK_ROWS", 2)
-    for module in (h5ad_matrix, tenx):
+    for module in (h5ad_matrix, mtx):
         patch.setattr(module, "IN_MEMORY", 0)
+    for module in (h5ad_matrix, mtx, tenx):
         patch.setattr(module, "BLOCK", 3)
 
 

@@ -23,7 +23,7 @@ from tenx_files import (
     write_h5_v3,
 )
 
-from cellscribe import counts_file, doublets, h5ad_input, h5ad_matrix, stored, tenx
+from cellscribe import counts_file, doublets, h5ad_input, h5ad_matrix, mtx, stored, tenx, tenx_places
 from cellscribe.cell_calling import call_cells
 from cellscribe.convert import ConvertOptions, run_convert
 from cellscribe.doublets import call_doublets
@@ -40,8 +40,9 @@ def tiny(patch: pytest.MonkeyPatch) -> None:
     """Let nothing be read whole, and no block hold more than a few numbers."""
     patch.setattr(stored, "BLOCK", 13)
     patch.setattr(stored, "BLOCK_ROWS", 5)
-    for module in (h5ad_matrix, tenx):
+    for module in (h5ad_matrix, mtx):
         patch.setattr(module, "IN_MEMORY", 0)
+    for module in (h5ad_matrix, mtx, tenx):
         patch.setattr(module, "BLOCK", 7)
     patch.setattr(counts_file.CountsFile, "blocks", lambda self: self.chunks(4))
 
@@ -119,7 +120,7 @@ def test_convert_by_tiny_blocks_writes_the_same_files(tmp_path, monkeypatch, kin
 def test_what_is_walked_over_is_the_matrix(tmp_path, monkeypatch, kind):
     tiny(monkeypatch)
     path = INPUTS[kind](tmp_path)
-    read = tenx.read_tenx(tenx.find_input(path)) if "mtx" in kind else h5ad_input.open_h5ad(path)
+    read = tenx.read_tenx(tenx_places.find_input(path)) if "mtx" in kind else h5ad_input.open_h5ad(path)
     parts = list(blocks(read.matrix))
     assert len(parts) > 5 or kind == "csc"
     assert [rows.start for rows, _ in parts] == [0, *(rows.stop for rows, _ in parts[:-1])]
@@ -167,7 +168,7 @@ def test_a_matrix_that_is_cut_short_or_names_too_much_is_an_input_error(tmp_path
         with pytest.raises(
             InputError, match=rf"(?s)matrix.mtx.*cut short.*{name}" if name != "cut short" else name
         ):
-            tenx.read_tenx(tenx.find_input(path))
+            tenx.read_tenx(tenx_places.find_input(path))
 
 
 def test_a_gene_that_does_not_exist_is_an_input_error_of_the_h5ad(tmp_path):

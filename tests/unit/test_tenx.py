@@ -10,7 +10,9 @@ from tenx_files import IDS, SYMBOLS, small_counts, whole, write_folder, write_h5
 
 from cellscribe.counts import Counts
 from cellscribe.errors import InputError
-from cellscribe.tenx import find_input, read_metrics, read_tenx
+from cellscribe.tenx import read_tenx
+from cellscribe.tenx_metrics import read_metrics
+from cellscribe.tenx_places import find_input
 
 COUNTS = small_counts()
 
