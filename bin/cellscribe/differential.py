@@ -113,90 +113,116 @@ def find_contrasts(
     obs: one row a cell, with `final_key`, the column of final labels. At most 5,000 cells a side are drawn, and
     40,000 in all.
     """
-    wanted: list[Contrast] = []
-    known_already: set[tuple[str, tuple[str, ...], tuple[str, ...], str]] = set()
-    notes: list[str] = []
     final = column_text(obs[final_key])
+    wanted: dict[tuple[str, tuple[str, ...], tuple[str, ...], str], Contrast] = {}
+    notes: list[str] = []
     for one in comparisons:
-        column = one.column or final_key
-        # CONVERT kept the input's own column of a name that it takes itself under this one.
-        if column in ("sample", "batch") and f"input_{column}" in obs:
-            column = f"input_{column}"
-        if column not in obs:
-            notes.append(
-                f"Nothing was compared by {shown(column)}: obs has no such column"
-                f"{nearest(column, [str(name) for name in obs.columns]) or '.'}"
-            )
+        column = _column_of(one, obs, final_key)
+        if problem := _not_to_be_compared(one, column, obs, final, final_key):
+            notes.append(problem)
             continue
-        values = column_text(obs[column])
-        within = sorted(set(final) - {UNASSIGNED}) if one.within == EACH else [one.within]
-        asked = [(value, column, values) for value in (*one.group, *one.against)]
-        if one.within not in ("", EACH):
-            asked.append((one.within, final_key, final))
-        absent = [(value, where, known) for value, where, known in asked if value not in set(known)]
-        if absent:
-            parts = ", and ".join(f"no cell has {shown(value)} in {where}" for value, where, _ in absent)
-            hints = (
-                _same_label(value, known) if where == final_key else nearest(value, set(known))
-                for value, where, known in absent
-            )
-            hint = next(filter(None, hints), ".")
-            notes.append(f"{shown(_name(one, one.within))} was not compared: {parts}{hint}")
-            continue
-        made: list[Contrast] = []
-        too_few: list[str] = []
-        for label in within:
-            inside = final == label if label else np.ones(len(obs), dtype=bool)
-            rows_in = np.flatnonzero(np.isin(values, one.group) & inside)
-            others = np.isin(values, one.against) if one.against else ~np.isin(values, one.group)
-            rows_out = np.flatnonzero(others & inside)
-            if min(len(rows_in), len(rows_out)) < MIN_CELLS_TO_TEST:
-                too_few.append(label)
-                if one.within != EACH:
-                    notes.append(
-                        f"{shown(_name(one, label))} was not compared: {len(rows_in)} against {len(rows_out)} "
-                        f"cells; each side needs {MIN_CELLS_TO_TEST}."
-                    )
-                continue
-            if (column, one.group, one.against, label) in known_already:
-                continue
-            known_already.add((column, one.group, one.against, label))
-            made.append(
-                Contrast(
-                    name=_name(one, label),
-                    column=column,
-                    group=" + ".join(one.group),
-                    against=" + ".join(one.against) or REST,
-                    within=label,
-                    rows_in=rows_in,
-                    rows_out=rows_out,
-                    n_in=len(rows_in),
-                    n_out=len(rows_out),
-                )
-            )
-        if one.within == EACH and len(too_few) == len(within):
-            notes.append(
-                f"{shown(_name(one, EACH))} was not compared: no label has {MIN_CELLS_TO_TEST} cells on each side."
-            )
-        elif one.within == EACH and too_few:
-            notes.append(
-                f"{shown(_name(one, EACH))} was not compared in {first_names(too_few)}: fewer than {MIN_CELLS_TO_TEST} "
-                "cells on a side."
-            )
-        wanted += made
+        made, told = _contrasts_of(one, column, column_text(obs[column]), final)
+        for contrast in made:
+            wanted.setdefault((column, one.group, one.against, contrast.within), contrast)
+        notes += told
     if len(wanted) > MOST_COMPARISONS:
         notes.append(f"{len(wanted)} comparisons were asked for; the first {MOST_COMPARISONS} were made.")
-        wanted = wanted[:MOST_COMPARISONS]
+    return _drawn([*wanted.values()][:MOST_COMPARISONS]), list(dict.fromkeys(notes))
+
+
+def _column_of(one: Comparison, obs: pd.DataFrame, final_key: str) -> str:
+    """The column that a comparison names: CONVERT kept the input's own one of a name that it takes itself."""
+    column = one.column or final_key
+    return f"input_{column}" if column in ("sample", "batch") and f"input_{column}" in obs else column
+
+
+def _not_to_be_compared(
+    one: Comparison, column: str, obs: pd.DataFrame, final: np.ndarray, final_key: str
+) -> str:
+    """Why nothing can be compared: no such column, or no such value in it; "" where that is not so.
+
+    final: the final labels as text, (n_obs,).
+    """
+    if column not in obs:
+        return (
+            f"Nothing was compared by {shown(column)}: obs has no such column"
+            f"{nearest(column, [str(name) for name in obs.columns]) or '.'}"
+        )
+    values = column_text(obs[column])
+    asked = [(value, column, values) for value in (*one.group, *one.against)]
+    if one.within not in ("", EACH):
+        asked.append((one.within, final_key, final))
+    absent = [(value, where, known) for value, where, known in asked if value not in set(known)]
+    if not absent:
+        return ""
+    parts = ", and ".join(f"no cell has {shown(value)} in {where}" for value, where, _ in absent)
+    hints = (
+        _same_label(value, known) if where == final_key else nearest(value, set(known))
+        for value, where, known in absent
+    )
+    return f"{shown(_name(one, one.within))} was not compared: {parts}{next(filter(None, hints), '.')}"
+
+
+def _contrasts_of(
+    one: Comparison, column: str, values: np.ndarray, final: np.ndarray
+) -> tuple[list[Contrast], list[str]]:
+    """A comparison among all cells, or within each of its labels, and sentences of those with too few cells.
+
+    values: the column's, final: the final labels, both text, (n_obs,).
+    """
+    made: list[Contrast] = []
+    too_few: list[str] = []
+    notes: list[str] = []
+    within = sorted(set(final) - {UNASSIGNED}) if one.within == EACH else [one.within]
+    in_group = np.isin(values, one.group)
+    in_others = np.isin(values, one.against) if one.against else ~in_group
+    for label in within:
+        inside = final == label if label else np.ones(len(final), dtype=bool)
+        rows_in, rows_out = np.flatnonzero(in_group & inside), np.flatnonzero(in_others & inside)
+        if min(len(rows_in), len(rows_out)) < MIN_CELLS_TO_TEST:
+            too_few.append(label)
+            if one.within != EACH:
+                notes.append(
+                    f"{shown(_name(one, label))} was not compared: {len(rows_in)} against {len(rows_out)} "
+                    f"cells; each side needs {MIN_CELLS_TO_TEST}."
+                )
+            continue
+        made.append(
+            Contrast(
+                name=_name(one, label),
+                column=column,
+                group=" + ".join(one.group),
+                against=" + ".join(one.against) or REST,
+                within=label,
+                rows_in=rows_in,
+                rows_out=rows_out,
+                n_in=len(rows_in),
+                n_out=len(rows_out),
+            )
+        )
+    if one.within == EACH and len(too_few) == len(within):
+        notes.append(
+            f"{shown(_name(one, EACH))} was not compared: no label has {MIN_CELLS_TO_TEST} cells on each side."
+        )
+    elif one.within == EACH and too_few:
+        notes.append(
+            f"{shown(_name(one, EACH))} was not compared in {first_names(too_few)}: fewer than {MIN_CELLS_TO_TEST} "
+            "cells on a side."
+        )
+    return made, notes
+
+
+def _drawn(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """The contrasts with so many cells of each side, drawn at random, that all together stay few enough."""
     each = min(
-        CELLS_A_SIDE, max(2 * MIN_CELLS_TO_TEST, CELLS_OF_ALL_COMPARISONS // (2 * max(len(wanted), 1)))
+        CELLS_A_SIDE, max(2 * MIN_CELLS_TO_TEST, CELLS_OF_ALL_COMPARISONS // (2 * max(len(contrasts), 1)))
     )
     generator = np.random.default_rng(0)
 
     def drawn(rows: np.ndarray) -> np.ndarray:
         return rows if len(rows) <= each else np.sort(generator.choice(rows, size=each, replace=False))
 
-    found = [replace(one, rows_in=drawn(one.rows_in), rows_out=drawn(one.rows_out)) for one in wanted]
-    return found, list(dict.fromkeys(notes))
+    return [replace(one, rows_in=drawn(one.rows_in), rows_out=drawn(one.rows_out)) for one in contrasts]
 
 
 def _same_label(label: str, known: np.ndarray) -> str:
