@@ -11,7 +11,7 @@ from small_model import simulate, small_model, write_reference
 from tenx_files import barcodes, write_h5_v3
 
 from cellscribe.published import check_results
-from cellscribe.summary import read_failures
+from cellscribe.run_samples import read_failures
 
 
 def test_the_samples_of_a_file_are_named_each_by_itself_and_merged(launch: Launch) -> None:

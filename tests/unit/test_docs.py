@@ -15,7 +15,7 @@ from cellscribe.errors import EXIT_CODES
 from cellscribe.markers import MARKER_COLUMNS
 from cellscribe.merge import composition_table
 from cellscribe.report import METHODS
-from cellscribe.summary import COLUMNS
+from cellscribe.run_samples import COLUMNS
 from cellscribe.verdicts import RULE, VERDICT_COLUMNS, VERDICTS
 
 NAMES = OutputNames.of()

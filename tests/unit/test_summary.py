@@ -15,7 +15,9 @@ import pytest
 
 from cellscribe.errors import InputError
 from cellscribe.figures import label_colours
-from cellscribe.summary import COLUMNS, MAX_LABELS_DRAWN, OTHER_LABELS, cell, run_summary
+from cellscribe.multiqc_page import MAX_LABELS_DRAWN, OTHER_LABELS
+from cellscribe.run_samples import COLUMNS
+from cellscribe.summary import cell, run_summary
 
 CONVERT = {"source": "10x_h5_v3", "n_cells": 1000, "organism": "human", "warnings": ["It is raw."]}
 QC = {
