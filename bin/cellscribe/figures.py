@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import unicodedata
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellscribe.colours import PALETTE
 from cellscribe.contract import UNASSIGNED
+from cellscribe.drawing import ACCENT, INK, QUIET, RULE_COLOUR, as_png, new_figure, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# The first eight after Okabe & Ito and Paul Tol; each next one as far as possible (OKLab) from those before,
-# seen with normal vision, deuteranopia and protanopia (Machado et al. 2009). No greys: those are unassigned.
-# fmt: off
-PALETTE = (
-    "#4477AA", "#E69F00", "#228B73", "#CC6677", "#56B4E9", "#882255", "#B8A53A", "#7B61C9", "#24E4B4",
-    "#845400", "#3C3CA8", "#A87800", "#9084FC", "#F078B4", "#0C5478", "#54D8F0", "#C0CC78", "#CCA884",
-    "#904854", "#A86048", "#306C78", "#783C24", "#A878CC", "#60549C", "#E4C000", "#48A8A8", "#C08454",
-    "#4878F0", "#3C54C0", "#D88484", "#F084E4", "#846C00", "#60849C", "#6CCCC0", "#A89000", "#FC9060",
-)
-# fmt: on
-UNASSIGNED_COLOUR = "#C9CDD2"
-INK, QUIET, RULE_COLOUR, ACCENT = "#1F2A37", "#5B6675", "#DDE2E8", "#35618E"
 MAX_POINTS = 50_000
 MOST_PANELS = 48
 # Cells of a type whose name is written on a map; the legend has all.
 FEWEST_NAMED = 5
 WIDEST_FOLD = 8.0
-DPI = 160
 # Inches; of figures that stand three in a row.
 SMALL: dict[str, Any] = {"width": 3.8, "height": 3.5}
 
@@ -51,108 +34,6 @@ class DotPlotGroup:
     share: np.ndarray
 
 
-def label_colours(labels: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """Give each label its colour, the same one in every figure.
-
-    labels: those of this sample, the largest first. known: the model's, in its own order; where they are few
-    enough they keep their colours from page to page, as does a broader name, whose place behind them comes of its
-    letters: the next free one where another broader name of the page has it. `unassigned` is grey.
-    """
-    names = list(dict.fromkeys(label for label in labels if label != UNASSIGNED))
-    own = list(dict.fromkeys(label for label in known if label != UNASSIGNED))
-    broader = sorted(set(names) - set(own))
-    if not own or len(own) + len(broader) > len(PALETTE):
-        colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
-    else:
-        colours = dict(zip(own, PALETTE, strict=False))
-        free = PALETTE[len(own) :]
-        for name in broader:
-            place = zlib.crc32(name.encode()) % len(free)
-            while free[place] in colours.values():
-                place = (place + 1) % len(free)
-            colours[name] = free[place]
-    return {**colours, UNASSIGNED: UNASSIGNED_COLOUR}
-
-
-def labels_said(said: Mapping[str, Any]) -> list[str]:
-    """The labels that a model can give, in its order, as uns tells them of an annotation; [] where it does not."""
-    labels = said.get("labels", ())
-    return [str(label) for label in ([] if isinstance(labels, str) else labels)]
-
-
-def other_colours(names: Sequence[str], taken: Mapping[str, str]) -> dict[str, str]:
-    """Colours for what lies beside labels on a map of its own, as clusters, from behind those of the labels on.
-
-    So that a cluster does not look as if it were a label. names: the largest first. taken: the labels' colours.
-    """
-    used = set(taken.values())
-    free = [colour for colour in PALETTE if colour not in used]
-    # Where labels take all or nearly all, the order is another one at least.
-    order = free + [colour for colour in reversed(PALETTE) if colour in used]
-    return {name: order[i % len(order)] for i, name in enumerate(names)}
-
-
-def printable(text: str, longest: int = 30) -> str:
-    """Shorten a name from a user to one line that a figure can hold."""
-    clean = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in str(text))
-    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
-
-
-@contextmanager
-def new_figure(width: float, height: float) -> Iterator[Figure]:
-    """Give a figure, in inches, in the report's style. Names are never read as formulas ($...$)."""
-    import logging
-
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # A name may hold letters that the font lacks; a box in the figure is enough, the tables have the name.
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    style: dict[str, Any] = {
-        "text.parse_math": False,
-        "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same figure on every machine
-        "font.size": 9,
-        "text.color": INK,
-        "axes.labelcolor": QUIET,
-        "axes.edgecolor": RULE_COLOUR,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "xtick.color": QUIET,
-        "ytick.color": QUIET,
-        "xtick.major.size": 0,
-        "ytick.major.size": 0,
-    }
-    import warnings
-
-    with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-        FigureCanvasAgg(figure)
-        yield figure
-
-
-def as_png(figure: Figure, most_colours: int | None = None) -> bytes:
-    """PNG of a figure, in half the time of matplotlib's own `savefig`. most_colours: at most 256, a third of the size;
-    other colours become their nearest.
-    """
-    from PIL import Image
-
-    figure.canvas.draw()
-    drawn = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")  # type: ignore[attr-defined]
-    if most_colours:
-        drawn = drawn.quantize(most_colours, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
-    drawn.save(buffer, format="PNG", optimize=most_colours is not None)
-    return buffer.getvalue()
-
-
-def data_uri(png: bytes) -> str:
-    """Embed a PNG in a page."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
 def drawn_cells(n_obs: int) -> np.ndarray:
     """Choose the cells to draw, at most 50,000, in random order so that no type hides another."""
     return np.random.default_rng(0).permutation(n_obs)[:MAX_POINTS]
@@ -162,10 +43,14 @@ def _point_size(n: int) -> float:
     return float(np.clip(9_000 / max(n, 1), 0.6, 14))
 
 
-def _bare(axes: Axes, coordinates: np.ndarray) -> None:
-    axes.set(xticks=[], yticks=[])
+def _without_frame(axes: Axes) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def _bare(axes: Axes, coordinates: np.ndarray) -> None:
+    axes.set(xticks=[], yticks=[])
+    _without_frame(axes)
     # Nothing is cut off: a rare type may be an island of a few cells.
     low, high = coordinates.min(axis=0), coordinates.max(axis=0)
     room = np.maximum((high - low) * 0.06, 1e-6)
@@ -415,25 +300,7 @@ def dot_plot(
         share = np.array([group.share for group in groups])
         start = 0
         for name, block in blocks:
-            end = start + len(block)
-            axes.plot(
-                [start - 0.3, end - 0.7],
-                [-0.85, -0.85],
-                color=colours.get(name, QUIET),
-                linewidth=4,
-                clip_on=False,
-                solid_capstyle="butt",
-            )
-            axes.text(
-                start - 0.35,
-                -1.15,
-                printable(name, 24),
-                rotation=38,
-                ha="left",
-                va="bottom",
-                fontsize=8.5,
-                rotation_mode="anchor",
-            )
+            _name_block(axes, name, start, len(block), colours.get(name, QUIET))
             for row, group in enumerate(groups):
                 if group.label == name:
                     axes.add_patch(
@@ -447,11 +314,11 @@ def dot_plot(
                             zorder=0,
                         )
                     )
-            start = end
+            start += len(block)
         points = axes.scatter(
             columns.ravel(),
             rows.ravel(),
-            s=(share.ravel() * 0.94 + 0.02) * 150,
+            s=_dot_sizes(share.ravel()),
             c=mean.ravel(),
             cmap=_expressed(),
             vmin=0,
@@ -467,15 +334,12 @@ def dot_plot(
         )
         for label in axes.get_xticklabels():
             label.set_fontstyle("italic")
-        for spine in axes.spines.values():
-            spine.set_visible(False)
+        _without_frame(axes)
         bar = figure.colorbar(points, ax=axes, shrink=min(1.0, 1.6 / (0.26 * n_rows)), aspect=12, pad=0.01)
         bar.outline.set_visible(False)
         bar.set_label("mean expression (log)", fontsize=8)
         handles = [
-            axes.scatter(
-                [], [], s=(part * 0.94 + 0.02) * 150, c="#AEB5BD", linewidths=0, label=f"{100 * part:.0f} %"
-            )
+            axes.scatter([], [], s=_dot_sizes(part), c="#AEB5BD", linewidths=0, label=f"{100 * part:.0f} %")
             for part in (0.1, 0.5, 1.0)
         ]
         figure.legend(
@@ -488,6 +352,33 @@ def dot_plot(
             title_fontsize=8,
         )
         return as_png(figure)
+
+
+def _name_block(axes: Axes, name: str, start: int, n_columns: int, colour: str) -> None:
+    """A bar in the type's colour over its genes in the dot plot, and its name. start: the first of its columns."""
+    axes.plot(
+        [start - 0.3, start + n_columns - 0.7],
+        [-0.85, -0.85],
+        color=colour,
+        linewidth=4,
+        clip_on=False,
+        solid_capstyle="butt",
+    )
+    axes.text(
+        start - 0.35,
+        -1.15,
+        printable(name, 24),
+        rotation=38,
+        ha="left",
+        va="bottom",
+        fontsize=8.5,
+        rotation_mode="anchor",
+    )
+
+
+def _dot_sizes(share: Any) -> Any:
+    """The area of a dot, in points squared, for a share from 0 to 1, or for each of an array."""
+    return (share * 0.94 + 0.02) * 150
 
 
 def confusion_plot(shares: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> bytes:
@@ -536,8 +427,7 @@ def confusion_plot(shares: np.ndarray, rows: Sequence[str], columns: Sequence[st
         )
         axes.xaxis.tick_top()
         axes.set_yticks(range(n_rows), [printable(name) for name in rows], fontsize=8.5, color=INK)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
+        _without_frame(axes)
         return as_png(figure)
 
 

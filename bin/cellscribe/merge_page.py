@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellscribe import figures
+from cellscribe.colours import PALETTE, label_colours, labels_said, other_colours
 from cellscribe.contract import UNASSIGNED, OutputNames
+from cellscribe.drawing import data_uri
 from cellscribe.io import atomic_path
 from cellscribe.report import render
 from cellscribe.report_words import count, percent
@@ -40,8 +42,8 @@ def write_page(
     names = list(dict.fromkeys(composition["label"]))
     said = merged.uns.get(OutputNames(merged.label_key.removesuffix("_final")).predictions, {})
     # In the model's order, as on each sample's page.
-    colours = figures.label_colours(names, figures.labels_said(said))
-    sample_colours = figures.label_colours(sorted(set(samples)), [])
+    colours = label_colours(names, labels_said(said))
+    sample_colours = label_colours(sorted(set(samples)), [])
     model = info.get("model") or {}
     page = {
         "n_samples": plural(len(sample_colours) - 1, "sample"),
@@ -63,7 +65,7 @@ def write_page(
         "label_key": merged.label_key,
         "colours": colours,
         "most_panels": figures.MOST_PANELS,
-        "n_colours": len(figures.PALETTE),
+        "n_colours": len(PALETTE),
         "merged_file": merged_file,
         "composition_file": composition_file,
         "pipeline_version": pipeline_version,
@@ -96,10 +98,10 @@ def _figures(
     drawn["clusters"] = figures.umap_by_category(
         layout,
         cluster,
-        figures.other_colours(sorted(sizes, key=lambda name: -sizes[name]), colours),
+        other_colours(sorted(sizes, key=lambda name: -sizes[name]), colours),
         **figures.SMALL,
     )
-    return {"uncertainty": "", **{name: figures.data_uri(png) for name, png in drawn.items()}}
+    return {"uncertainty": "", **{name: data_uri(png) for name, png in drawn.items()}}
 
 
 def _grid(rows: np.ndarray, columns: np.ndarray, shown: list[str], n_columns: int) -> dict[str, Any]:

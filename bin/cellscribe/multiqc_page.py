@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cellscribe.colours import PALETTE, UNASSIGNED_COLOUR, label_colours
 from cellscribe.contract import REASONS, UNASSIGNED
-from cellscribe.figures import PALETTE, UNASSIGNED_COLOUR, label_colours
 from cellscribe.run_samples import COLUMNS, ORDER, Sample, percent_novel
 from cellscribe.words import first_names
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscribe.figures import INK, QUIET, RULE_COLOUR, as_png, new_figure, printable
+from cellscribe.drawing import INK, QUIET, RULE_COLOUR, as_png, new_figure, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,9 @@ import numpy as np
 from cellscribe import differential, figures, truth, verdicts
 from cellscribe.annotation import FAR_QUANTILE
 from cellscribe.cli import log, warn
+from cellscribe.colours import UNASSIGNED_COLOUR, labels_said, other_colours
 from cellscribe.contract import UNASSIGNED
+from cellscribe.drawing import data_uri
 from cellscribe.io import atomic_path, read_json, write_json, write_table
 from cellscribe.report_composition import (
     CLUSTERS_SHOWN,
@@ -165,7 +167,7 @@ def write_report(inputs: ReportInputs) -> None:
             contrasts,
             final_key,
             relatives(inputs.models, manifests, cells.cl_ids),
-            figures.labels_said(provenance),
+            labels_said(provenance),
         )
         warned = own_warnings(evidence, cells, notes)
         write_table(evidence.table, inputs.markers)
@@ -231,9 +233,9 @@ def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray |
         if cells.cluster is not None:
             sizes = dict(zip(*np.unique(cells.cluster.astype(str), return_counts=True), strict=True))
             named = sorted(set(sizes) - {cells.no_cluster}, key=lambda name: -sizes[name])
-            cluster_colours = figures.other_colours(named, colours)
+            cluster_colours = other_colours(named, colours)
             if cells.no_cluster:
-                cluster_colours[cells.no_cluster] = figures.UNASSIGNED_COLOUR
+                cluster_colours[cells.no_cluster] = UNASSIGNED_COLOUR
             drawn["clusters"] = figures.umap_by_category(
                 cells.umap, cells.cluster, cluster_colours, **figures.SMALL
             )
@@ -252,7 +254,7 @@ def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray |
             line=FAR_QUANTILE,
             note=f"beyond {percent(FAR_QUANTILE, 0)} of the reference",
         )
-    return {name: figures.data_uri(drawn[name]) if name in drawn else "" for name in FIGURES}
+    return {name: data_uri(drawn[name]) if name in drawn else "" for name in FIGURES}
 
 
 def reference_background(model: Path) -> np.ndarray | None:
@@ -378,9 +380,7 @@ def quality_control(found: Findings) -> dict[str, Any]:
     return {
         "qc": qc_tables(found.qc),
         "sequencing": cellranger_numbers(found.convert.get("cellranger_metrics") or {}),
-        "qc_figures": [
-            (title, figures.data_uri(path.read_bytes())) for title, path in drawn if path.stat().st_size
-        ],
+        "qc_figures": [(title, data_uri(path.read_bytes())) for title, path in drawn if path.stat().st_size],
     }
 
 
@@ -411,7 +411,7 @@ def marker_section(found: Findings) -> dict[str, Any]:
     """Whether the genes agree with the names, and which genes mark each name here."""
     evidence = found.evidence
     return {
-        "dot_plots": [figures.data_uri(png) for png in evidence.dot_plots],
+        "dot_plots": [data_uri(png) for png in evidence.dot_plots],
         "most_rows": MOST_ROWS,
         "named": evidence.named,
         "rule": verdicts.RULE,
@@ -419,7 +419,7 @@ def marker_section(found: Findings) -> dict[str, Any]:
         "signs": signs_of_unassigned(found.cells),
         "unassigned": UNASSIGNED,
         "top_genes": top_genes(evidence.shown, [*(one.label for one in evidence.named), UNASSIGNED]),
-        "top_plots": [figures.data_uri(png) for png in evidence.top_plots],
+        "top_plots": [data_uri(png) for png in evidence.top_plots],
         "n_tested": count(evidence.n_tested),
         "all_tested": evidence.n_tested == len(found.cells.final),
         "markers_file": found.inputs.markers.name,

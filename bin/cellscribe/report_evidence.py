@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellscribe import differential, figures, markers, verdicts
+from cellscribe.colours import label_colours
 from cellscribe.contract import UNASSIGNED
+from cellscribe.drawing import data_uri
 from cellscribe.model.logistic import log_normalise
 from cellscribe.report_inputs import Cells
 from cellscribe.report_words import count, percent
@@ -134,7 +136,7 @@ def marker_evidence(
         markers.rank_markers(tests, adata.var, expected_columns)
         for tests in (types, types[~types["gene"].isin(usual)])
     )
-    colours = figures.label_colours(
+    colours = label_colours(
         sorted(sizes, key=lambda name: -sizes[name]), list(dict.fromkeys([*labels, *expected]))
     )
     return MarkerEvidence(
@@ -262,7 +264,7 @@ def comparison_parts(evidence: MarkerEvidence) -> list[dict[str, Any]]:
                 "n_in": count(one.n_in),
                 "n_out": count(one.n_out),
                 "n_tested": count(len(table)),
-                "figure": figures.data_uri(
+                "figure": data_uri(
                     figures.score_plot(
                         table["gene"].to_numpy(dtype=object),
                         table["log2_fold_change"].to_numpy(dtype=np.float64),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellscribe import figures, markers
+from cellscribe.colours import other_colours
+from cellscribe.drawing import data_uri
 from cellscribe.io import read_json
 
 if TYPE_CHECKING:
@@ -127,9 +129,9 @@ def model_parts(
         final = obs[info["names"]["final"]].astype(str).to_numpy(dtype=object)
         if umap is not None and len(maps) < MAPS_SHOWN:
             more = [name for name in np.unique(final.astype(str)).tolist() if name not in colours]
-            beside = figures.other_colours(more, colours)
+            beside = other_colours(more, colours)
             png = figures.umap_by_category(umap, final, beside | colours, **figures.SMALL)
-            maps.append((title, figures.data_uri(png)))
+            maps.append((title, data_uri(png)))
         rows.append(
             {
                 "title": title,

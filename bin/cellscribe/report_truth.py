@@ -8,6 +8,7 @@ import numpy as np
 
 from cellscribe import figures, truth
 from cellscribe.cli import warn
+from cellscribe.drawing import data_uri
 from cellscribe.io import write_json, write_table
 from cellscribe.report_inputs import Cells, ReportInputs
 from cellscribe.report_words import count, percent
@@ -98,7 +99,7 @@ def truth_part(agreement: truth.Agreement) -> dict[str, Any]:
         ],
         "hidden": len(agreement.table) - len(shown),
         "columns_drawn": counts.shape[1] if counts.shape[1] < agreement.confusion.shape[1] else 0,
-        "figure": figures.data_uri(
+        "figure": data_uri(
             figures.confusion_plot(
                 np.column_stack([counts, left]) / sizes,
                 [f"{row.truth} ({row.n_cells:,})" for row in shown.itertuples()],

@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from cellscribe import figures
+from cellscribe.colours import PALETTE, UNASSIGNED_COLOUR, label_colours, other_colours
 from cellscribe.contract import UNASSIGNED
+from cellscribe.drawing import as_png, data_uri, printable
 
 HOSTILE = ["$\\frac{1}{0}$", "<script>alert(1)</script>", "_hidden", "細胞\n二", "x" * 300]
 
@@ -21,51 +23,51 @@ def points():
 
 def test_labels_keep_their_colours_from_sample_to_sample():
     known = ["B cell", "T cell", "Monocyte"]
-    first = figures.label_colours(["Monocyte", UNASSIGNED, "T cell"], known)
-    second = figures.label_colours(["T cell", "lymphocyte"], known)
+    first = label_colours(["Monocyte", UNASSIGNED, "T cell"], known)
+    second = label_colours(["T cell", "lymphocyte"], known)
     assert first["T cell"] == second["T cell"]
-    assert first[UNASSIGNED] == second[UNASSIGNED] == figures.UNASSIGNED_COLOUR
+    assert first[UNASSIGNED] == second[UNASSIGNED] == UNASSIGNED_COLOUR
     assert len({first["Monocyte"], first["T cell"], second["lymphocyte"]}) == 3
 
 
 def test_broader_names_keep_their_colours_whatever_else_is_on_the_page():
     known = ["B cell", "T cell", "Monocyte"]
-    alone = figures.label_colours(["lymphocyte"], known)["lymphocyte"]
-    many = figures.label_colours(["mature T cell", "myeloid leukocyte", "T cell", "lymphocyte"], known)
+    alone = label_colours(["lymphocyte"], known)["lymphocyte"]
+    many = label_colours(["mature T cell", "myeloid leukocyte", "T cell", "lymphocyte"], known)
     assert many["lymphocyte"] == alone
     # These two have the same place.
-    both = figures.label_colours(["leukocyte", "lymphocyte"], known)
+    both = label_colours(["leukocyte", "lymphocyte"], known)
     assert both["leukocyte"] == alone != both["lymphocyte"]
     every = [f"broader {i}" for i in range(33)]
-    assert len(set(figures.label_colours(every, known).values())) == 37
+    assert len(set(label_colours(every, known).values())) == 37
 
 
 def test_the_labels_of_a_sample_differ_even_where_the_model_knows_hundreds():
     known = [f"type {i}" for i in range(300)]
     shown = known[::10]
-    colours = figures.label_colours(shown, known)
+    colours = label_colours(shown, known)
     assert len({colours[name] for name in shown}) == len(shown)
 
 
 @pytest.mark.parametrize("n_labels", [3, 30, 36, 60])
 def test_clusters_never_have_the_colours_of_labels_in_the_same_order(n_labels):
-    labels = figures.label_colours([f"type {i}" for i in range(n_labels)], [])
-    clusters = figures.other_colours([str(i) for i in range(20)], labels)
+    labels = label_colours([f"type {i}" for i in range(n_labels)], [])
+    clusters = other_colours([str(i) for i in range(20)], labels)
     assert len(clusters) == len(set(clusters.values())) == 20
     assert not any(labels.get(f"type {i}") == clusters[str(i)] for i in range(20))
     assert n_labels > 3 or not set(labels.values()) & set(clusters.values())
 
 
 def test_colours_of_the_palette_are_all_different_and_none_is_grey():
-    assert len(set(figures.PALETTE)) == 36
-    for colour in figures.PALETTE:
+    assert len(set(PALETTE)) == 36
+    for colour in PALETTE:
         channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert max(channels) - min(channels) > 25, colour
 
 
 def test_hostile_names_are_drawn_as_they_are(points):
     values = np.array(HOSTILE * 40, dtype=object)
-    colours = figures.label_colours(HOSTILE, HOSTILE)
+    colours = label_colours(HOSTILE, HOSTILE)
     assert size_of(figures.umap_by_category(points, values, colours))[0] > 500
     assert size_of(figures.small_multiples(points, values, colours))[0] > 500
     groups = [figures.DotPlotGroup(name, name, np.ones(5), np.full(5, 0.5)) for name in HOSTILE]
@@ -73,13 +75,13 @@ def test_hostile_names_are_drawn_as_they_are(points):
 
 
 def test_control_characters_and_long_names_are_shortened():
-    assert figures.printable("a\x00b\nc") == "a b c"
-    assert figures.printable("x" * 300, 10) == "x" * 9 + "…"
+    assert printable("a\x00b\nc") == "a b c"
+    assert printable("x" * 300, 10) == "x" * 9 + "…"
 
 
 def test_unassigned_cells_lie_below_the_others(points):
     values = np.array(["B cell"] * 200 + [UNASSIGNED] * 200, dtype=object)
-    colours = figures.label_colours(["B cell", UNASSIGNED], [])
+    colours = label_colours(["B cell", UNASSIGNED], [])
     both = figures.umap_by_category(np.vstack([points, points]), values, colours)
     image = np.asarray(Image.open(io.BytesIO(both)).convert("RGB")).reshape(-1, 3).astype(int)
 
@@ -87,12 +89,12 @@ def test_unassigned_cells_lie_below_the_others(points):
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         return int((np.abs(image - wanted).max(axis=1) < 40).sum())
 
-    assert pixels(colours["B cell"]) > 2 * pixels(figures.UNASSIGNED_COLOUR)
+    assert pixels(colours["B cell"]) > 2 * pixels(UNASSIGNED_COLOUR)
 
 
 def test_each_of_many_labels_has_its_own_colour_in_the_dot_plot():
     labels = [f"type {i}" for i in range(30)]
-    colours = figures.label_colours(labels, [])
+    colours = label_colours(labels, [])
     shades = np.random.default_rng(0).uniform(size=(30, 60))
     groups = [figures.DotPlotGroup(name, name, shades[i], shades[i]) for i, name in enumerate(labels)]
     png = figures.dot_plot(groups, [(name, ["a", "b"]) for name in labels], colours, 1.0)
@@ -111,7 +113,7 @@ def test_at_most_fifty_thousand_cells_are_drawn_each_once():
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_handful_of_cells_can_be_drawn(n):
     points, values = np.zeros((n, 2)), np.full(n, "B cell", dtype=object)
-    colours = figures.label_colours(["B cell"], [])
+    colours = label_colours(["B cell"], [])
     assert figures.umap_by_category(points, values, colours, background=np.ones((3, 2)))
     assert figures.umap_by_number(points, np.zeros(n))
     assert figures.histogram(np.ones(n), np.zeros(n, dtype=bool), "uncertainty")
@@ -138,7 +140,7 @@ def test_an_island_of_a_few_cells_is_on_the_map():
 
 def test_names_are_left_off_a_map_where_they_say_nothing(points):
     values = np.array(["a", "b"] * 100, dtype=object)
-    colours = figures.label_colours(["a", "b"], [])
+    colours = label_colours(["a", "b"], [])
     drawn = [figures.umap_by_category(points, values, colours, named=named) for named in (True, False)]
     assert drawn[0] != drawn[1]
 
@@ -147,7 +149,6 @@ def test_names_are_left_off_a_map_where_they_say_nothing(points):
 def drawn(monkeypatch):
     """The axes of every figure that is drawn, the last one's last."""
     axes = []
-    as_png = figures.as_png
     monkeypatch.setattr(figures, "as_png", lambda figure: (axes.extend(figure.axes), as_png(figure))[1])
     return axes
 
@@ -169,12 +170,12 @@ def test_the_ends_of_the_fold_change_say_where_genes_lie_beyond_them(drawn):
 
 def test_figures_are_the_same_every_time(points):
     values = np.array(["a", "b"] * 100, dtype=object)
-    colours = figures.label_colours(["a", "b"], [])
+    colours = label_colours(["a", "b"], [])
     assert figures.umap_by_category(points, values, colours) == figures.umap_by_category(
         points, values, colours
     )
 
 
 def test_a_data_uri_is_a_png():
-    uri = figures.data_uri(figures.histogram(np.linspace(0, 1, 50), np.zeros(50, dtype=bool), "x"))
+    uri = data_uri(figures.histogram(np.linspace(0, 1, 50), np.zeros(50, dtype=bool), "x"))
     assert uri.startswith("data:image/png;base64,iVBORw0KGgo")

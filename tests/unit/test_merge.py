@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse as sp
 
 from cellscribe import clusters, figures, merge
+from cellscribe.colours import PALETTE
 from cellscribe.contract import OutputNames
 from cellscribe.counts_file import CsrWriter
 from cellscribe.errors import InputError
@@ -206,7 +207,7 @@ def test_labels_have_the_colours_of_the_samples_own_pages_and_clusters_have_othe
     run(tmp_path)
     by_label, by_cluster = drawn[0], drawn[-1]
     # The sample's page has them in the model's order too (test_report.py).
-    assert [by_label[name] for name in known] == list(figures.PALETTE[:4])
+    assert [by_label[name] for name in known] == list(PALETTE[:4])
     assert by_cluster and not set(by_cluster.values()) & set(by_label.values())
 
 

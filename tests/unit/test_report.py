@@ -11,6 +11,7 @@ from report_factory import TYPES, simulated, write_sample
 
 from cellscribe import (
     differential,
+    drawing,
     report,
     report_composition,
     report_evidence,
@@ -18,6 +19,7 @@ from cellscribe import (
     report_steps,
     report_words,
 )
+from cellscribe.colours import PALETTE
 from cellscribe.contract import FAR, REASONS, STRANGE, UNASSIGNED, UNEXPECTED_GENES, OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
@@ -32,7 +34,7 @@ HOSTILE = "<script>alert('x')</script>"
 def quick_figures():
     """Draw small figures: what is on them is test_figures.py's subject."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report.figures, "DPI", 40)
+        patch.setattr(drawing, "DPI", 40)
         yield
 
 
@@ -733,7 +735,7 @@ def test_a_label_has_the_colour_of_the_models_order_and_no_cluster_has_it(tmp_pa
     )
     report.write_report(ReportInputs(sample="blood", **files))
     by_label, by_cluster = drawn[:2]
-    assert [by_label[name] for name in labels] == list(report.figures.PALETTE[:4])
+    assert [by_label[name] for name in labels] == list(PALETTE[:4])
     assert set(by_cluster) == {"0", "1", "2"} and not set(by_cluster.values()) & set(by_label.values())
 
 

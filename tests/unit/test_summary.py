@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from cellscribe.colours import label_colours
 from cellscribe.errors import InputError
-from cellscribe.figures import label_colours
 from cellscribe.multiqc_page import MAX_LABELS_DRAWN, OTHER_LABELS
 from cellscribe.run_samples import COLUMNS
 from cellscribe.summary import cell, run_summary
