@@ -109,7 +109,8 @@ def celltypist(model: Path, cpus: int, **options: Any) -> None:
 @exit_codes
 def scvi(model: Path, **options: Any) -> None:
     """Import a SCVI or SCANVI model: the folder that its save() wrote, and labelled cells."""
-    from cellscribe.importing.scvi import ScviOptions, run_import_scvi
+    from cellscribe.importing.scvi import run_import_scvi
+    from cellscribe.importing.scvi_reference import ScviOptions
 
     test = test_cells(options)
     run_import_scvi(ScviOptions(model=model, test=test, **options))

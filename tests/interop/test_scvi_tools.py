@@ -9,7 +9,9 @@ import scipy.sparse as sp
 import scvi_models
 
 from cellscribe.importing.calibrate import TestCells
-from cellscribe.importing.scvi import ScviOptions, read_scvi, run_import_scvi
+from cellscribe.importing.scvi import run_import_scvi
+from cellscribe.importing.scvi_reference import ScviOptions
+from cellscribe.importing.scvi_saved import read_scvi
 from cellscribe.model.calibration import softmax
 from cellscribe.model.manifest import verify_model
 

@@ -12,7 +12,8 @@ from nextflow_runner import Launch
 from small_model import TYPES, simulate
 
 from cellscribe.importing.calibrate import TestCells
-from cellscribe.importing.scvi import ScviOptions, run_import_scvi
+from cellscribe.importing.scvi import run_import_scvi
+from cellscribe.importing.scvi_reference import ScviOptions
 
 pytest.importorskip("scvi")
 

@@ -17,7 +17,7 @@ from cellscribe import clusters
 from cellscribe.answer import answer_cells
 from cellscribe.counts_file import open_counts
 from cellscribe.errors import ModelFetchError
-from cellscribe.importing.scvi import read_scvi
+from cellscribe.importing.scvi_saved import read_scvi
 from cellscribe.importing.torch_file import read_torch
 from cellscribe.mapping import map_cells
 from cellscribe.model.calibration import softmax

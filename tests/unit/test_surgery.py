@@ -19,7 +19,9 @@ from small_model import (
 from cellscribe import surgery
 from cellscribe.counts_file import open_counts
 from cellscribe.importing.calibrate import TestCells
-from cellscribe.importing.scvi import ScviOptions, read_scvi, run_import_scvi
+from cellscribe.importing.scvi import run_import_scvi
+from cellscribe.importing.scvi_reference import ScviOptions
+from cellscribe.importing.scvi_saved import read_scvi
 from cellscribe.mapping import map_cells, read_mapping, run_map
 from cellscribe.model.model import Model
 from cellscribe.model.scvi_model import ScviModel
