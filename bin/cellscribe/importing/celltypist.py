@@ -15,8 +15,9 @@ import pandas as pd
 
 from cellscribe import genes as gene_names
 from cellscribe.cli import log
-from cellscribe.errors import InputError, ModelFetchError
+from cellscribe.errors import ModelFetchError
 from cellscribe.importing.calibrate import TestCells, calibrate
+from cellscribe.importing.organism import organism_of
 from cellscribe.importing.pickles import read_pickle
 from cellscribe.model.calibration import UNCALIBRATED
 from cellscribe.model.logistic import Logistic
@@ -127,19 +128,6 @@ def gene_table(parts: Parts) -> pd.DataFrame:
     )
 
 
-def organism_of(parts: Parts, genes: pd.DataFrame, options: CellTypistOptions) -> str:
-    """The model's organism: that which was named, else by its genes. Raises InputError where these do not tell."""
-    ids, symbols = (genes[column].to_numpy() for column in ("gene_id", "symbol"))
-    organism, _ = gene_names.check_organism(gene_names.read_organism(options.organism), ids, symbols)
-    if organism == "unknown":
-        raise InputError(
-            f"the organism cannot be told from the model's genes ({', '.join(parts.features[:3])}, ...)",
-            "Give --organism human or --organism mouse.",
-            file=options.model,
-        )
-    return organism
-
-
 def run_import_celltypist(options: CellTypistOptions) -> Path:
     """Write a model folder from a CellTypist model; returns it.
 
@@ -149,7 +137,7 @@ def run_import_celltypist(options: CellTypistOptions) -> Path:
     check_names(name, options.version, options.output)
     parts = read_celltypist(options.model, trusted=options.trust_model_code)
     genes, described = gene_table(parts), parts.description
-    organism = organism_of(parts, genes, options)
+    organism = organism_of(options.organism, genes, parts.features, options.model)
     cl_ids, ontology = place_labels(parts.labels, options.cl_map)
     fields = manifest_fields(
         options,

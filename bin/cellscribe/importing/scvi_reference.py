@@ -16,6 +16,7 @@ from cellscribe.align import GeneMatch, check_overlap, looks_like, match_genes
 from cellscribe.cli import log, warn
 from cellscribe.errors import InputError
 from cellscribe.importing.calibrate import TestCells, gene_names_of
+from cellscribe.importing.organism import organism_of
 from cellscribe.io import scratch_beside
 from cellscribe.label_csv import is_labelled
 from cellscribe.model.encoder import Encoder
@@ -238,15 +239,7 @@ def _minified(model: ScviModel, file: Path, options: ScviOptions, label_key: str
     common, left_out = common_labels(labels[labelled], label_key, file)
     rows = np.flatnonzero(labelled)[common]
     genes = _own_genes(model)
-    organism, _ = gene_names.check_organism(
-        gene_names.read_organism(options.organism), genes["gene_id"].to_numpy(), genes["symbol"].to_numpy()
-    )
-    if organism == "unknown":
-        raise InputError(
-            f"the organism cannot be told from the model's genes ({', '.join(model.genes[:3])}, ...)",
-            "Give --organism human or --organism mouse.",
-            file=file,
-        )
+    organism = organism_of(options.organism, genes, model.genes, file)
     batches = (
         gene_names.as_text(obs[batch_key]) if batch_key in obs else np.full(len(obs), "all", dtype=object)
     )
