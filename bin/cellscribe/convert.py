@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import pandas as pd
 
 from cellscribe import genes
 from cellscribe.aggregated import aggregation_table
-from cellscribe.cell_calling import call_cells, droplet_shape, is_unfiltered
+from cellscribe.cell_calling import CalledCells, call_cells, droplet_shape, is_unfiltered
 from cellscribe.cli import log, warn
 from cellscribe.contract import free_name
 from cellscribe.counts import GENE_EXPRESSION, gene_features
@@ -89,19 +90,7 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
     if _must_call(options, counts, by_genome.sum(axis=1), notes, warnings):
         keep, cells = call_cells(matrix, seed=options.seed, totals=totals)
         called = cells.as_dict()
-        notes.append(
-            f"Cells were called among all droplets: {cells.n_cells:,} of {cells.n_droplets:,} "
-            f"({cells.method}; ambient up to {cells.lower} counts, kept always from {cells.retain:,})."
-        )
-        if cells.fdr is None:
-            warnings.append(
-                f"Too few ambient counts for a test: droplets of {cells.retain:,} counts and more were called cells."
-            )
-        if cells.n_undecided:
-            warnings.append(
-                f"{cells.n_undecided:,} droplets look like no empty one, but are too few among all that were tested to "
-                "be called cells: they were left out. Give Cell Ranger's filtered matrix to keep them."
-            )
+        _tell_of_called(cells, notes, warnings)
     if other_species is not None and (n_other := int((keep & other_species).sum())):
         keep = keep & ~other_species
         notes.append(
@@ -141,10 +130,8 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
         "notes": notes,
         "warnings": warnings,
     }
-    names = {key: value for key, value in counts.feature_names.items() if key in tables.obsm}
-    names |= {key: genes.as_text(counts.var.index[columns]) for key, columns in others.items()}
-    if names:
-        tables.uns["feature_names"] = {key: without_nul(value) for key, value in names.items()}
+    if names := _names_of_features(counts, others, tables.obsm):
+        tables.uns["feature_names"] = names
     tables.uns["cellscribe"] = {
         "sample": options.sample,
         "organism": organism,
@@ -156,6 +143,35 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
     write_json(report, options.metrics)
     log(f"{options.sample}: {tables.n_obs:,} cells x {tables.n_vars:,} genes from {counts.source}")
     return report
+
+
+def _tell_of_called(cells: CalledCells, notes: list[str], warnings: list[str]) -> None:
+    """Add sentences of how cells were told from empty droplets."""
+    notes.append(
+        f"Cells were called among all droplets: {cells.n_cells:,} of {cells.n_droplets:,} "
+        f"({cells.method}; ambient up to {cells.lower} counts, kept always from {cells.retain:,})."
+    )
+    if cells.fdr is None:
+        warnings.append(
+            f"Too few ambient counts for a test: droplets of {cells.retain:,} counts and more were called cells."
+        )
+    if cells.n_undecided:
+        warnings.append(
+            f"{cells.n_undecided:,} droplets look like no empty one, but are too few among all that were tested to "
+            "be called cells: they were left out. Give Cell Ranger's filtered matrix to keep them."
+        )
+
+
+def _names_of_features(
+    counts: AnyCounts, others: Mapping[str, np.ndarray], kept: Container[str]
+) -> dict[str, np.ndarray]:
+    """What the columns of each array of obsm count, where they have names: text, (n_columns,).
+
+    others: the columns of the matrix that become an array each; kept: the names of all arrays that are written.
+    """
+    names = {key: value for key, value in counts.feature_names.items() if key in kept}
+    names |= {key: genes.as_text(counts.var.index[columns]) for key, columns in others.items()}
+    return {key: without_nul(value) for key, value in names.items()}
 
 
 def read_any(options: ConvertOptions) -> AnyCounts:
