@@ -7,7 +7,7 @@ program `cellxgene-schema`. It has a Python environment of its own (containers/s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,16 +169,10 @@ def fill_obs(
                 "Filled with unknown.",
             )
         )
-    tissue_type = facts.fields.get("tissue_type") or _only(obs, "tissue_type")
     for name, rule in FIELDS.items():
-        if facts.fields.get(name):
-            filled[name] = pd.Series(facts.fields[name], index=obs.index)
-        elif name in obs:
-            filled[name] = _text(obs[name], rule.unknown)
-        elif tissue_type == "cell line" and rule.cell_line:
-            filled[name] = pd.Series(rule.cell_line, index=obs.index)
-        elif name == "self_reported_ethnicity_ontology_term_id" and organism not in ("human", UNKNOWN):
-            filled[name] = pd.Series(NOT_APPLICABLE, index=obs.index)
+        value = _field_value(name, rule, obs, facts, organism)
+        if value is not None:
+            filled[name] = value
         elif rule.unknown:
             filled[name] = pd.Series(rule.unknown, index=obs.index)
             todo.append(Todo("unknown", name, f"If you know it: {rule.what}. Filled with {rule.unknown}."))
@@ -192,7 +186,30 @@ def fill_obs(
             todo.append(
                 Todo("check", "is_primary_data", f"{OTHER_FIELDS['is_primary_data']}. Filled with true.")
             )
-    own = obs.drop(columns=[name for name in (*filled, *FIELDS) if name in obs])
+    own = _own_columns(obs, {*filled, *FIELDS})
+    return pd.concat([pd.DataFrame(filled, index=obs.index), own], axis=1), todo
+
+
+def _field_value(name: str, rule: Field, obs: pd.DataFrame, facts: Facts, organism: str) -> pd.Series | None:
+    """What is known of a field of the schema, (n_obs,); None where that is nothing."""
+    import pandas as pd
+
+    if facts.fields.get(name):
+        return pd.Series(facts.fields[name], index=obs.index)
+    if name in obs:
+        return _text(obs[name], rule.unknown)
+    if rule.cell_line and (facts.fields.get("tissue_type") or _only(obs, "tissue_type")) == "cell line":
+        return pd.Series(rule.cell_line, index=obs.index)
+    if name == "self_reported_ethnicity_ontology_term_id" and organism not in ("human", UNKNOWN):
+        return pd.Series(NOT_APPLICABLE, index=obs.index)
+    return None
+
+
+def _own_columns(obs: pd.DataFrame, taken: Container[str]) -> pd.DataFrame:
+    """The other columns of obs, by names that the schema does not keep for itself. taken: those that it has."""
+    import pandas as pd
+
+    own = obs.drop(columns=[name for name in obs.columns if name in taken])
     own = own.loc[:, [not str(name).startswith("__") for name in own.columns]]
     own = own.rename(
         columns={name: free_name(f"author_{name}", own) for name in own.columns if name in RESERVED_OBS}
@@ -200,7 +217,7 @@ def fill_obs(
     for name in own.columns:
         if isinstance(own[name].dtype, pd.CategoricalDtype):
             own[name] = own[name].cat.remove_unused_categories()
-    return pd.concat([pd.DataFrame(filled, index=obs.index), own], axis=1), todo
+    return own
 
 
 def _only(obs: pd.DataFrame, name: str) -> str | None:
