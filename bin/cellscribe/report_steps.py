@@ -64,88 +64,103 @@ def what_was_done(
     convert: dict[str, Any], qc: dict[str, Any], annotation: dict[str, Any], manifest: dict[str, Any]
 ) -> list[tuple[str, str]]:
     """The steps in order, each as (what, how)."""
+    genes = "only the model's code knows" if gene_overlap(annotation) is None else _genes_found(annotation)
+    rows = [
+        ("Read", _read(convert)),
+        ("Raw counts", _raw_counts(convert)),
+        ("Cell calling", _cell_calling(convert)),
+        ("Quality control", _quality_control(qc)),
+        ("Doublets", spaced(str((qc.get("doublets") or {}).get("message") or "not looked for"))),
+        ("Model", _model(annotation, manifest)),
+        *([("Clusters", clustered)] if (clustered := clusters_words(annotation)) else []),
+        ("Genes", genes),
+    ]
+    if trusted := trusted_code(annotation):
+        rows.append(
+            ("Code that was run", f"that of {trusted}, made by others, as --trust_model_code said to")
+        )
+    return rows
+
+
+def _read(convert: dict[str, Any]) -> str:
     source = str(convert.get("source", ""))
     kinds = convert.get("features") or {}
     others = ", ".join(f"{count(n)} {name}" for name, n in kinds.items() if name != "Gene Expression")
-    rows = [
-        (
-            "Read",
-            f"{convert.get('path', '')}: {SOURCES.get(source, source)}, "
-            f"{count(convert.get('n_cells'))} cells, {count(convert.get('n_genes'))} genes"
-            + (f"; beside them {others}" if others else ""),
-        ),
-        (
-            "Raw counts",
-            f"found in {convert.get('counts_from', 'X')}; organism {convert.get('organism', 'unknown')}"
-            + (
-                f"; genome prefix '{convert['genome_prefix_removed']}' taken off the gene names"
-                if convert.get("genome_prefix_removed")
-                else ""
-            ),
-        ),
-    ]
+    return (
+        f"{convert.get('path', '')}: {SOURCES.get(source, source)}, "
+        f"{count(convert.get('n_cells'))} cells, {count(convert.get('n_genes'))} genes"
+        + (f"; beside them {others}" if others else "")
+    )
+
+
+def _raw_counts(convert: dict[str, Any]) -> str:
+    prefix = convert.get("genome_prefix_removed")
+    return f"found in {convert.get('counts_from', 'X')}; organism {convert.get('organism', 'unknown')}" + (
+        f"; genome prefix '{prefix}' taken off the gene names" if prefix else ""
+    )
+
+
+def _cell_calling(convert: dict[str, Any]) -> str:
     called = convert.get("called_cells")
-    rows.append(
-        (
-            "Cell calling",
-            f"{count(called.get('n_cells'))} cells called from {count(called.get('n_droplets'))} droplets"
-            + (
-                f" (EmptyDrops, false discovery rate {number(called['fdr'])})"
-                if called.get("fdr") is not None
-                else f" by their counts alone (at least {count(called.get('retain'))})"
-            )
-            if called
-            else "not needed: the input holds cells, not all droplets",
-        )
+    if not called:
+        return "not needed: the input holds cells, not all droplets"
+    how = (
+        f" (EmptyDrops, false discovery rate {number(called['fdr'])})"
+        if called.get("fdr") is not None
+        else f" by their counts alone (at least {count(called.get('retain'))})"
     )
-    bounds = []
+    return f"{count(called.get('n_cells'))} cells called from {count(called.get('n_droplets'))} droplets{how}"
+
+
+def _quality_control(qc: dict[str, Any]) -> str:
     thresholds = qc.get("thresholds") or {}
-    for metric in dict.fromkeys([*METRICS, *thresholds]):
-        bound = thresholds.get(metric) or {}
-        name, unit = METRICS.get(metric, (readable(metric), ""))
-        lower, upper = (
-            ""
-            if bound.get(side) is None or beyond_all_cells(qc, metric, side)
-            else bound_number(metric, bound[side])
-            for side in ("lower", "upper")
-        )
-        if lower and upper:
-            bounds.append(f"{name.lower()} {lower} to {upper}{unit}")
-        elif lower:
-            bounds.append(f"{name.lower()} at least {lower}{unit}")
-        elif upper:
-            bounds.append(f"{name.lower()} at most {upper}{unit}")
-    kept = "marked, none removed" if qc.get("mode") == "flag" else "removed"
-    rows.append(
-        (
-            "Quality control",
-            f"cells outside these bounds were {kept}: {'; '.join(bounds)}"
-            if bounds
-            else "no cell lies outside the bounds"
-            if any(bounds_source(bound) != THRESHOLD_SOURCES["off"] for bound in thresholds.values())
-            else "no bounds were set",
-        )
+    bounds = [_bounds(qc, metric) for metric in dict.fromkeys([*METRICS, *thresholds])]
+    if any(bounds):
+        kept = "marked, none removed" if qc.get("mode") == "flag" else "removed"
+        return f"cells outside these bounds were {kept}: {'; '.join(filter(None, bounds))}"
+    if any(bounds_source(bound) != THRESHOLD_SOURCES["off"] for bound in thresholds.values()):
+        return "no cell lies outside the bounds"
+    return "no bounds were set"
+
+
+def _bounds(qc: dict[str, Any], metric: str) -> str:
+    """The bounds of a metric that some cells lie outside of; "" where there are none."""
+    bound = (qc.get("thresholds") or {}).get(metric) or {}
+    name, unit = METRICS.get(metric, (readable(metric), ""))
+    lower, upper = (
+        ""
+        if bound.get(side) is None or beyond_all_cells(qc, metric, side)
+        else bound_number(metric, bound[side])
+        for side in ("lower", "upper")
     )
-    rows.append(("Doublets", spaced(str((qc.get("doublets") or {}).get("message") or "not looked for"))))
+    if lower and upper:
+        return f"{name.lower()} {lower} to {upper}{unit}"
+    if lower:
+        return f"{name.lower()} at least {lower}{unit}"
+    return f"{name.lower()} at most {upper}{unit}" if upper else ""
+
+
+def _model(annotation: dict[str, Any], manifest: dict[str, Any]) -> str:
     model = annotation.get("model") or {}
     labels, training = manifest.get("labels") or [], manifest.get("training") or {}
     tested = manifest.get("evaluation") or {}
-    rows.append(
-        (
-            "Model",
-            f"{model.get('name', '')} {model.get('version', '')} "
-            f"({model.get('kind', '')}, {model.get('organism', '')})"
-            + (f": {count(len(labels))} labels" if labels else "")
-            + (f", trained on {count(training['n_cells'])} cells" if training.get("n_cells") else "")
-            + (
-                f"; {percent(float(tested['accuracy']))} of its labels were right in the test"
-                # What follows the comma is for who trained it: which weights had not seen the cells.
-                + (f" ({str(tested['split']).partition(',')[0]})" if tested.get("split") else "")
-                if tested.get("accuracy") is not None
-                else ""
-            ),
-        )
+    said = (
+        f"{model.get('name', '')} {model.get('version', '')} "
+        f"({model.get('kind', '')}, {model.get('organism', '')})"
     )
+    if labels:
+        said += f": {count(len(labels))} labels"
+    if training.get("n_cells"):
+        said += f", trained on {count(training['n_cells'])} cells"
+    if tested.get("accuracy") is not None:
+        said += f"; {percent(float(tested['accuracy']))} of its labels were right in the test"
+        if tested.get("split"):
+            # What follows the comma is for who trained it: which weights had not seen the cells.
+            said += f" ({str(tested['split']).partition(',')[0]})"
+    return said
+
+
+def _genes_found(annotation: dict[str, Any]) -> str:
     found = (
         f"{count(annotation.get('n_genes_found'))} of the model's "
         f"{count(annotation.get('n_model_genes'))} genes found"
@@ -153,14 +168,7 @@ def what_was_done(
     )
     if annotation.get("n_refit_genes"):
         found += f"; the regression was fitted anew on {count(annotation['n_refit_genes'])} genes that the sample has"
-    if clustered := clusters_words(annotation):
-        rows.append(("Clusters", clustered))
-    rows.append(("Genes", "only the model's code knows" if gene_overlap(annotation) is None else found))
-    if trusted := trusted_code(annotation):
-        rows.append(
-            ("Code that was run", f"that of {trusted}, made by others, as --trust_model_code said to")
-        )
-    return rows
+    return found
 
 
 def clusters_from(annotation: dict[str, Any]) -> str:
