@@ -170,19 +170,8 @@ def compare(
     confusion = np.zeros((len(names), len(every)), dtype=int)
     np.add.at(confusion, (codes, guess), 1)
 
-    recall, precision, f1 = (np.full(len(names), np.nan) for _ in range(3))
-    for i in np.flatnonzero(can):
-        hits = right[codes == i].sum()
-        called = counted & relation.same[i][guess]
-        recall[i] = hits / sizes[i]
-        precision[i] = right[called].mean() if called.any() else 0.0
-        total = recall[i] + precision[i]
-        f1[i] = 2 * recall[i] * precision[i] / total if total else 0.0
+    recall, precision, f1 = _scores(relation.same, codes, guess, can)
     order, shown = _order(sizes, can, confusion, relation.same)
-    shares = {
-        "unassigned": np.bincount(codes, left) / sizes,
-        "agree": np.bincount(codes, final_same | final_kin) / sizes,
-    }
     label_names = np.array(list(every), dtype=object)
     most = confusion.argmax(axis=1)
     table = pd.DataFrame(
@@ -194,8 +183,8 @@ def compare(
             "recall": recall.round(4),
             "precision": precision.round(4),
             "f1": f1.round(4),
-            "share_unassigned": shares["unassigned"].round(4),
-            "share_same_or_compatible": shares["agree"].round(4),
+            "share_unassigned": (np.bincount(codes, left) / sizes).round(4),
+            "share_same_or_compatible": (np.bincount(codes, final_same | final_kin) / sizes).round(4),
             "most_common": label_names[most],
             "most_common_share": (confusion.max(axis=1) / sizes).round(4),
         }
@@ -232,6 +221,26 @@ def compare(
 
 def _mean(values: np.ndarray) -> float | None:
     return round(float(values.mean()), 4) if len(values) else None
+
+
+def _scores(
+    same: np.ndarray, codes: np.ndarray, guess: np.ndarray, can: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Recall, precision and F1 of each known label, (n_names,); NaN for those that the model cannot give.
+
+    same: bool (n_names, n_labels), which labels of the model mean which known one. codes, guess: (n_cells,), rows and
+    columns of it. can: bool (n_names,), whether the model has a label for it.
+    """
+    right = same[codes, guess]
+    counted = can[codes]
+    recall, precision, f1 = (np.full(len(same), np.nan) for _ in range(3))
+    for i in np.flatnonzero(can):
+        called = counted & same[i][guess]
+        recall[i] = right[codes == i].mean()
+        precision[i] = right[called].mean() if called.any() else 0.0
+        total = recall[i] + precision[i]
+        f1[i] = 2 * recall[i] * precision[i] / total if total else 0.0
+    return recall, precision, f1
 
 
 def _order(
