@@ -67,8 +67,6 @@ def marker_evidence(
     orthologs: between which organisms the mapping used them. The same pass keeps the cells of the contrasts, and
     tests them. labels: the model's, in whose order they have their colours, on the page of all samples too.
     """
-    import scipy.sparse as sp
-
     pairs, codes = _grouped(cells.predicted, cells.final)
     cluster = np.full(len(codes), "", dtype=object) if cells.cluster is None else cells.cluster
     by_cluster, cluster_codes = _grouped(cluster, cells.predicted)
@@ -85,18 +83,9 @@ def marker_evidence(
     wanted = np.unique(
         np.concatenate([sample, *(rows for one in contrasts for rows in (one.rows_in, one.rows_out))])
     )
-    kept: list[sp.csr_matrix] = []
-    statistics = markers.GroupStatistics.zeros(len(pairs), adata.n_vars)
-    cluster_statistics = markers.GroupStatistics.zeros(len(by_cluster), len(columns))
-    for start in range(0, adata.n_obs, BLOCK):
-        end = min(start + BLOCK, adata.n_obs)
-        block = log_normalise(sp.csr_matrix(adata.X[start:end]))
-        statistics.add(codes[start:end], block)
-        cluster_statistics.add(cluster_codes[start:end], block[:, columns])
-        first, last = np.searchsorted(wanted, [start, end])
-        kept.append(block[wanted[first:last] - start])
-    expression = sp.vstack(kept, format="csr")
-    kept.clear()
+    statistics, cluster_statistics, expression = _read_once(
+        adata, (codes, len(pairs)), (cluster_codes, len(by_cluster)), columns, wanted
+    )
     predicted, final = (np.array(part, dtype=object) for part in zip(*pairs, strict=True))
     judge = verdicts.Judge(statistics, predicted, predicted, located, expected, kin or {})
     named, left = verdicts.judge_labels(judge, final)
@@ -116,16 +105,7 @@ def marker_evidence(
     types = differential.each_against_rest(
         expression[np.searchsorted(wanted, sample)], cells.final[sample], adata.var, final_key, sizes
     )
-    # What the user compares goes before the same by itself, whose cells may be others.
-    asked = [
-        one.group
-        for one in contrasts
-        if (one.column, one.against, one.within) == (final_key, differential.REST, "")
-    ]
-    tested = [types[~types["group"].isin(asked)]]
-    for one in contrasts:
-        rows = np.searchsorted(wanted, np.concatenate([one.rows_in, one.rows_out]))
-        tested.append(differential.contrast_genes(expression[rows], len(one.rows_in), one, adata.var))
+    tested = _tested(types, expression, wanted, contrasts, final_key, adata.var)
     expected_columns = {label: {column for _, column in hits} for label, hits in located.items()}
     symbols, ids = (
         adata.var[name] if name in adata.var else adata.var_names.to_series()
@@ -153,6 +133,56 @@ def marker_evidence(
         colours,
         any(expected.values()),
     )
+
+
+def _read_once(
+    adata: anndata.AnnData,
+    groups: tuple[np.ndarray, int],
+    clusters: tuple[np.ndarray, int],
+    columns: Sequence[int],
+    wanted: np.ndarray,
+) -> tuple[markers.GroupStatistics, markers.GroupStatistics, sp.csr_matrix]:
+    """One pass of X: sums of all genes by group, of the genes `columns` by cluster, and the rows `wanted`.
+
+    groups, clusters: each cell's code, (n_obs,), and how many codes there are. wanted: rising rows, whose
+    log-normalised expression is returned, CSR.
+    """
+    import scipy.sparse as sp
+
+    (codes, n_groups), (cluster_codes, n_clusters) = groups, clusters
+    statistics = markers.GroupStatistics.zeros(n_groups, adata.n_vars)
+    cluster_statistics = markers.GroupStatistics.zeros(n_clusters, len(columns))
+    kept: list[sp.csr_matrix] = []
+    for start in range(0, adata.n_obs, BLOCK):
+        end = min(start + BLOCK, adata.n_obs)
+        block = log_normalise(sp.csr_matrix(adata.X[start:end]))
+        statistics.add(codes[start:end], block)
+        cluster_statistics.add(cluster_codes[start:end], block[:, columns])
+        first, last = np.searchsorted(wanted, [start, end])
+        kept.append(block[wanted[first:last] - start])
+    return statistics, cluster_statistics, sp.vstack(kept, format="csr")
+
+
+def _tested(
+    types: pd.DataFrame,
+    expression: sp.csr_matrix,
+    wanted: np.ndarray,
+    contrasts: Sequence[differential.Contrast],
+    final_key: str,
+    var: pd.DataFrame,
+) -> list[pd.DataFrame]:
+    """Each label against the rest, and what the user compares. types: the former; wanted: the rows of expression."""
+    # What the user compares goes before the same by itself, whose cells may be others.
+    asked = [
+        one.group
+        for one in contrasts
+        if (one.column, one.against, one.within) == (final_key, differential.REST, "")
+    ]
+    tested = [types[~types["group"].isin(asked)]]
+    for one in contrasts:
+        rows = np.searchsorted(wanted, np.concatenate([one.rows_in, one.rows_out]))
+        tested.append(differential.contrast_genes(expression[rows], len(one.rows_in), one, var))
+    return tested
 
 
 def _grouped(first: np.ndarray, second: np.ndarray) -> tuple[list[tuple[str, str]], np.ndarray]:
