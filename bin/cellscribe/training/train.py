@@ -213,20 +213,9 @@ def _train(options: TrainOptions, told: list[str]) -> Path:
     with new_model(options.output) as folder:
         silent = silent_table(cells.genes, silent_genes(cells.counts, codes, len(names)))
         write_genes(folder, gene_table(genes, counts, members), silent)
-        if members.encoder is not None:
-            members.encoder.save(folder / "encoder.safetensors")
-            members.trees.save_model(folder / "trees.ubj")
-            if members.scvi is not None and members.scvi.encodes_covariates:
-                members.scvi.save(folder)
-            reference_of(members, cells.batches, options.seed).save(folder / "reference.safetensors")
-            if members.profiles is not None and held.neighbourhoods:
-                members.profiles.save(folder / PROFILES)
-        if members.likelihood is not None:
-            members.likelihood.save(folder / LIKELIHOOD_FILE)
-        if members.logistic is not None:
-            members.logistic.save(folder / "logistic.safetensors")
-            if options.keep_counts:
-                reference_counts(cells, every, options)[0].save(folder)
+        _write_members(folder, members, cells.batches, options.seed, with_profiles=bool(held.neighbourhoods))
+        if members.logistic is not None and options.keep_counts:
+            reference_counts(cells, every, options)[0].save(folder)
         write_json(markers_of(counts, genes, codes, cells.batches, names), folder / "markers.json")
         fields = manifest_fields(
             options,
@@ -261,6 +250,24 @@ def _train(options: TrainOptions, told: list[str]) -> Path:
         sha256 = finish_model(folder, fields, ontology, evaluation)
     log(f"model '{options.name} {options.version}' written to {options.output} (sha256 {sha256[:12]})")
     return options.output
+
+
+def _write_members(
+    folder: Path, members: Members, batches: np.ndarray, seed: int, *, with_profiles: bool
+) -> None:
+    """Write what the model names cells by. batches: (n_cells,). with_profiles: whether `novelty` was fitted on them."""
+    if members.encoder is not None:
+        members.encoder.save(folder / "encoder.safetensors")
+        members.trees.save_model(folder / "trees.ubj")
+        if members.scvi is not None and members.scvi.encodes_covariates:
+            members.scvi.save(folder)
+        reference_of(members, batches, seed).save(folder / "reference.safetensors")
+        if members.profiles is not None and with_profiles:
+            members.profiles.save(folder / PROFILES)
+    if members.likelihood is not None:
+        members.likelihood.save(folder / LIKELIHOOD_FILE)
+    if members.logistic is not None:
+        members.logistic.save(folder / "logistic.safetensors")
 
 
 def silent_table(genes: pd.DataFrame, silent: np.ndarray) -> pd.DataFrame:
