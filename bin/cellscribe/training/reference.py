@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -375,14 +375,7 @@ def _open_one(
         log(f"{path.name}: {note}")
     for warning in read.warnings:
         warn(f"{path.name}: {warning}")
-    for column in filter(None, (label_key, batch_key, *levels)):
-        if column not in read.obs:
-            columns = [str(name) for name in read.obs.columns]
-            raise InputError(
-                f"there is no obs column '{column}'{nearest(column, columns) or ';'} there are: {', '.join(columns)}",
-                "Name one of these.",
-                file=path,
-            )
+    _check_columns(read.obs, filter(None, (label_key, batch_key, *levels)), path)
     is_gene = np.flatnonzero(read.feature_types == GENE_EXPRESSION)
     identity, _ = gene_names.identify_genes(read.var.iloc[is_gene], gene_column, [])
     found, _ = gene_names.check_organism(
@@ -395,19 +388,7 @@ def _open_one(
             f"{path.name}: {plural(int((~labelled).sum()), 'cell')} without a label in '{label_key}' left out"
         )
     batches = gene_names.as_text(read.obs[batch_key]) if batch_key else labels
-    nowhere = labelled & (np.char.strip(batches.astype(str)) == "")
-    if nowhere.any() and (nowhere == labelled).all():
-        raise InputError(
-            f"no labelled cell has a value in batch column '{batch_key}'",
-            "Fill it with the donor or sample of each cell, or name another column with --batch_key.",
-            file=path,
-        )
-    if nowhere.any():
-        warn(
-            f"{path.name}: {plural(int(nowhere.sum()), 'cell')} without a value in batch column '{batch_key}' left "
-            "out, as nobody knows whose they are"
-        )
-    rows = np.flatnonzero(labelled & ~nowhere)
+    rows = _rows_with_batch(labelled, batches, batch_key, path)
     coarse = {
         level: dict(_one_parent(labels[rows], gene_names.as_text(read.obs[level])[rows], level, path))
         for level in levels
@@ -425,6 +406,40 @@ def _open_one(
         n_unlabelled=int((~labelled).sum()),
         covariates=read.obs[[name for name in covariates if name in read.obs]].iloc[rows],
     )
+
+
+def _check_columns(obs: pd.DataFrame, wanted: Iterable[str], path: Path) -> None:
+    """Raise InputError for a column that obs does not have."""
+    for column in wanted:
+        if column not in obs:
+            columns = [str(name) for name in obs.columns]
+            raise InputError(
+                f"there is no obs column '{column}'{nearest(column, columns) or ';'} there are: {', '.join(columns)}",
+                "Name one of these.",
+                file=path,
+            )
+
+
+def _rows_with_batch(
+    labelled: np.ndarray, batches: np.ndarray, batch_key: str | None, path: Path
+) -> np.ndarray:
+    """The rows of labelled cells, (n_kept,), of known batch alone. labelled: bool; batches: text, both (n_obs,).
+
+    Raises InputError where no labelled cell has a batch.
+    """
+    nowhere = labelled & (np.char.strip(batches.astype(str)) == "")
+    if nowhere.any() and (nowhere == labelled).all():
+        raise InputError(
+            f"no labelled cell has a value in batch column '{batch_key}'",
+            "Fill it with the donor or sample of each cell, or name another column with --batch_key.",
+            file=path,
+        )
+    if nowhere.any():
+        warn(
+            f"{path.name}: {plural(int(nowhere.sum()), 'cell')} without a value in batch column '{batch_key}' left "
+            "out, as nobody knows whose they are"
+        )
+    return np.flatnonzero(labelled & ~nowhere)
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
