@@ -13,6 +13,7 @@ from cellscribe.cli import log
 from cellscribe.errors import InputError
 from cellscribe.io import scratch_beside
 from cellscribe.model.calibration import softmax
+from cellscribe.model.logistic import log_normalise
 from cellscribe.model.model import LOGISTIC
 from cellscribe.model.reference_counts import ReferenceCounts
 from cellscribe.model.robust import thinned_copy
@@ -161,7 +162,7 @@ def neighbourhoods_of(
 
     if members.encoder is None or members.profiles is None:
         return []
-    latent, sketches = members.encoder.encode(counts), members.profiles.sketch(counts)
+    latent, sketches = members.encoder.encode(counts), members.profiles.sketch(log_normalise(counts))
     of_labels = members.profiles.of_labels(np.ones(counts.shape[1], dtype=bool))
     of = batches.astype(str)
     result = []
