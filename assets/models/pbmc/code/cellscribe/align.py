@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,15 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellscribe.errors import InputError, ModelMismatchError
-from cellscribe.genes import ENSEMBL, ID_COLUMNS, ORGANISMS, ORTHOLOGS, SYMBOL_COLUMNS, as_text, parted_names
+from cellscribe.genes import (
+    ENSEMBL,
+    ID_COLUMNS,
+    ORTHOLOGS,
+    PREVIOUS_SYMBOLS,
+    SYMBOL_COLUMNS,
+    as_text,
+    parted_names,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,18 +199,28 @@ def _find_by_other_spellings(
 def other_spellings(genes: pd.DataFrame, *, former: bool) -> Iterator[dict[str, int]]:
     """Other names of model genes to their numbers, the safest kind first; never one name of two genes.
 
-    With dots for hyphens, as R's make.names writes them (HLA.DRA). Where `former`, then Ensembl's symbols of today for
-    the older ones that a model has (JCHAIN for IGJ), and these with dots.
+    With dots for hyphens, as R's make.names writes them (HLA.DRA). Where `former`, then the symbols that the genes have
+    in other years, today's first (JCHAIN for IGJ, IL8 for CXCL8), and these with dots. The code that a model carries
+    has no table of these.
     """
     symbols = genes["symbol"].to_numpy(dtype=object)
-    yield _of_one_gene((symbol.replace("-", "."), i) for i, symbol in enumerate(symbols) if "-" in symbol)
-    if not former or not len(genes):
+    yield from _with_dots(enumerate(symbols))
+    if not (former and len(genes) and ORTHOLOGS.is_file() and PREVIOUS_SYMBOLS.is_file()):
         return
-    today = symbols_of_today()
-    newer = [(today.get(gene_id, ""), i) for i, gene_id in enumerate(genes["gene_id"])]
-    newer = [(symbol, i) for symbol, i in newer if symbol not in ("", symbols[i])]
-    yield _of_one_gene(iter(newer))
-    yield _of_one_gene((symbol.replace("-", "."), i) for symbol, i in newer if "-" in symbol)
+    from cellscribe.symbols import other_symbols
+
+    found = [
+        other_symbols(gene_id, symbol) for gene_id, symbol in zip(genes["gene_id"], symbols, strict=True)
+    ]
+    for of_a_kind in zip(*found, strict=True):
+        names = [(i, name) for i, several in enumerate(of_a_kind) for name in several]
+        yield _of_one_gene((name, i) for i, name in names)
+        yield from _with_dots(names)
+
+
+def _with_dots(names: Iterable[tuple[int, str]]) -> Iterator[dict[str, int]]:
+    """The names that have hyphens, with dots in their place, to their numbers."""
+    yield _of_one_gene((name.replace("-", "."), i) for i, name in names if "-" in name)
 
 
 def _of_one_gene(spelled: Iterator[tuple[str, int]]) -> dict[str, int]:
@@ -213,24 +231,6 @@ def _of_one_gene(spelled: Iterator[tuple[str, int]]) -> dict[str, int]:
         if found.setdefault(name, i) != i:
             several.add(name)
     return {name: i for name, i in found.items() if name not in several}
-
-
-@functools.cache
-def symbols_of_today() -> dict[str, str]:
-    """Ensembl ids of human and mouse genes to their symbols, where the table of orthologues has them.
-
-    It has no gene without a one-to-one orthologue. Without the table, as in the code that a model carries, none.
-    """
-    if not ORTHOLOGS.is_file():
-        return {}
-    from cellscribe.orthologs import ortholog_pairs
-
-    pairs = ortholog_pairs()
-    return {
-        gene_id: symbol
-        for organism in ORGANISMS
-        for gene_id, symbol in zip(pairs[f"{organism}_gene_id"], pairs[f"{organism}_symbol"], strict=True)
-    }
 
 
 def _numbered(names: pd.Series) -> pd.Series:

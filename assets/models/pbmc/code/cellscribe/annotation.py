@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cellscribe.answer import Answer, Decision, answer_cells
+from cellscribe.answer import AS_THE_MODEL, Answer, Decision, Strictness, answer_cells
 from cellscribe.cli import log, warn
-from cellscribe.clusters import FEWEST_CELLS, clusters_and_map, commonest, majority
+from cellscribe.clusters import FEWEST_CELLS, RESOLUTION, Clusters, clusters_and_map, commonest, majority
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.counts_file import CountsFile, open_counts
 from cellscribe.errors import InputError
@@ -50,9 +50,9 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Layout:
-    """How cells lie to each other: clusters int (n_cells,), umap float32 (n_cells, 2), warnings to the reader."""
+    """How cells lie to each other: clusters, umap float32 (n_cells, 2), warnings to the reader."""
 
-    clusters: np.ndarray
+    clusters: Clusters
     umap: np.ndarray
     warnings: Sequence[str] = ()
 
@@ -68,22 +68,51 @@ class Votes:
     finals: np.ndarray
 
 
-def lay_out(answer: Answer, seed: int = 0, cpus: int = 1) -> Layout:
-    """Cluster the cells in a model's embedding, and lay them out unless the model did."""
+@dataclass(frozen=True)
+class Grouping:
+    """How cells are to be clustered: as they are already (`given`), else at a resolution. warnings: to the reader."""
+
+    given: Clusters | None = None
+    resolution: float = RESOLUTION
+    warnings: Sequence[str] = ()
+
+
+BY_LEIDEN = Grouping()
+
+
+def grouping_of(obs: pd.DataFrame, cluster_key: str | None, resolution: float = RESOLUTION) -> Grouping:
+    """The clusters of a column of obs, where it is asked for and there, else a resolution to find clusters at."""
+    if not cluster_key:
+        return Grouping(resolution=resolution)
+    # Here, as models carry this file into environments that have no use for it.
+    from cellscribe.given_clusters import read_clusters
+
+    given, warnings = read_clusters(obs, cluster_key)
+    return Grouping(given, resolution, warnings)
+
+
+def lay_out(answer: Answer, grouping: Grouping = BY_LEIDEN, seed: int = 0, cpus: int = 1) -> Layout:
+    """Cluster the cells in a model's embedding unless they are clustered, and lay them out unless the model did."""
     clusters, umap = clusters_and_map(
         answer.embedding,
         codes=answer.predicted,
         start=answer.reference_umap,
         umap=answer.umap,
         graph=answer.near,
+        clusters=grouping.given,
+        resolution=grouping.resolution,
         seed=seed,
         cpus=cpus,
     )
-    n_cells = len(clusters)
+    n_cells = len(umap)
     if n_cells >= FEWEST_CELLS:
-        return Layout(clusters, umap)
-    warning = f"With {n_cells} cells there are no clusters and no UMAP: one cluster is given, and principal components."
-    return Layout(clusters, umap, (warning,))
+        return Layout(clusters, umap, grouping.warnings)
+    few = (
+        f"With {n_cells} cells there is no UMAP: principal components are given."
+        if grouping.given
+        else f"With {n_cells} cells there are no clusters and no UMAP: one cluster is given, and principal components."
+    )
+    return Layout(clusters, umap, (*grouping.warnings, few))
 
 
 def annotate_cells(
@@ -92,6 +121,7 @@ def annotate_cells(
     names: OutputNames,
     *,
     layout: Layout | None = None,
+    grouping: Grouping = BY_LEIDEN,
     probabilities: bool = False,
     seed: int = 0,
     cpus: int = 1,
@@ -99,12 +129,14 @@ def annotate_cells(
 ) -> Annotation:
     """Everything that the output contract asks for, from what a model says of the cells.
 
-    layout: of these cells, where there is one already. probabilities: whether to add those of every label.
+    layout: of these cells, where there is one already; else grouping says how to cluster them. probabilities: whether
+    to add those of every label.
     """
-    layout = layout or lay_out(answer, seed, cpus)
+    layout = layout or lay_out(answer, grouping, seed, cpus)
+    inside, codes = layout.clusters.inside, layout.clusters.codes
     votes = Votes(
-        *majority(layout.clusters, answer.predicted, len(answer.labels)),
-        commonest(layout.clusters, answer.decision.final)[0],
+        *majority(codes[inside], answer.predicted[inside], len(answer.labels)),
+        commonest(codes[inside], answer.decision.final[inside])[0],
     )
     table = _columns(answer, barcodes, names, layout, votes)
     obsm = {
@@ -117,7 +149,7 @@ def annotate_cells(
     if probabilities and answer.probabilities is not None:
         obsm[names.probabilities] = answer.probabilities.astype(np.float32)
     info = _information(answer, table, names, layout, votes) | {
-        "parameters": answer.parameters | {"seed": seed},
+        "parameters": answer.parameters | layout.clusters.origin | {"seed": seed},
         "pipeline_version": pipeline_version,
     }
     uns = _provenance(answer, info) | {"obs_keys": list(table.columns), "obsm_keys": list(obsm)}
@@ -145,12 +177,12 @@ def _columns(
     for level, (coarse, uncertainty) in answer.levels.items():
         obs[names.level(level)] = pd.Categorical(coarse)
         obs[names.level_uncertainty(level)] = uncertainty.astype(np.float32)
-    obs[names.cluster] = pd.Categorical(
-        clusters.astype(str), categories=[str(c) for c in range(clusters.max() + 1)]
-    )
-    obs[names.cluster_label] = pd.Categorical(labels[votes.winners][clusters])
-    obs[names.cluster_final] = pd.Categorical(votes.finals[clusters])
-    obs[names.cluster_vote] = votes.shares[clusters].astype(np.float32)
+    obs[names.cluster] = clusters.column()
+    # A cell that is in no cluster is alone in voting, for its own label.
+    obs[names.cluster_label] = pd.Categorical(clusters.of_each_cell(labels[votes.winners], labels[predicted]))
+    obs[names.cluster_final] = pd.Categorical(clusters.of_each_cell(votes.finals, decision.final))
+    alone = np.ones(len(predicted))
+    obs[names.cluster_vote] = clusters.of_each_cell(votes.shares, alone).astype(np.float32)
     if answer.distance_quantile is not None:
         obs[names.reference_distance] = answer.distance_quantile
     if answer.unexpected is not None:
@@ -188,7 +220,7 @@ def _information(
 ) -> dict[str, Any]:
     """What annotation.json says of the sample, but for how the step was run."""
     decision, quantile, clusters = answer.decision, answer.distance_quantile, layout.clusters
-    labels = np.array(answer.labels, dtype=object)
+    labels, sizes = np.array(answer.labels, dtype=object), clusters.sizes
     return {
         "model": answer.model,
         "names": {
@@ -246,14 +278,15 @@ def _information(
         },
         "clusters": [
             {
-                "cluster": str(cluster),
-                "n_cells": int((clusters == cluster).sum()),
+                "cluster": str(clusters.names[cluster]),
+                "n_cells": int(sizes[cluster]),
                 "label": str(labels[votes.winners[cluster]]),
                 "final": str(votes.finals[cluster]),
                 "vote": float(votes.shares[cluster]),
             }
-            for cluster in range(clusters.max() + 1)
+            for cluster in np.argsort(-sizes, kind="stable").tolist()
         ],
+        "in_no_cluster": {"n_cells": int((~clusters.inside).sum()), "name": clusters.none},
         "levels": list(answer.levels),
         "calibrated": answer.calibrated,
         "warnings": [
@@ -292,6 +325,7 @@ def annotate_by_models(
     barcodes: pd.Index,
     names: OutputNames,
     *,
+    grouping: Grouping = BY_LEIDEN,
     probabilities: bool = False,
     seed: int = 0,
     cpus: int = 1,
@@ -303,6 +337,7 @@ def annotate_by_models(
             answers[0],
             barcodes,
             names,
+            grouping=grouping,
             probabilities=probabilities,
             seed=seed,
             cpus=cpus,
@@ -311,7 +346,7 @@ def annotate_by_models(
     from cellscribe.consensus import agreement, agreement_by_label, consensus, unite
 
     own_names = [names.of_model(name) for name in model_keys(answers, names)]
-    layouts = [lay_out(answer, seed, cpus) for answer in answers]
+    layouts = [lay_out(answer, grouping, seed, cpus) for answer in answers]
     parts = [
         annotate_cells(
             answer,
@@ -510,6 +545,9 @@ def run_annotate(
     zarr: bool = False,
     probabilities: bool = False,
     classifier: str = "default",
+    strictness: Strictness = AS_THE_MODEL,
+    cluster_key: str | None = None,
+    cluster_resolution: float = RESOLUTION,
     model_urls: Sequence[str] = (),
     listed_as: Sequence[str] = (),
     seed: int = 0,
@@ -518,7 +556,8 @@ def run_annotate(
 ) -> None:
     """Annotate a mapped sample: annotated.h5ad, predictions.tsv.gz and annotation.json (docs/outputs.md).
 
-    zarr: whether to write annotated.zarr.zip too. probabilities: whether to add those of every label.
+    zarr: whether to write annotated.zarr.zip too. probabilities: whether to add those of every label. cluster_key: a
+    column of obs whose clusters take the place of those found here, at `cluster_resolution`.
 
     mapping_paths, model_urls: one a model, in the order of `model_folders`; without urls none is recorded. listed_as:
     the `name==version` of each model's row in the catalogue, "" for none; a warning tells where the model has another.
@@ -532,7 +571,14 @@ def run_annotate(
         mapping_paths, model_folders, model_urls or none, listed_as or none, strict=True
     ):
         answer = sample_answer(
-            cells, mapping_path, folder, classifier=classifier, model_url=url, seed=seed, cpus=cpus
+            cells,
+            mapping_path,
+            folder,
+            classifier=classifier,
+            strictness=strictness,
+            model_url=url,
+            seed=seed,
+            cpus=cpus,
         )
         answers.append(held_to_catalogue(answer, listed))
     check_different(answers)
@@ -540,6 +586,7 @@ def run_annotate(
         answers,
         cells.obs.index,
         names,
+        grouping=grouping_of(cells.obs, cluster_key, cluster_resolution),
         probabilities=probabilities,
         seed=seed,
         cpus=cpus,
@@ -597,6 +644,7 @@ def sample_answer(
     model_folder: Path,
     *,
     classifier: str = "default",
+    strictness: Strictness = AS_THE_MODEL,
     model_url: str = "",
     seed: int = 0,
     cpus: int = 1,
@@ -608,14 +656,22 @@ def sample_answer(
     if (Path(model_folder) / MANIFEST).is_file():
         mapping, model = read_mapping(mapping_path), Model(model_folder)
         check_same(cells, mapping, model, mapping_path)
-        return answer_cells(mapping, model, classifier=classifier, model_url=model_url, seed=seed, cpus=cpus)
+        return answer_cells(
+            mapping,
+            model,
+            classifier=classifier,
+            strictness=strictness,
+            model_url=model_url,
+            seed=seed,
+            cpus=cpus,
+        )
     # Here, as models carry this file into environments that have no use for those.
     from cellscribe.foreign import answer_prediction, read_prediction_mapping
     from cellscribe.model.foreign import open_foreign
 
     prediction = read_prediction_mapping(mapping_path)
     check_same(cells, prediction, open_foreign(model_folder), mapping_path)
-    return answer_prediction(prediction, model_url)
+    return answer_prediction(prediction, model_url, strictness)
 
 
 def check_same(

@@ -37,16 +37,60 @@ NOT_CALIBRATED = (
 
 
 @dataclass(frozen=True)
+class Strictness:
+    """How strict the user asks a model to be: the parameters of these names. None is as the model's manifest says.
+
+    min_probability: the least that a label needs, 0 to 1; a broader name needs as much, or the model's own least for
+    such names where that is more. reject_novel: whether a `novel` cell is left unassigned. novelty_limit: from which
+    novelty on a cell is `novel`, 0 to 1; 1 - novelty_limit is the share of known held-out cells that are.
+    """
+
+    min_probability: float | None = None
+    reject_novel: bool = True
+    novelty_limit: float | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What the user asked for, by the parameters' names; empty where all is as the model says."""
+        return {
+            **({} if self.min_probability is None else {"min_probability": self.min_probability}),
+            **({} if self.reject_novel else {"reject_novel": False}),
+            **({} if self.novelty_limit is None else {"novelty_limit": self.novelty_limit}),
+        }
+
+    def limits(self, manifest: dict[str, Any], *, with_novelty: bool) -> dict[str, float]:
+        """The thresholds that are used: `rejection` of a model's manifest, changed as asked for.
+
+        with_novelty: whether the cells' novelty is known; its limit is then among them, as `novelty`.
+        """
+        limits = dict(manifest["rejection"])
+        if self.min_probability is not None:
+            limits["least_probability"] = self.min_probability
+            limits["ancestor_probability"] = max(limits["ancestor_probability"], self.min_probability)
+        if with_novelty and self.novelty_limit is not None:
+            limits["novelty"] = self.novelty_limit
+        elif with_novelty:
+            limits["novelty"] = 1 - manifest["novelty"]["false_alarms"]
+        return limits
+
+
+AS_THE_MODEL = Strictness()
+
+
+@dataclass(frozen=True)
 class Decision:
     """The label after rejection; arrays of text (n_cells,).
 
     novel_by: by cause, how many of the `novel` cells it made so, where that is known; one cell may have several.
+    spared: how many cells were called by their label all the same, as novel ones were not to be rejected; `novel_by`
+    is of these then.
     """
 
     final: np.ndarray
     final_cl_id: np.ndarray
     reason: np.ndarray
     novel_by: dict[str, int] | None = None
+    spared: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,6 +158,7 @@ def decide(
     distance_quantile: np.ndarray | None,
     mapping: Mapping,
     strange: np.ndarray | None = None,
+    strictness: Strictness = AS_THE_MODEL,
 ) -> Decision:
     """Accept the most probable label, step up to an ancestor, or leave the cell unassigned.
 
@@ -122,9 +167,9 @@ def decide(
     reference cells, stranger than nearly all held-out cells, or more counts on genes that no reference type expresses
     than nearly all of them have, `unexpected_in_common` added (`novel`); a label that is probable enough; the nearest
     ancestor whose labels together are (reason `ambiguous`); else unassigned (`ambiguous`). Thresholds stand in the
-    model's manifest.
+    model's manifest, where `strictness` gives none.
     """
-    limits = model.manifest["rejection"]
+    limits = strictness.limits(model.manifest, with_novelty=strange is not None)
     labels, cl_ids = np.array(model.labels, dtype=object), np.array(model.cl_ids, dtype=object)
     best = probabilities.argmax(axis=1)
     final, final_cl_id = labels[best], cl_ids[best]
@@ -144,14 +189,16 @@ def decide(
     if distance_quantile is not None:
         causes[FAR] = distance_quantile >= limits["distance_quantile"]
     if strange is not None:
-        causes[STRANGE] = strange >= 1 - model.manifest["novelty"]["false_alarms"]
+        causes[STRANGE] = strange >= limits["novelty"]
     novel = np.any(list(causes.values()), axis=0)
-    final[novel], final_cl_id[novel], reason[novel] = UNASSIGNED, "", "novel"
+    if strictness.reject_novel:
+        final[novel], final_cl_id[novel], reason[novel] = UNASSIGNED, "", "novel"
     shallow = mapping.n_model_counts < limits["least_counts"]
     final[shallow], final_cl_id[shallow], reason[shallow] = UNASSIGNED, "", "low_information"
     # As many cells as the reason has: one with too few counts is none of them.
     novel_by = {cause: int((cells & ~shallow).sum()) for cause, cells in causes.items()}
-    return Decision(final, final_cl_id, reason, novel_by)
+    spared = 0 if strictness.reject_novel else int((novel & ~shallow).sum())
+    return Decision(final, final_cl_id, reason, novel_by, spared)
 
 
 def stepped_up(
@@ -246,6 +293,7 @@ def answer_cells(
     model: Model,
     *,
     classifier: str = "default",
+    strictness: Strictness = AS_THE_MODEL,
     model_url: str = "",
     seed: int = 0,
     cpus: int = 1,
@@ -279,13 +327,14 @@ def answer_cells(
     unexpected = unexpected_share(mapping)
     limits = model.set_limits(chosen, overlap)
     inside = None if limits is None else label_sets(probabilities, limits)
+    decision = decide(model, probabilities, quantile, mapping, strange, strictness)
     return Answer(
         labels=model.labels,
         cl_ids=model.cl_ids,
         ontology=model.ontology,
         predicted=best,
         uncertainty=1 - probabilities[rows, best].astype(np.float64),
-        decision=decide(model, probabilities, quantile, mapping, strange),
+        decision=decision,
         embedding=embedding,
         model={
             "name": model.manifest["name"],
@@ -297,7 +346,8 @@ def answer_cells(
         },
         parameters={
             "classifier": chosen,
-            "rejection": model.manifest["rejection"],
+            "rejection": strictness.limits(model.manifest, with_novelty=strange is not None),
+            **strictness.given,
             **({"surgery_epochs": epochs} if (epochs := mapping.info.get("surgery_epochs")) else {}),
         },
         mapping=mapping.info,
@@ -317,6 +367,7 @@ def answer_cells(
             *older_warnings(model),
             *unexpected_warnings(model, unexpected, best),
             *taught_warnings(mapping.distances, mean_distances),
+            *strictness_warnings(strictness, decision, novelty_known=strange is not None),
         ],
     )
 
@@ -339,6 +390,25 @@ def taught_warnings(distances: np.ndarray | None, means: np.ndarray | None) -> l
     return [
         f"{n_taught:,} of the {len(distances):,} cells are among those that the model learned from, of which it keeps "
         "a part: how sure it is of such cells, and how far it agrees with labels that are known, flatters."
+    ]
+
+
+NO_NOVELTY = (
+    "--novelty_limit changed nothing: novelty needs a model trained by cellscribe (kind consensus or scvi), "
+    f"{FEWEST_CELLS} cells, and genes that carry half of the reference's expression."
+)
+SPARED = (
+    "{:,} of {:,} cells are novel by the limits, and were called by their label all the same, as --reject_novel false "
+    "says. They may be of types that the model does not know: look at them by their novelty, distance and unexpected "
+    "genes."
+)
+
+
+def strictness_warnings(strictness: Strictness, decision: Decision, *, novelty_known: bool) -> list[str]:
+    """What a reader must know of what was asked for: cells that were not rejected for it, and what had no effect."""
+    return [
+        *([SPARED.format(decision.spared, len(decision.final))] if decision.spared else []),
+        *([NO_NOVELTY] if strictness.novelty_limit is not None and not novelty_known else []),
     ]
 
 

@@ -133,3 +133,40 @@ trust_option = click.option(
     is_flag=True,
     help="Run the code of an MLflow model made by others: only where you trust its source.",
 )
+
+
+def strictness_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Options that say how strict a model is to be: `--min-probability`, `--reject-novel`, `--novelty-limit`."""
+    for option in (
+        click.option(
+            "--novelty-limit",
+            type=click.FloatRange(0.5, 1),
+            help="From which novelty on a cell is left unassigned; the model's own limit where not given.",
+        ),
+        click.option(
+            "--reject-novel",
+            type=bool,
+            default=True,
+            help="false: cells unlike all that the model knows are called by their label all the same.",
+        ),
+        click.option(
+            "--min-probability",
+            type=click.FloatRange(0, 1),
+            help="The least probability of a label; the model's own where not given.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def cluster_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Options that say how cells are clustered: `--cluster-key`, `--cluster-resolution`."""
+    function = click.option(
+        "--cluster-resolution",
+        type=click.FloatRange(0.01, 100),
+        default=1.0,
+        help="Of Leiden: more gives more and smaller clusters.",
+    )(function)
+    return click.option(
+        "--cluster-key", help="A column of obs whose clusters are used, in the place of those found here."
+    )(function)

@@ -1,4 +1,4 @@
-"""Clusters and UMAP of a sample in the reference embedding.
+"""Clusters and UMAP of a sample in the reference embedding, and how the cells of a cluster vote.
 
 Both are made of all cells up to EXACT_UP_TO. Of more, a sketch of them is clustered and laid out, and every other cell
 takes its place and cluster from its nearest cells in the sketch: time and memory grow with the cells, not with their
@@ -8,11 +8,13 @@ square (docs/scaling.md says how alike both ways are).
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cellscribe.contract import NO_CLUSTER, free_name
 from cellscribe.model.neighbours import count_votes, nearest, place_on, row_blocks
 
 FEWEST_CELLS = 10
@@ -20,6 +22,65 @@ N_NEIGHBOURS = 15
 EXACT_UP_TO = 30_000
 SKETCH = 20_000
 BLOCK = 8192
+RESOLUTION = 1.0
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Which cluster each cell is in.
+
+    codes: int (n_cells,), positions in `names`, -1 for a cell that is in none. names: in their order, each with a cell
+    or more. key: the column of obs that they come of; "" where they were found here, at `resolution`.
+    """
+
+    codes: np.ndarray
+    names: Sequence[str]
+    key: str = ""
+    resolution: float = RESOLUTION
+
+    @classmethod
+    def numbered(cls, codes: np.ndarray, resolution: float = RESOLUTION) -> Clusters:
+        """Clusters that were found here, named by their numbers: int (n_cells,), none of them -1."""
+        return cls(codes, [str(number) for number in range(codes.max() + 1)], resolution=resolution)
+
+    @property
+    def inside(self) -> np.ndarray:
+        """bool (n_cells,): the cells that are in a cluster."""
+        return self.codes >= 0
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Cells of each cluster: int (n_clusters,)."""
+        return np.bincount(self.codes[self.inside], minlength=len(self.names))
+
+    @property
+    def none(self) -> str:
+        """What stands in the place of a name for cells that are in no cluster."""
+        return free_name(NO_CLUSTER, self.names)
+
+    @property
+    def origin(self) -> dict[str, str | float]:
+        """Where they come of, by the name of the parameter that says so."""
+        return {"cluster_key": self.key} if self.key else {"cluster_resolution": self.resolution}
+
+    def column(self) -> pd.Categorical:
+        """The name of each cell's cluster."""
+        import pandas as pd
+
+        if self.inside.all():
+            return pd.Categorical.from_codes(self.codes, categories=list(self.names))
+        codes = np.where(self.inside, self.codes, len(self.names))
+        return pd.Categorical.from_codes(codes, categories=[*self.names, self.none])
+
+    def of_each_cell(self, by_cluster: np.ndarray, alone: np.ndarray) -> np.ndarray:
+        """What a cluster has, for each of its cells: (n_cells,). A cell that is in none has what it has `alone`.
+
+        by_cluster: (n_clusters,); alone: (n_cells,).
+        """
+        return np.where(self.inside, by_cluster[self.codes], alone)
 
 
 @dataclass(frozen=True)
@@ -106,22 +167,29 @@ def clusters_and_map(
     start: np.ndarray | None = None,
     umap: np.ndarray | None = None,
     graph: Graph | None = None,
+    clusters: Clusters | None = None,
+    resolution: float = RESOLUTION,
     seed: int = 0,
     cpus: int = 1,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Clusters int (n_cells,) and a map float32 (n_cells, 2) of cells (n_cells, n_dimensions): Leiden and UMAP.
+) -> tuple[Clusters, np.ndarray]:
+    """Clusters and a map float32 (n_cells, 2) of cells (n_cells, n_dimensions): Leiden and UMAP.
 
-    codes: as `sample_graph` takes them. start: (n_cells, 2), where the UMAP begins. umap, graph: a map and a
-    `sample_graph` that are there already.
+    codes: as `sample_graph` takes them. start: (n_cells, 2), where the UMAP begins. umap, graph, clusters: a map, a
+    `sample_graph` and clusters that are there already. resolution: of `leiden`.
     Fewer than ten cells are one cluster, mapped by principal components.
     """
     if len(embedding) < FEWEST_CELLS:
-        return np.zeros(len(embedding), dtype=int), flat_layout(embedding)
-    graph = graph or sample_graph(embedding, codes, seed=seed, cpus=cpus)
-    if umap is None:
-        umap = lay_out(embedding, graph, start=start, seed=seed)
-    clusters = leiden(graph.indices, seed=seed)
-    return clusters if graph.is_whole else join_clusters(clusters, graph), umap
+        one = Clusters.numbered(np.zeros(len(embedding), dtype=int), resolution)
+        return clusters or one, flat_layout(embedding)
+    if umap is None or clusters is None:
+        graph = graph or sample_graph(embedding, codes, seed=seed, cpus=cpus)
+        if umap is None:
+            umap = lay_out(embedding, graph, start=start, seed=seed)
+        if clusters is None:
+            found = leiden(graph.indices, resolution=resolution, seed=seed)
+            found = found if graph.is_whole else join_clusters(found, graph)
+            clusters = Clusters.numbered(found, resolution)
+    return clusters, umap
 
 
 def lay_out(
@@ -162,8 +230,8 @@ def largest_first(clusters: np.ndarray) -> np.ndarray:
     return rank[clusters]
 
 
-def leiden(indices: np.ndarray, *, resolution: float = 1.0, seed: int = 0) -> np.ndarray:
-    """Leiden clusters of a neighbour graph, the largest first, int (n_cells,).
+def leiden(indices: np.ndarray, *, resolution: float = RESOLUTION, seed: int = 0) -> np.ndarray:
+    """Leiden clusters of a neighbour graph, the largest first, int (n_cells,). resolution: more gives more clusters.
 
     Edges weigh by the neighbours that two cells share (Jaccard). Traag et al. 2019, Scientific Reports 9:5233, by
     igraph.

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from cellscribe.errors import InputError
 
 UNASSIGNED = "unassigned"
+# What stands in the place of a cluster's name, of a cell that the user's own clusters leave out.
+NO_CLUSTER = "no cluster"
 # A cell's name in a file of several samples: `sample:barcode`. No sample's name holds it.
 MERGED_BY = ":"
 
@@ -143,7 +145,7 @@ class OutputNames:
 
     @property
     def cluster(self) -> str:
-        """obs: Leiden cluster in the reference embedding."""
+        """obs: Leiden cluster in the reference embedding, or the user's own (`--cluster_key`)."""
         return f"{self.key}_cluster"
 
     @property

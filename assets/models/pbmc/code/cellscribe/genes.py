@@ -15,10 +15,17 @@ from cellscribe.errors import InputError
 
 GENE_SETS = Path(__file__).resolve().parent / "gene_sets"
 ORTHOLOGS = GENE_SETS / "human_mouse_orthologs.tsv.gz"
+PREVIOUS_SYMBOLS = GENE_SETS / "previous_symbols.tsv.gz"
 ORGANISMS = ("human", "mouse")
 # Several organisms in one matrix, as in a barnyard experiment; one that is neither human nor mouse.
 MIXED, OTHER = "mixed", "other"
 QC_SETS = ("mt", "ribo", "hb")
+# RefSeq's symbols of the 13 proteins of the mitochondrial genome. One of them alone is no proof: PTGS1 was called COX1
+# too.
+REFSEQ_MT = frozenset(
+    ["ND1", "ND2", "ND3", "ND4", "ND4L", "ND5", "ND6", "COX1", "COX2", "COX3", "ATP6", "ATP8", "CYTB"]
+)
+NEARLY_ALL = 0.75
 
 # GENCODE marks the copy on the Y chromosome of a gene that also lies on X behind the version.
 ENSEMBL = re.compile(r"(ENS[A-Z]{0,6}G\d{11})(?:\.\d+)?(_PAR_Y)?")
@@ -399,8 +406,8 @@ def check_organism(asked: str, gene_ids: np.ndarray, symbols: np.ndarray) -> tup
 
 
 @functools.cache
-def qc_gene_sets(organism: str) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
-    """Ensembl ids and symbols of the sets `mt`, `ribo`, `hb`.
+def qc_genes(organism: str) -> pd.DataFrame:
+    """The genes of the sets: columns `gene_id`, `symbol`, `set`.
 
     organism: `human`, `mouse`, or anything else for both together. Source: gene_sets/README.md.
     """
@@ -408,7 +415,12 @@ def qc_gene_sets(organism: str) -> dict[str, tuple[frozenset[str], frozenset[str
         pd.read_csv(GENE_SETS / f"{name}_qc_genes.tsv", sep="\t", dtype=str)
         for name in ((organism,) if organism in ORGANISMS else ORGANISMS)
     ]
-    table = pd.concat(tables)
+    return pd.concat(tables, ignore_index=True)
+
+
+def qc_gene_sets(organism: str) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
+    """Ensembl ids and symbols of the sets `mt`, `ribo`, `hb`. organism: of `qc_genes`."""
+    table = qc_genes(organism)
     return {
         name: (frozenset(part["gene_id"]), frozenset(part["symbol"]))
         for name, part in ((name, table[table["set"] == name]) for name in QC_SETS)
@@ -418,17 +430,28 @@ def qc_gene_sets(organism: str) -> dict[str, tuple[frozenset[str], frozenset[str
 def gene_set_masks(var: pd.DataFrame, organism: str) -> dict[str, np.ndarray]:
     """Which genes are mitochondrial, ribosomal, haemoglobin: bool arrays of shape (n_genes,) by set.
 
-    var: with `gene_ids` and `gene_symbols`, as CONVERT writes them. A gene is in a set by its id or its
-    symbol; symbols are compared without case, and every symbol that begins with `MT-` is mitochondrial.
+    var: with `gene_ids` and `gene_symbols`, as CONVERT writes them. A gene is in a set by its id, or by its symbol of
+    any year; symbols are compared without case, and every symbol that begins with `MT-` is mitochondrial. So are those
+    of RefSeq (ND1, COX1), which has no `MT-`, where nearly all of them are there and no other mitochondrial gene.
     """
-    ids = as_text(var["gene_ids"])
+    from cellscribe.align import match_genes
+
+    ids = as_text(var["gene_ids"]).astype(str)
     # R turns the hyphen into a dot, which none of these genes has.
     symbols = np.array(
         [symbol.lower().replace(".", "-") for symbol in as_text(var["gene_symbols"])], dtype=object
     )
+    table = qc_genes(organism)
+    rows, found = match_genes(var, table).selector.nonzero()
+    of_set = np.full(len(var), "", dtype=object)
+    of_set[rows] = table["set"].to_numpy(dtype=object)[found]
     masks = {}
     for name, (set_ids, set_symbols) in qc_gene_sets(organism).items():
         lower = {symbol.lower() for symbol in set_symbols}
-        masks[name] = np.isin(ids.astype(str), list(set_ids)) | np.isin(symbols.astype(str), list(lower))
-    masks["mt"] |= np.array([symbol.startswith("mt-") for symbol in symbols], dtype=bool)
+        masks[name] = of_set == name
+        masks[name] |= np.isin(ids, list(set_ids)) | np.isin(symbols.astype(str), list(lower))
+    masks["mt"] |= np.array([symbol.startswith(("mt-", "mt_")) for symbol in symbols], dtype=bool)
+    refseq = np.array([symbol.upper() in REFSEQ_MT for symbol in symbols], dtype=bool)
+    if not masks["mt"].any() and len(set(symbols[refseq])) >= NEARLY_ALL * len(REFSEQ_MT):
+        masks["mt"] = refseq
     return masks

@@ -17,7 +17,7 @@ from cellscribe.counts_file import CHUNK_ROWS, CountsFile, open_counts
 from cellscribe.errors import InputError, ModelMismatchError
 from cellscribe.genes import read_organism
 from cellscribe.io import write_h5ad
-from cellscribe.model.logistic import Logistic
+from cellscribe.model.logistic import Logistic, log_normalise
 from cellscribe.model.model import LIKELIHOOD, LOGISTIC, Model
 from cellscribe.model.neighbours import N_NEIGHBOURS, nearest
 from cellscribe.model.reference_counts import FEWEST_GENES, REFIT_BELOW
@@ -193,6 +193,10 @@ class Placement:
         self.regression, self.on_regression = model.logistic if has_logistic else None, self.match
         if has_logistic and expression_overlap(self.match, model) < REFIT_BELOW:
             self.regression, self.on_regression = refitted(model, genes)
+        # Whether the regression wants counts normalised as the sketches do, so that it is done once.
+        self.regression_shares = (
+            self.regression is not None and self.on_regression is self.match and not self.regression.all_genes
+        )
         self.likelihood = model.likelihood.on(self.match.found) if LIKELIHOOD in model.members else None
         self.on_gpu = None
         if device and self.encoder is not None:
@@ -220,19 +224,25 @@ class Placement:
         elif self.encoder is not None:
             part["latent"] = finite(self.encoder.encode(on_model), self.model)
             part["distances"], part["indices"] = nearest(part["latent"], self.reference, N_NEIGHBOURS)
+        if self.profiles is not None or self.regression_shares:
+            logged = log_normalise(on_model, totals=part["n_model_counts"])
         if self.profiles is not None:
             # Half as much to keep and to write; its last digit says nothing of a mean over cells.
-            part["sketches"] = finite(self.profiles.sketch(on_model), self.model).astype(np.float16)
+            part["sketches"] = finite(self.profiles.sketch(logged), self.model).astype(np.float16)
         if self.likelihood is not None:
             scores = self.likelihood.scores(on_model, part["n_model_counts"])
             part["likelihood_scores"] = finite(scores, self.model)
         if self.regression is not None:
-            on = on_model
-            if self.on_regression is not self.match:
-                on = self.on_regression.on_model(chunk)
-                n_own = np.asarray(on.sum(axis=1)).ravel()
-                part["n_model_counts"] = np.maximum(part["n_model_counts"], n_own)
-            scores = self.regression.scores(on, totals=n_counts, found=self.on_regression.found)
+            found = self.on_regression.found
+            if self.regression_shares:
+                scores = self.regression.scores_of(logged, found=found)
+            else:
+                on = on_model
+                if self.on_regression is not self.match:
+                    on = self.on_regression.on_model(chunk)
+                    n_own = np.asarray(on.sum(axis=1)).ravel()
+                    part["n_model_counts"] = np.maximum(part["n_model_counts"], n_own)
+                scores = self.regression.scores(on, totals=n_counts, found=found)
             part["logistic_scores"] = finite(scores, self.model)
         return part
 

@@ -13,9 +13,10 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellscribe import genes as gene_names
-from cellscribe.annotation import annotate_cells, named_words, write_annotated
-from cellscribe.answer import answer_cells
+from cellscribe.annotation import annotate_cells, grouping_of, named_words, write_annotated
+from cellscribe.answer import AS_THE_MODEL, Strictness, answer_cells
 from cellscribe.cli import log, warn
+from cellscribe.clusters import RESOLUTION
 from cellscribe.contract import OutputNames
 from cellscribe.counts import gene_features
 from cellscribe.counts_file import CHUNK_ROWS
@@ -69,6 +70,9 @@ def annotate_file(
     counts_layer: str | None = None,
     gene_column: str | None = None,
     classifier: str = "default",
+    strictness: Strictness = AS_THE_MODEL,
+    cluster_key: str | None = None,
+    cluster_resolution: float = RESOLUTION,
     organism: str = "auto",
     use_gpu: bool | None = False,
     model_url: str = "",
@@ -83,7 +87,8 @@ def annotate_file(
     """Write a copy of `query` with the annotation added; returns what annotation.json holds.
 
     No cell is removed and no quality control done. key: prefix, type and run name, joined. told: whether CONVERT made
-    `query`, and has said what a reader must know of the reading. use_gpu: as in `map_cells`. Raises InputError and
+    `query`, and has said what a reader must know of the reading. use_gpu: as in `map_cells`. cluster_key: a column of
+    obs whose clusters take the place of those found here, at `cluster_resolution`. Raises InputError and
     ModelMismatchError as CONVERT, MAP and ANNOTATE do.
     """
     counts = read_h5ad(query, counts_layer)
@@ -113,9 +118,18 @@ def annotate_file(
         cpus=cpus,
     )
     annotation = annotate_cells(
-        answer_cells(mapping, model, classifier=classifier, model_url=model_url, seed=seed, cpus=cpus),
+        answer_cells(
+            mapping,
+            model,
+            classifier=classifier,
+            strictness=strictness,
+            model_url=model_url,
+            seed=seed,
+            cpus=cpus,
+        ),
         counts.obs.index,
         OutputNames(key),
+        grouping=grouping_of(counts.obs, cluster_key, cluster_resolution),
         seed=seed,
         cpus=cpus,
         pipeline_version=pipeline_version,

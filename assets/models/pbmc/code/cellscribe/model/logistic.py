@@ -56,9 +56,13 @@ class Logistic:
         totals: (n_cells,), each cell's counts on all genes, by default those of `counts`. found: bool (n_genes,), which
         of the model's genes the query has, by default all.
         """
-        logged = log_normalise(counts, totals=totals if self.all_genes else None)
+        return self.scores_of(log_normalise(counts, totals=totals if self.all_genes else None), found=found)
+
+    def scores_of(self, logged: sp.csr_matrix, *, found: np.ndarray | None = None) -> np.ndarray:
+        """The same of counts that are log-normalised already, by the totals that the regression wants."""
         if self.ceilings is not None:
-            np.minimum(logged.data, self.ceilings[logged.indices], out=logged.data)
+            capped = np.minimum(logged.data, self.ceilings[logged.indices])
+            logged = sp.csr_matrix((capped, logged.indices, logged.indptr), shape=logged.shape)
         intercepts = self.intercepts
         if self.means is not None:
             present = self.means if found is None else np.where(found, self.means, 0)

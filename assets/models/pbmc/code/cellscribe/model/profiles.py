@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from cellscribe.model.logistic import log_normalise
 from cellscribe.model.neighbours import row_blocks
 
 FILE = "profiles.safetensors"
@@ -68,13 +67,12 @@ class Profiles:
         places = np.argsort(self.projection == 0, axis=1, kind="stable")[:, :n_places].astype(np.int32)
         return places, np.take_along_axis(self.projection, places, axis=1)
 
-    def sketch(self, counts: sp.csr_matrix) -> np.ndarray:
-        """Of raw counts on the model's genes: float32 (n_cells, n_numbers)."""
-        logged = log_normalise(counts)
+    def sketch(self, logged: sp.csr_matrix) -> np.ndarray:
+        """Of log-normalised counts on the model's genes: float32 (n_cells, n_numbers)."""
         if self._places is None:
             return np.asarray(logged @ self.projection)
         places, factors = self._places
-        result = np.empty((counts.shape[0], self.projection.shape[1]), dtype=np.float32)
+        result = np.empty((logged.shape[0], self.projection.shape[1]), dtype=np.float32)
         for rows in row_blocks(len(result), BLOCK):
             cells = logged[rows]
             parts = cells.data[:, None] * factors.take(cells.indices, axis=0)
