@@ -11,7 +11,8 @@ from cellscribe.contract import UNASSIGNED
 from cellscribe.model.logistic import log_normalise
 from cellscribe.orthologs import named_as
 from cellscribe.symbols import known_symbols
-from cellscribe.tenx import find_input, read_tenx
+from cellscribe.tenx import read_tenx
+from cellscribe.tenx_places import find_input
 
 
 @pytest.fixture(scope="module")
