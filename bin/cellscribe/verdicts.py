@@ -424,8 +424,8 @@ def judge_clusters(
 
     cluster, predicted, final: (n_obs,), of each cell. no_cluster: what `cluster` has for cells that are in none, and
     have no verdict; "" where all are in one.
-    A name without markers, as a broad one, is judged by those of the label that most of its cells resemble; a cluster
-    without a name too.
+    A name without markers, as a broad one, is judged by those of a finer label: of those that its cells resemble, the
+    one that most of the cluster does. A cluster without a name is judged by what its unassigned cells resemble most.
     """
     verdicts = []
     # Numbers, as texts of a million cells compared with each of a thousand names take minutes.
@@ -438,8 +438,10 @@ def judge_clusters(
         closest, _ = _most(predicted[members])
         judged_as = label
         if not judge.expected.get(label):
-            below = predicted[members & (final == label)]
-            judged_as, _ = _most(below)
+            resembled, has_it = predicted[members].astype(str), final[members] == label
+            # Few cells of a cluster may have a broad name, and these may resemble another type than the cluster is of.
+            shown = has_it if label == UNASSIGNED else np.isin(resembled, resembled[has_it])
+            judged_as, _ = _most(resembled[shown])
         n = int(members.sum())
         support = judge.support(label, judge.clusters == name, judged_as)
         one = ClusterVerdict(name, n, label, n_label / n, closest, support)

@@ -253,6 +253,24 @@ def test_a_broad_name_without_markers_is_judged_by_the_finer_type_that_its_cells
     assert support.why.endswith("by the markers of B cell")
 
 
+def test_a_broad_name_of_few_cells_is_judged_by_what_the_cluster_is_and_not_by_what_these_few_resemble(
+    cells, expected
+):
+    of_t = np.flatnonzero(labels_of(cells) == "T cell")
+    predicted, final = labels_of(cells).copy(), labels_of(cells).copy()
+    final[of_t[:14]], predicted[of_t[:8]] = "lymphocyte", "B cell"
+    final[of_t[14:24]] = UNASSIGNED
+    kin = {"lymphocyte": frozenset({"lymphocyte", "B cell", "T cell"})}
+    final[of_t[24:32]] = "helper"
+    (one,) = (
+        one
+        for one in by_cluster(cells, expected, labels_of(cells), predicted, final, kin)
+        if one.cluster == "T cell"
+    )
+    assert (one.label, one.predicted, one.mixed) == ("lymphocyte", "T cell", True)
+    assert (one.support.judged_as, one.support.verdict) == ("T cell", WEAK)
+
+
 def test_a_cluster_without_a_name_is_judged_by_its_closest_type_and_counts_for_no_verdict(cells, expected):
     labels = labels_of(cells)
     final = np.where(labels == "B cell", UNASSIGNED, labels)
