@@ -166,6 +166,8 @@ def _genes_found(annotation: dict[str, Any]) -> str:
         f"{count(annotation.get('n_model_genes'))} genes found"
         f"{by_orthologs(annotation)}, matched by {annotation.get('genes_matched_by', '')}"
     )
+    if annotation.get("n_genes_respelled"):
+        found += f"; {count(annotation['n_genes_respelled'])} of them by a symbol of another year, or one with R's dots"
     if annotation.get("n_refit_genes"):
         found += f"; the regression was fitted anew on {count(annotation['n_refit_genes'])} genes that the sample has"
     return found

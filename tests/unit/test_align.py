@@ -129,7 +129,7 @@ def test_symbols_whose_hyphens_r_made_dots_are_found(fill_in):
         [0, 0, 1, 0],
         [1, 0, 0, 0],
     ]
-    assert (match.overlap, match.n_duplicates) == (1, 0)
+    assert (match.overlap, match.n_duplicates, match.n_respelled) == (1, 0, 3)
 
 
 def test_a_dot_is_no_hyphen_where_that_would_make_two_genes_one():
@@ -145,6 +145,7 @@ def test_a_symbol_of_today_finds_the_gene_of_a_model_with_an_older_one():
     model = pd.DataFrame({"gene_id": ids, "symbol": ["IGJ", "GPR56", "HIST1H1D", "CD3E"]})
     match = match_genes(pd.DataFrame(index=["CD3E", "JCHAIN", "ADGRG1", "H1.3"]), model)
     assert match.selector.nonzero()[1].tolist() == [3, 0, 1, 2]
+    assert match.n_respelled == 3
     older = match_genes(pd.DataFrame(index=["CD3E", "JCHAIN", "IGJ"]), model)
     assert older.selector[1].nnz == 0 and older.selector[2].nonzero()[1].tolist() == [0]
     # What is another gene of the model is that gene.

@@ -769,6 +769,18 @@ def test_where_bounds_come_from_is_told_of_each_side_where_they_differ():
     assert report_steps.bounds_source({}) == "no bound"
 
 
+def test_genes_found_by_another_spelling_of_their_symbols_are_counted():
+    found = {"n_genes_found": 1201, "n_model_genes": 1602, "genes_matched_by": "gene_symbols"}
+    for n_respelled, said in (
+        (0, "gene_symbols"),
+        (57, "; 57 of them by a symbol of another year, or one with R's dots"),
+    ):
+        genes = dict(report_steps.what_was_done({}, {}, found | {"n_genes_respelled": n_respelled}, {}))[
+            "Genes"
+        ]
+        assert genes.endswith(said)
+
+
 def test_how_the_model_was_tested_is_told_in_plain_words():
     tested = {"accuracy": 0.933, "split": "whole batches held out, from the weights of the pool too"}
     done = dict(report_steps.what_was_done({}, {}, {}, {"evaluation": tested}))
