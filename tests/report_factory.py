@@ -213,7 +213,7 @@ def write_sample(
                 "organism": "human",
             },
             "names": {name: getattr(names, name) for name in properties},
-            "parameters": {"classifier": "consensus", "min_probability": 0.5},
+            "parameters": {"classifier": "consensus"},
             "n_cells": n,
             "composition": counts,
             "predicted_composition": {},

@@ -14,6 +14,7 @@ from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.drawing import data_uri
 from cellscribe.io import atomic_path
 from cellscribe.report import render
+from cellscribe.report_limits import limits_changed
 from cellscribe.report_words import count, percent
 from cellscribe.words import plural
 
@@ -51,6 +52,7 @@ def write_page(
         "n_genes": plural(len(merged.var), "gene"),
         "n_labels": plural(len(set(labels) - {UNASSIGNED}), "label"),
         "unassigned": percent(float((labels == UNASSIGNED).mean())),
+        "limits_changed": limits_changed(info.get("parameters") or {}),
         "model": {key: str(model.get(key) or "") for key in ("name", "version")},
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         "warnings": merged.warnings,

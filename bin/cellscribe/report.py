@@ -41,7 +41,7 @@ from cellscribe.report_evidence import (
     top_genes,
 )
 from cellscribe.report_inputs import Cells, ReportInputs, plain_uns, read_cells
-from cellscribe.report_limits import limits_used
+from cellscribe.report_limits import limits_changed, limits_used
 from cellscribe.report_models import (
     joint_manifest,
     joint_markers,
@@ -301,6 +301,7 @@ def heading(found: Findings) -> dict[str, Any]:
     cells, model = found.cells, found.annotation.get("model") or {}
     said = (
         verdict(cells.final, cells.predicted, cells.reason, found.annotation.get("novel_by")),
+        limits_changed(found.annotation.get("parameters") or {}),
         supported_clusters(found.evidence.clusters),
     )
     date = str(found.provenance.get("date") or datetime.datetime.now(tz=datetime.UTC).date().isoformat())

@@ -12,6 +12,16 @@ OF_THE_MODEL = "the model's own"
 NOT_USED = "not used (--reject_novel false)"
 
 
+def limits_changed(parameters: Mapping[str, Any]) -> str:
+    """A sentence with the limits that the user has changed; "" where none is. parameters: of annotation.json."""
+    given = [
+        f"--{name} {f'{value:g}' if isinstance(value, float) else str(value).lower()}"
+        for name in ("min_probability", "novelty_limit", "reject_novel")
+        if (value := parameters.get(name)) not in (None, True)
+    ]
+    return f"Of the limits for names these were changed: {', '.join(given)}." if given else ""
+
+
 def limits_used(annotation: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[dict[str, str]]:
     """One row a limit, in the order in which they are asked: `limit` in words, `whose` it is, `n` cells that it met.
 

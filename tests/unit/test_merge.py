@@ -20,7 +20,7 @@ from cellscribe.colours import PALETTE
 from cellscribe.contract import OutputNames
 from cellscribe.counts_file import CsrWriter
 from cellscribe.errors import InputError
-from cellscribe.io import write_h5ad, write_json
+from cellscribe.io import read_json, write_h5ad, write_json
 
 NAMES = OutputNames.of()
 LABELS = np.array(["B cell", "T cell", "NK cell"], dtype=object)
@@ -121,11 +121,13 @@ def test_every_cell_keeps_its_counts_its_columns_and_its_place(tmp_path: Path) -
     np.testing.assert_array_equal(adata.obsm[NAMES.umap], adata.obsm[NAMES.umap_explorer])
 
 
-def test_samples_of_the_run_that_got_no_labels_are_named(tmp_path: Path) -> None:
+def test_samples_of_the_run_that_got_no_labels_and_limits_that_were_changed_are_named(tmp_path: Path) -> None:
     listed, out = tmp_path / "samples.json", tmp_path / "out"
     write_json([{"id": name} for name in ("a", "lost", "b")], listed)
     for seed, name in enumerate("ab"):
         write_sample(tmp_path / "in", name, seed=seed)
+    own = tmp_path / "in" / "a.annotation.json"
+    write_json(read_json(own) | {"parameters": {"reject_novel": False}}, own)
     merged = merge.run_merge(
         tmp_path / "in",
         out / "m.h5ad",
@@ -135,7 +137,11 @@ def test_samples_of_the_run_that_got_no_labels_are_named(tmp_path: Path) -> None
         pipeline_version="0.1.0",
     )
     told = "1 sample of the run got no labels and is not here: lost."
-    assert merged.warnings[0].startswith(told) and told in (out / "p.html").read_text()
+    page = (out / "p.html").read_text()
+    assert merged.warnings[0].startswith(told) and told in page
+    assert (
+        "cells are unassigned. Of the limits for names these were changed: --reject_novel false.</p>" in page
+    )
 
 
 def test_clusters_and_the_map_are_of_all_cells_together(tmp_path: Path) -> None:

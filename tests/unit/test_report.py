@@ -24,7 +24,7 @@ from cellscribe.contract import FAR, REASONS, STRANGE, UNASSIGNED, UNEXPECTED_GE
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
 from cellscribe.report_inputs import ReportInputs
-from cellscribe.report_limits import limits_used
+from cellscribe.report_limits import limits_changed, limits_used
 from cellscribe.report_steps import cellranger_numbers
 
 HOSTILE = "<script>alert('x')</script>"
@@ -670,6 +670,11 @@ def test_each_limit_is_told_with_whose_it_is_and_the_cells_that_met_it():
         ),
     ]
     assert [whose for _, whose, _ in limits_of(reject_novel=False)] == [own, kept, kept, kept, own]
+    assert limits_changed({"rejection": LIMITS, "seed": 0, "reject_novel": True}) == ""
+    assert limits_changed({"min_probability": 0.9, "reject_novel": False}) == (
+        "Of the limits for names these were changed: --min_probability 0.9, --reject_novel false."
+    )
+    assert limits_changed({"min_probability": 0.0}).endswith("changed: --min_probability 0.")
     assert limits_of(novelty_limit=0.95)[3][1] == "set by --novelty_limit"
     theirs = {"parameters": {"rejection": {"most_uncertainty": 0.5}}, "reasons": {"ambiguous": 7}}
     assert [(row["limit"], row["n"]) for row in limits_used(theirs, {})] == [
