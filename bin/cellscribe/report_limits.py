@@ -19,7 +19,7 @@ def limits_changed(parameters: Mapping[str, Any]) -> str:
         for name in ("min_probability", "novelty_limit", "reject_novel")
         if (value := parameters.get(name)) not in (None, True)
     ]
-    return f"Of the limits for names these were changed: {', '.join(given)}." if given else ""
+    return f"The limits for names were changed: {', '.join(given)}." if given else ""
 
 
 def limits_used(annotation: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -139,9 +139,7 @@ def test_samples_of_the_run_that_got_no_labels_and_limits_that_were_changed_are_
     told = "1 sample of the run got no labels and is not here: lost."
     page = (out / "p.html").read_text()
     assert merged.warnings[0].startswith(told) and told in page
-    assert (
-        "cells are unassigned. Of the limits for names these were changed: --reject_novel false.</p>" in page
-    )
+    assert "cells are unassigned. The limits for names were changed: --reject_novel false.</p>" in page
 
 
 def test_clusters_and_the_map_are_of_all_cells_together(tmp_path: Path) -> None:

@@ -672,7 +672,7 @@ def test_each_limit_is_told_with_whose_it_is_and_the_cells_that_met_it():
     assert [whose for _, whose, _ in limits_of(reject_novel=False)] == [own, kept, kept, kept, own]
     assert limits_changed({"rejection": LIMITS, "seed": 0, "reject_novel": True}) == ""
     assert limits_changed({"min_probability": 0.9, "reject_novel": False}) == (
-        "Of the limits for names these were changed: --min_probability 0.9, --reject_novel false."
+        "The limits for names were changed: --min_probability 0.9, --reject_novel false."
     )
     assert limits_changed({"min_probability": 0.0}).endswith("changed: --min_probability 0.")
     assert limits_of(novelty_limit=0.95)[3][1] == "set by --novelty_limit"
