@@ -56,7 +56,7 @@ class SampleFile:
 @dataclass
 class Merged:
     """obs, var, obsm and uns of the merged file; `places`: each sample's genes' columns in it. clusters_from: where
-    the clusters come of, in words.
+    the clusters come of, in words. no_cluster: what stands for that of cells that are in none; "" where all are in one.
     """
 
     obs: pd.DataFrame
@@ -68,6 +68,7 @@ class Merged:
     layout_key: str
     cluster_key: str
     clusters_from: str = ""
+    no_cluster: str = ""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -373,6 +374,7 @@ def merge_samples(
         layout_key=OutputNames(own[0]).umap if own else "",
         cluster_key=OutputNames(own[0]).cluster if own else "",
         clusters_from=clusters_from,
+        no_cluster=given.none if given and not given.inside.all() else "",
         warnings=warnings,
     )
 

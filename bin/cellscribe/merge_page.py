@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellscribe import figures
-from cellscribe.colours import PALETTE, label_colours, labels_said, other_colours
+from cellscribe.colours import PALETTE, UNASSIGNED_COLOUR, label_colours, labels_said, other_colours
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.drawing import data_uri
 from cellscribe.io import atomic_path
@@ -64,6 +64,7 @@ def write_page(
         "composition": _grid(samples, labels, names[:LABELS_SHOWN], len(names)),
         "clusters": _clusters(merged, samples),
         "clusters_from": merged.clusters_from,
+        "no_cluster": merged.no_cluster,
         "label_key": merged.label_key,
         "colours": colours,
         "most_panels": figures.MOST_PANELS,
@@ -97,12 +98,11 @@ def _figures(
         drawn["uncertainty"] = figures.umap_by_number(layout, np.nan_to_num(uncertainty, nan=1.0))
     cluster = merged.obs[merged.cluster_key].astype(str).to_numpy(dtype=object)
     sizes = dict(zip(*np.unique(cluster.astype(str), return_counts=True), strict=True))
-    drawn["clusters"] = figures.umap_by_category(
-        layout,
-        cluster,
-        other_colours(sorted(sizes, key=lambda name: -sizes[name]), colours),
-        **figures.SMALL,
-    )
+    named = sorted(set(sizes) - {merged.no_cluster}, key=lambda name: -sizes[name])
+    cluster_colours = other_colours(named, colours)
+    if merged.no_cluster:
+        cluster_colours[merged.no_cluster] = UNASSIGNED_COLOUR
+    drawn["clusters"] = figures.umap_by_category(layout, cluster, cluster_colours, **figures.SMALL)
     return {"uncertainty": "", **{name: data_uri(png) for name, png in drawn.items()}}
 
 
@@ -121,30 +121,37 @@ def _grid(rows: np.ndarray, columns: np.ndarray, shown: list[str], n_columns: in
 
 
 def _clusters(merged: Merged, samples: np.ndarray) -> dict[str, Any]:
-    """Each cluster's samples: how evenly they are mixed, and in which clusters one sample is nearly alone."""
+    """Each cluster's samples: how evenly they are mixed, and in which clusters one sample is nearly alone.
+
+    Cells that are in no cluster have no row: they are nothing together.
+    """
     if not merged.cluster_key:
         return {}
-    cluster = merged.obs[merged.cluster_key].astype(str).to_numpy(dtype=object)
     keys = OutputNames(merged.cluster_key.removesuffix("_cluster"))
     label = merged.obs[keys.cluster_final if keys.cluster_final in merged.obs else keys.cluster_label]
-    label_of = dict(zip(cluster, label.astype(str), strict=True))
     unassigned = merged.obs[merged.label_key].astype(str).to_numpy() == UNASSIGNED
-    names, sizes = np.unique(cluster.astype(str), return_counts=True)
+    # Numbers, as texts of a million cells compared with each of a thousand names take minutes.
+    names, codes = np.unique(merged.obs[merged.cluster_key].astype(str), return_inverse=True)
+    sample_names, sample_codes = np.unique(samples.astype(str), return_inverse=True)
+    sizes = np.bincount(codes)
     rows = []
     alone = 0
-    for name in names[np.argsort(-sizes, kind="stable")]:
-        own, numbers = np.unique(samples[cluster == name].astype(str), return_counts=True)
-        order = np.argsort(-numbers, kind="stable")
-        share = numbers[order[0]] / numbers.sum()
+    for code in np.argsort(-sizes, kind="stable"):
+        if merged.no_cluster and names[code] == merged.no_cluster:
+            continue
+        members = np.flatnonzero(codes == code)
+        numbers = np.bincount(sample_codes[members], minlength=len(sample_names))
+        most = int(numbers.argmax())
+        share = numbers[most] / len(members)
         alone += share >= ALONE
         rows.append(
             {
-                "cluster": name,
-                "n": count(numbers.sum()),
-                "label": label_of[name],
-                "unassigned": percent(float(unassigned[cluster == name].mean()), 0),
-                "n_samples": count(len(own)),
-                "most": own[order[0]],
+                "cluster": str(names[code]),
+                "n": count(len(members)),
+                "label": str(label.iloc[members[0]]),
+                "unassigned": percent(float(unassigned[members].mean()), 0),
+                "n_samples": count(np.count_nonzero(numbers)),
+                "most": str(sample_names[most]),
                 "share": percent(float(share), 0),
                 "alone": bool(share >= ALONE),
             }

@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse as sp
 
 from cellscribe import clusters, figures, merge
-from cellscribe.colours import PALETTE
+from cellscribe.colours import PALETTE, UNASSIGNED_COLOUR
 from cellscribe.contract import OutputNames
 from cellscribe.counts_file import CsrWriter
 from cellscribe.errors import InputError
@@ -179,6 +179,29 @@ def test_clusters_of_the_file_that_was_parted_are_those_of_all_cells(tmp_path: P
     )
     assert merged.uns["cellscribe"]["clusters"] == "Leiden at a resolution of 9, all samples together"
     assert "there is no such column" in merged.warnings[0] and merged.obs[NAMES.cluster].nunique() > 3
+
+
+def test_cells_in_no_cluster_are_none_of_the_clusters_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have nothing in common: neither a label, nor a sample with most of them, nor a colour of their own."""
+    write_sample(tmp_path, "a", obs={"mine": np.where(np.arange(40) < 30, "", "x")})
+    write_sample(tmp_path, "b", obs={"mine": np.where(np.arange(40) < 30, "y", "x")})
+    drawn: list[dict[str, str]] = []
+    draw = figures.umap_by_category
+
+    def watched(layout: np.ndarray, values: np.ndarray, colours: dict[str, str], **rest: Any) -> bytes:
+        drawn.append(colours)
+        return draw(layout, values, colours, **rest)
+
+    monkeypatch.setattr(figures, "umap_by_category", watched)
+    out = tmp_path / "out"
+    merge.run_merge(tmp_path, out / "m.h5ad", out / "c.tsv", out / "p.html", cluster_key="mine")
+    page = (out / "p.html").read_text()
+    cells = re.findall(r"<tr><th>(\w[\w ]*)</th><td class=\"n\">(\d+)</td>", page)
+    assert cells == [("y", "30"), ("x", "20")] and "1 of 2 come to 90 %" in page
+    assert "<code>no cluster</code>" in page
+    assert drawn[-1]["no cluster"] == UNASSIGNED_COLOUR and {"x", "y"} < set(drawn[-1])
 
 
 def test_the_page_leads_to_the_pages_of_its_samples_and_of_the_run(tmp_path: Path) -> None:
