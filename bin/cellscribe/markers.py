@@ -136,11 +136,14 @@ def locate_markers(
     var: pd.DataFrame,
     matched_by: str = "gene_ids",
     orthologs: pd.DataFrame | None = None,
+    *,
+    own_too: bool = False,
 ) -> dict[str, list[tuple[Marker, int]]]:
     """Find the markers among this sample's genes as MAP finds the model's: by id, symbol and other spellings of it.
 
     var: the sample's genes, with `gene_ids` and `gene_symbols` where known. matched_by: the column by which MAP found
-    most. orthologs: the same genes as the model's organism names them, where MAP looked among these.
+    most. orthologs: the same genes as the model's organism names them, where MAP looked among these. own_too: whether
+    it looked among `var` for others of several models, so that what is no orthologue is looked for there.
     Returns label to the markers found, each with its column of X.
     """
     genes = pd.DataFrame(
@@ -148,17 +151,24 @@ def locate_markers(
         columns=["gene_id", "symbol"],
     )
     # A column that only a user can have named was MAP's only one.
-    usual = orthologs is not None or matched_by not in var or matched_by in (*ID_COLUMNS, *SYMBOL_COLUMNS)
-    match = match_genes(var if orthologs is None else orthologs, genes, None if usual else matched_by)
-    columns = np.full(len(genes), -1)
-    rows, found = match.selector.nonzero()
-    # Of several genes that are the same one, the first.
-    columns[found[::-1]] = rows[::-1]
+    usual = matched_by not in var or matched_by in (*ID_COLUMNS, *SYMBOL_COLUMNS)
+    column = None if usual else matched_by
+    columns = _first_columns(var, genes, column) if orthologs is None else _first_columns(orthologs, genes)
+    if orthologs is not None and own_too:
+        columns = np.where(columns >= 0, columns, _first_columns(var, genes, column))
     place = dict(zip(genes.itertuples(index=False, name=None), columns.tolist(), strict=True))
     located = {
         label: [(one, place[one.gene_id, one.symbol]) for one in own] for label, own in markers.items()
     }
     return {label: [hit for hit in hits if hit[1] >= 0] for label, hits in located.items()}
+
+
+def _first_columns(var: pd.DataFrame, genes: pd.DataFrame, gene_column: str | None = None) -> np.ndarray:
+    """The first of the sample's genes that is each of `genes`, -1 where none is: int (n_genes,)."""
+    columns = np.full(len(genes), -1)
+    rows, found = match_genes(var, genes, gene_column).selector.nonzero()
+    columns[found[::-1]] = rows[::-1]
+    return columns
 
 
 def group_statistics(

@@ -168,6 +168,7 @@ def write_report(inputs: ReportInputs) -> None:
             final_key,
             relatives(inputs.models, manifests, cells.cl_ids),
             labels_said(provenance),
+            own_too=any(not one.get("orthologs") for one in annotation.get("models") or []),
         )
         warned = own_warnings(evidence, cells, notes)
         write_table(evidence.table, inputs.markers)

@@ -61,11 +61,14 @@ def marker_evidence(
     final_key: str = "",
     kin: Mapping[str, frozenset[str]] | None = None,
     labels: Sequence[str] = (),
+    *,
+    own_too: bool = False,
 ) -> MarkerEvidence:
     """Look at every label's expected markers, and test for the genes that mark it here, in one pass of X.
 
-    orthologs: between which organisms the mapping used them. The same pass keeps the cells of the contrasts, and
-    tests them. labels: the model's, in whose order they have their colours, on the page of all samples too.
+    orthologs: between which organisms the mapping used them. own_too: whether others of several models did without. The
+    same pass keeps the cells of the contrasts, and tests them. labels: the model's, in whose order they have their
+    colours, on the page of all samples too.
     """
     pairs, codes = _grouped(cells.predicted, cells.final)
     cluster = np.full(len(codes), "", dtype=object) if cells.cluster is None else cells.cluster
@@ -76,7 +79,7 @@ def marker_evidence(
 
         column = matched_by if matched_by in adata.var else None
         others, _ = named_as(adata.var, orthologs["from"], orthologs["to"], column)
-    located = markers.locate_markers(expected, adata.var, matched_by, others)
+    located = markers.locate_markers(expected, adata.var, matched_by, others, own_too=own_too)
     columns = sorted({column for hits in located.values() for _, column in hits})
     _, final_codes = np.unique(cells.final.astype(str), return_inverse=True)
     sample = markers.stratified_sample(final_codes, CELLS_TESTED)

@@ -23,6 +23,7 @@ from cellscribe.colours import PALETTE
 from cellscribe.contract import FAR, REASONS, STRANGE, UNASSIGNED, UNEXPECTED_GENES, OutputNames
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_json
+from cellscribe.orthologs import ortholog_pairs
 from cellscribe.report_inputs import ReportInputs
 from cellscribe.report_limits import limits_changed, limits_used
 from cellscribe.report_steps import cellranger_numbers
@@ -941,6 +942,37 @@ def test_cells_named_by_orthologues_say_so_with_a_caution(tmp_path, page):
     assert text.count("by one-to-one orthologues of mouse and human genes, matched by gene_ids") == 2
     assert caution in text and "Ensembl Compara" in text
     assert not any(words in plain for words in ("one-to-one", "Measured on human", "Compara"))
+
+
+def test_markers_of_a_model_of_the_samples_own_organism_are_found_beside_one_that_needs_orthologues(tmp_path):
+    adata = simulated()
+    # Human genes with orthologues of other names, by which the markers of human models are not called.
+    pairs = ortholog_pairs().query("human_symbol != '' and mouse_symbol != ''").iloc[: adata.n_vars]
+    adata.var = pd.DataFrame(
+        {"gene_ids": pairs["human_gene_id"].to_numpy(), "gene_symbols": pairs["human_symbol"].to_numpy()},
+        index=pairs["human_symbol"].to_numpy(),
+    )
+    files = write_sample(tmp_path, adata)
+    annotation = read_json(files["annotation"])
+    used = {"from": "human", "to": "mouse", "n_genes": 9}
+    part = {
+        **{
+            key: annotation[key]
+            for key in ("n_cells", "unassigned", "n_model_genes", "gene_overlap", "model")
+        },
+        "names": {"final": "cxg_cell_type_final"},
+        "n_genes_found": 120,
+        "median_uncertainty": 0.2,
+    }
+    models = [part | {"orthologs": None}, part | {"orthologs": used}]
+    agreement = {"pairs": [], "labels": []}
+    write_json(
+        annotation | {"orthologs": used, "models": models, "agreement": agreement}, files["annotation"]
+    )
+    inputs = ReportInputs(sample="blood", **files | {"models": files["models"] * 2})
+    report.write_report(inputs)
+    verdicts_of = pd.read_csv(inputs.verdicts, sep="\t")
+    assert (verdicts_of["verdict"] == "supported").all()
 
 
 def test_one_model_has_no_such_part(page):
