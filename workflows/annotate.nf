@@ -41,8 +41,13 @@ workflow ANNOTATION {
             several: sample.split
             one    : true
         }
+    def run     = settings.map { json -> readJson(json) }.first()
     // A file of several samples: each goes its way by itself from here.
-    SPLIT(given_samples.several.map { sample -> tuple(sample.meta, sample.data, sample.split) })
+    SPLIT(
+        given_samples.several.combine(run).map { sample, run_settings ->
+            tuple(sample.meta, sample.data, sample.split, contentsOf(sample.data, writtenTo(run_settings.params)))
+        }
+    )
     def samples = given_samples.several
         .map { sample -> tuple(sample.meta, sample) }
         .join(SPLIT.out.samples)
@@ -53,7 +58,6 @@ workflow ANNOTATION {
         .combine(SPLIT.out.samples.map { meta, json, _files -> [meta.id, readJson(json)] }.toList().map { parts -> [parts] })
         .map { json, parts -> groovy.json.JsonOutput.toJson(withParts(readJson(json), parts.collectEntries())) }
         .collectFile(name: 'samples.json')
-    def run     = settings.map { json -> readJson(json) }.first()
 
     def given = run.flatMap { run_settings -> run_settings.models }.branch { model ->
         registered: model.tracking_uri

@@ -5,9 +5,11 @@ process SPLIT {
     tag "${meta.id}"
     label 'process_low'
     label 'per_sample'
+    cache 'lenient' // as CONVERT, which a file of one sample goes to at once
 
     input:
-    tuple val(meta), path(data), val(options)
+    // contents: as CONVERT takes them
+    tuple val(meta), path(data), val(options), val(contents)
 
     output:
     tuple val(meta), path('parts/split.json'), path('parts/*.h5ad'), emit: samples

@@ -106,3 +106,17 @@ def test_a_stub_of_several_samples_runs(launch: Launch) -> None:
     (launch.folder / "a.h5ad").touch()
     run = launch.run("-stub-run", "--input", "a.h5ad", "--sample_key", "donor", "--model", "./model")
     assert run.returncode == 0 and "REPORT (a_1)" in run.tasks("Submitted"), run.output
+
+
+def test_a_folder_is_parted_again_where_its_matrix_changed_and_only_there(launch: Launch) -> None:
+    (launch.folder / "model").mkdir()
+    matrix = launch.folder / "AGG1" / "outs" / "count" / "filtered_feature_bc_matrix.h5"
+    matrix.parent.mkdir(parents=True)
+    matrix.write_bytes(b"a matrix")
+    options = "-stub-run --input AGG1/outs --sample_key barcode_suffix --model ./model".split()
+    assert launch.run(*options).returncode == 0
+    (launch.folder / "AGG1" / "outs" / "a.log").touch()
+    again = launch.run(*options, "-resume")
+    assert again.returncode == 0 and again.tasks("Submitted") == [], again.output
+    matrix.write_bytes(b"another one")
+    assert "SPLIT (AGG1)" in launch.run(*options, "-resume").tasks("Submitted")
