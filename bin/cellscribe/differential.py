@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellscribe.contract import UNASSIGNED
+from cellscribe.contract import UNASSIGNED, kept_column
 from cellscribe.schema import nearest, shown
 from cellscribe.words import first_names
 
@@ -117,7 +117,7 @@ def find_contrasts(
     wanted: dict[tuple[str, tuple[str, ...], tuple[str, ...], str], Contrast] = {}
     notes: list[str] = []
     for one in comparisons:
-        column = _column_of(one, obs, final_key)
+        column = kept_column(one.column or final_key, obs)
         if problem := _not_to_be_compared(one, column, obs, final, final_key):
             notes.append(problem)
             continue
@@ -128,12 +128,6 @@ def find_contrasts(
     if len(wanted) > MOST_COMPARISONS:
         notes.append(f"{len(wanted)} comparisons were asked for; the first {MOST_COMPARISONS} were made.")
     return _drawn([*wanted.values()][:MOST_COMPARISONS]), list(dict.fromkeys(notes))
-
-
-def _column_of(one: Comparison, obs: pd.DataFrame, final_key: str) -> str:
-    """The column that a comparison names: CONVERT kept the input's own one of a name that it takes itself."""
-    column = one.column or final_key
-    return f"input_{column}" if column in ("sample", "batch") and f"input_{column}" in obs else column
 
 
 def _not_to_be_compared(

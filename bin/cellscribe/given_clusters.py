@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cellscribe.clusters import Clusters
+from cellscribe.contract import kept_column
 from cellscribe.genes import as_text
 from cellscribe.schema import nearest
 from cellscribe.several import NO_SAMPLE
@@ -23,7 +24,7 @@ def read_clusters(obs: pd.DataFrame, key: str) -> tuple[Clusters | None, list[st
     of numbers, else of the alphabet. A cell without a value is in none.
     """
     # As CONVERT writes the names of columns.
-    column = key if key in obs else key.replace("/", "_")
+    column = kept_column(key if key in obs else key.replace("/", "_"), obs)
     if column not in obs:
         hint = nearest(key, [str(name) for name in obs.columns])
         return None, [FOUND_ANEW.format(key, f"there is no such column{hint or '.'}")]

@@ -113,7 +113,7 @@ def test_a_folder_is_parted_again_where_its_matrix_changed_and_only_there(launch
     matrix = launch.folder / "AGG1" / "outs" / "count" / "filtered_feature_bc_matrix.h5"
     matrix.parent.mkdir(parents=True)
     matrix.write_bytes(b"a matrix")
-    options = "-stub-run --input AGG1/outs --sample_key barcode_suffix --model ./model".split()
+    options = ["-stub-run", "--input", "AGG1/outs", "--sample_key", "barcode_suffix", "--model", "./model"]
     assert launch.run(*options).returncode == 0
     (launch.folder / "AGG1" / "outs" / "a.log").touch()
     again = launch.run(*options, "-resume")

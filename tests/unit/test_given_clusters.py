@@ -62,6 +62,12 @@ def test_a_column_is_found_by_the_name_that_convert_gave_it():
     assert clusters.key == "leiden/1.0" and not said
 
 
+def test_the_inputs_own_sample_and_batch_are_meant_and_not_the_pipelines():
+    obs = pd.DataFrame({"batch": "s1", "input_batch": list("aabb"), "sample": "s1"})
+    assert read_clusters(obs, "batch")[0].names == ["a", "b"]
+    assert read_clusters(obs, "sample")[0].names == ["s1"]
+
+
 @pytest.mark.parametrize(
     ("values", "why"),
     [
