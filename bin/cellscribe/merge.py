@@ -16,13 +16,13 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellscribe.cli import log, warn
-from cellscribe.clusters import RESOLUTION, clusters_and_map, commonest
+from cellscribe.clusters import RESOLUTION, Clusters, clusters_and_map, commonest
 from cellscribe.contract import MERGED_BY, OutputNames
 from cellscribe.counts_file import new_counts_file, open_counts
 from cellscribe.errors import InputError
 from cellscribe.explorer import explorer_warnings
 from cellscribe.genes import as_text, unique_names
-from cellscribe.given_clusters import read_clusters
+from cellscribe.given_clusters import FOUND_ANEW, read_clusters
 from cellscribe.io import read_json, write_table
 from cellscribe.words import first_names, plural
 
@@ -322,7 +322,7 @@ def merge_samples(
         )
     runs = list(dict.fromkeys(key for one in samples for key in one.runs))
     obsm = shared_arrays(samples, runs)
-    given, said = read_clusters(obs, cluster_key) if cluster_key else (None, [])
+    given, said = _clusters_of_all(samples, obs, cluster_key) if cluster_key else (None, [])
     warnings += said
     for key in runs:
         names = OutputNames(key)
@@ -377,6 +377,24 @@ def merge_samples(
         no_cluster=given.none if given and not given.inside.all() else "",
         warnings=warnings,
     )
+
+
+def _clusters_of_all(
+    samples: Sequence[SampleFile], obs: pd.DataFrame, key: str
+) -> tuple[Clusters | None, list[str]]:
+    """As `read_clusters`. A column of ANNOTATE's own name holds the input's clusters where each sample took them from
+    it; else some are of one sample alone, and `0` of two is not one cluster.
+    """
+    if key not in {OutputNames(run).cluster for one in samples for run in one.runs}:
+        return read_clusters(obs, key)
+    if any((one.info.get("parameters") or {}).get("cluster_key") != key for one in samples):
+        return None, [FOUND_ANEW.format(key, "in it are those that were found in each sample by itself.")]
+    # What ANNOTATE wrote for cells in no cluster names none.
+    none = np.repeat(
+        [str((one.info.get("in_no_cluster") or {}).get("name", "")) for one in samples],
+        [len(one.obs) for one in samples],
+    )
+    return read_clusters(obs.assign(**{key: obs[key].where(obs[key].astype(str) != none)}), key)
 
 
 def shared_arrays(samples: Sequence[SampleFile], runs: Sequence[str]) -> dict[str, np.ndarray]:

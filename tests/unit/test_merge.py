@@ -181,6 +181,31 @@ def test_clusters_of_the_file_that_was_parted_are_those_of_all_cells(tmp_path: P
     assert "there is no such column" in merged.warnings[0] and merged.obs[NAMES.cluster].nunique() > 3
 
 
+@pytest.mark.parametrize("taken", [True, False])
+def test_clusters_of_an_earlier_annotation_are_taken_where_every_sample_took_them(
+    tmp_path: Path, taken: bool
+) -> None:
+    """Where one found its own, they have the column's name all the same."""
+    for name, values in (("a", ["x", "y", "no cluster", "x"]), ("b", ["x", "y", "x", "y"])):
+        write_sample(tmp_path, name, obs={NAMES.cluster: pd.Categorical(values * 10)})
+        place = tmp_path / f"{name}.annotation.json"
+        key = {"cluster_key": NAMES.cluster} if taken or name == "a" else {"cluster_resolution": 1}
+        told = {
+            "parameters": key,
+            "in_no_cluster": {"n_cells": 10 if name == "a" else 0, "name": "no cluster"},
+        }
+        write_json(json.loads(place.read_text()) | told, place)
+    merged = merge.merge_samples(merge.read_samples(tmp_path), cluster_key=NAMES.cluster)
+    if taken:
+        assert merged.obs[NAMES.cluster].tolist()[:3] == ["x", "y", "no cluster"]
+        assert merged.no_cluster == "no cluster" and merged.warnings[0].startswith(
+            "10 of 80 cells have no cl"
+        )
+    else:
+        assert "in each sample by itself" in merged.warnings[0]
+        assert set(merged.obs[NAMES.cluster]) == {"0", "1", "2"} and merged.no_cluster == ""
+
+
 def test_cells_in_no_cluster_are_none_of_the_clusters_on_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
