@@ -38,13 +38,15 @@ class GeneMatch:
     """Which query gene is which model gene.
 
     selector: CSR (n_query_genes, n_model_genes); counts @ selector are the counts on the model's genes.
-    Query genes that name the same model gene are summed. found: bool (n_model_genes,).
+    Query genes that name the same model gene are summed. found: bool (n_model_genes,). n_respelled: how many of these
+    have another symbol in the query than in the model (`other_spellings`).
     """
 
     selector: sp.csr_matrix
     found: np.ndarray
     matched_by: str
     n_duplicates: int = 0
+    n_respelled: int = 0
 
     @functools.cached_property
     def _position(self) -> np.ndarray:
@@ -156,6 +158,7 @@ def match_genes(
         fill = (best < 0) & (hits[key] >= 0) & ~np.isin(hits[key], list(taken))
         best[fill] = hits[key][fill]
     column, kind = order[0].rsplit(":", 1)
+    n_alike = int((best >= 0).sum())
     if kind == "symbol":
         _find_by_other_spellings(best, columns[column], genes, former=fill_in)
     rows = np.flatnonzero(best >= 0)
@@ -172,6 +175,7 @@ def match_genes(
         if column != "index"
         else ("gene ids in the index" if kind == "gene_id" else "index"),
         n_duplicates=len(rows) - int(found.sum()),
+        n_respelled=len(rows) - n_alike,
     )
 
 

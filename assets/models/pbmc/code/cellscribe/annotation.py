@@ -269,6 +269,7 @@ def _information(
             str(size): int(n)
             for size, n in zip(*np.unique(answer.set_sizes, return_counts=True), strict=True)
         },
+        "n_genes_respelled": answer.mapping.get("n_genes_respelled", 0),
         "n_refit_genes": answer.mapping.get("n_refit_genes", 0),
         "reference_distance": None
         if quantile is None

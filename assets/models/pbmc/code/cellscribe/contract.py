@@ -35,6 +35,11 @@ def free_name(name: str, taken: Container[str]) -> str:
     return next(free for free in names if free not in taken)
 
 
+def kept_column(name: str, columns: Container[str]) -> str:
+    """The column of obs that has what the input had under `name`: CONVERT takes two names for its own."""
+    return f"input_{name}" if name in ("sample", "batch") and f"input_{name}" in columns else name
+
+
 def explorer_keys(key: str) -> set[str]:
     """What an embedding is called in the file for CELLxGENE Discover: Explorer lists `X_` and a letter."""
     return {f"X_{key}", f"X_c{key.removeprefix('X_')}"}

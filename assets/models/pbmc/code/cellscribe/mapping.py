@@ -396,6 +396,7 @@ def mapping_info(match: GeneMatch, model: Model, warnings: list[str]) -> dict[st
         "n_model_genes": len(match.found),
         "n_genes_found": int(match.found.sum()),
         "genes_matched_by": match.matched_by,
+        "n_genes_respelled": match.n_respelled,
         "missing_genes": [
             symbol or gene_id
             for symbol, gene_id in zip(missing["symbol"].head(50), missing["gene_id"].head(50), strict=True)
