@@ -98,7 +98,8 @@ def _figures(
         drawn["uncertainty"] = figures.umap_by_number(layout, np.nan_to_num(uncertainty, nan=1.0))
     cluster = merged.obs[merged.cluster_key].astype(str).to_numpy(dtype=object)
     sizes = dict(zip(*np.unique(cluster.astype(str), return_counts=True), strict=True))
-    named = sorted(set(sizes) - {merged.no_cluster}, key=lambda name: -sizes[name])
+    named = [name for name in sizes if name != merged.no_cluster]
+    named.sort(key=lambda name: -sizes[name])
     cluster_colours = other_colours(named, colours)
     if merged.no_cluster:
         cluster_colours[merged.no_cluster] = UNASSIGNED_COLOUR

@@ -233,7 +233,8 @@ def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray |
         drawn["uncertainty"] = figures.umap_by_number(cells.umap, cells.uncertainty)
         if cells.cluster is not None:
             sizes = dict(zip(*np.unique(cells.cluster.astype(str), return_counts=True), strict=True))
-            named = sorted(set(sizes) - {cells.no_cluster}, key=lambda name: -sizes[name])
+            named = [name for name in sizes if name != cells.no_cluster]
+            named.sort(key=lambda name: -sizes[name])
             cluster_colours = other_colours(named, colours)
             if cells.no_cluster:
                 cluster_colours[cells.no_cluster] = UNASSIGNED_COLOUR
