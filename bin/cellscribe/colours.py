@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from cellscribe.contract import UNASSIGNED
 
 # The first eight after Okabe & Ito and Paul Tol; each next one as far as possible (OKLab) from those before,
@@ -60,3 +62,15 @@ def other_colours(names: Sequence[str], taken: Mapping[str, str]) -> dict[str, s
     # Where labels take all or nearly all, the order is another one at least.
     order = free + [colour for colour in reversed(PALETTE) if colour in used]
     return {name: order[i % len(order)] for i, name in enumerate(names)}
+
+
+def cluster_colours(cluster: np.ndarray, taken: Mapping[str, str], no_cluster: str = "") -> dict[str, str]:
+    """`other_colours` of clusters, of ones of the same size in the order of their names; `no_cluster` is grey.
+
+    cluster: text (n_cells,), each cell's. taken: the labels' colours. no_cluster: what stands for that of cells that
+    are in none; "" where all are in one.
+    """
+    names, sizes = np.unique(cluster.astype(str), return_counts=True)
+    largest_first = names[np.argsort(-sizes, kind="stable")].tolist()
+    colours = other_colours([name for name in largest_first if name != no_cluster], taken)
+    return colours | ({no_cluster: UNASSIGNED_COLOUR} if no_cluster else {})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellscribe import figures
-from cellscribe.colours import PALETTE, UNASSIGNED_COLOUR, label_colours, labels_said, other_colours
+from cellscribe.colours import PALETTE, cluster_colours, label_colours, labels_said
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.drawing import data_uri
 from cellscribe.io import atomic_path
@@ -97,13 +97,8 @@ def _figures(
         uncertainty = merged.obs[names.uncertainty].to_numpy(dtype=np.float64)
         drawn["uncertainty"] = figures.umap_by_number(layout, np.nan_to_num(uncertainty, nan=1.0))
     cluster = merged.obs[merged.cluster_key].astype(str).to_numpy(dtype=object)
-    sizes = dict(zip(*np.unique(cluster.astype(str), return_counts=True), strict=True))
-    named = [name for name in sizes if name != merged.no_cluster]
-    named.sort(key=lambda name: -sizes[name])
-    cluster_colours = other_colours(named, colours)
-    if merged.no_cluster:
-        cluster_colours[merged.no_cluster] = UNASSIGNED_COLOUR
-    drawn["clusters"] = figures.umap_by_category(layout, cluster, cluster_colours, **figures.SMALL)
+    of_clusters = cluster_colours(cluster, colours, merged.no_cluster)
+    drawn["clusters"] = figures.umap_by_category(layout, cluster, of_clusters, **figures.SMALL)
     return {"uncertainty": "", **{name: data_uri(png) for name, png in drawn.items()}}
 
 

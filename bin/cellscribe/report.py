@@ -15,7 +15,7 @@ import numpy as np
 from cellscribe import differential, figures, truth, verdicts
 from cellscribe.annotation import FAR_QUANTILE
 from cellscribe.cli import log, warn
-from cellscribe.colours import UNASSIGNED_COLOUR, labels_said, other_colours
+from cellscribe.colours import cluster_colours, labels_said
 from cellscribe.contract import UNASSIGNED
 from cellscribe.drawing import data_uri
 from cellscribe.io import atomic_path, read_json, write_json, write_table
@@ -232,14 +232,9 @@ def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray |
         drawn["labels"] = figures.umap_by_category(cells.umap, cells.final, colours)
         drawn["uncertainty"] = figures.umap_by_number(cells.umap, cells.uncertainty)
         if cells.cluster is not None:
-            sizes = dict(zip(*np.unique(cells.cluster.astype(str), return_counts=True), strict=True))
-            named = [name for name in sizes if name != cells.no_cluster]
-            named.sort(key=lambda name: -sizes[name])
-            cluster_colours = other_colours(named, colours)
-            if cells.no_cluster:
-                cluster_colours[cells.no_cluster] = UNASSIGNED_COLOUR
+            of_clusters = cluster_colours(cells.cluster, colours, cells.no_cluster)
             drawn["clusters"] = figures.umap_by_category(
-                cells.umap, cells.cluster, cluster_colours, **figures.SMALL
+                cells.umap, cells.cluster, of_clusters, **figures.SMALL
             )
         if len(set(cells.final)) > 2:
             drawn["multiples"] = figures.small_multiples(cells.umap, cells.final, colours)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cellscribe import figures
-from cellscribe.colours import PALETTE, UNASSIGNED_COLOUR, label_colours, other_colours
+from cellscribe.colours import PALETTE, UNASSIGNED_COLOUR, cluster_colours, label_colours, other_colours
 from cellscribe.contract import UNASSIGNED
 from cellscribe.drawing import as_png, data_uri, printable
 
@@ -179,3 +179,11 @@ def test_figures_are_the_same_every_time(points):
 def test_a_data_uri_is_a_png():
     uri = data_uri(figures.histogram(np.linspace(0, 1, 50), np.zeros(50, dtype=bool), "x"))
     assert uri.startswith("data:image/png;base64,iVBORw0KGgo")
+
+
+def test_clusters_of_one_size_have_their_colours_by_name_and_cells_in_none_are_grey():
+    labels = label_colours(["B cell"], ["B cell"])
+    cluster = np.array(["c", "b", "a", "a", "none", "none", "none"], dtype=object)
+    found = cluster_colours(cluster, labels, "none")
+    assert found == other_colours(["a", "b", "c"], labels) | {"none": UNASSIGNED_COLOUR}
+    assert cluster_colours(cluster, labels) == other_colours(["none", "a", "b", "c"], labels)
