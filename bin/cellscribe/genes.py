@@ -15,7 +15,7 @@ from cellscribe.errors import InputError
 
 GENE_SETS = Path(__file__).resolve().parent / "gene_sets"
 ORTHOLOGS = GENE_SETS / "human_mouse_orthologs.tsv.gz"
-PREVIOUS_SYMBOLS = GENE_SETS / "previous_symbols.tsv.gz"
+SYMBOLS = GENE_SETS / "symbols.tsv.gz"
 ORGANISMS = ("human", "mouse")
 # Several organisms in one matrix, as in a barnyard experiment; one that is neither human nor mouse.
 MIXED, OTHER = "mixed", "other"
@@ -199,8 +199,8 @@ def identify_genes(
 ) -> tuple[GeneIdentity, str]:
     """Find Ensembl ids and symbols wherever `var` holds them; returns them and the genome prefix removed.
 
-    var: one row a gene. gene_column: the column that names the genes, instead of the index.
-    Raises InputError where `gene_column` does not exist.
+    var: one row a gene. gene_column: the column that names the genes, instead of the index. Where there are ids alone,
+    symbols are looked up by them. Raises InputError where `gene_column` does not exist.
     """
     columns = text_columns(var)
     if gene_column and gene_column not in columns:
@@ -244,6 +244,8 @@ def identify_genes(
     symbols = np.full(n_genes, "", dtype=object)
     if symbol_column:
         symbols = symbols_of.get(symbol_column, columns[symbol_column])
+    elif has_ids:
+        symbols = looked_up_symbols(gene_ids)
 
     if has_ids:
         n_ids = int((gene_ids != "").sum())
@@ -251,6 +253,10 @@ def identify_genes(
         notes.append(f"Ensembl ids were read from the genes' {where} ({n_ids:,} of {n_genes:,}).")
     if symbol_column:
         notes.append(f"Gene symbols were read from the genes' {_called(symbol_column)}.")
+    elif n_found := int((symbols != "").sum()):
+        notes.append(
+            f"The genes have no symbols: those of today were looked up by the ids ({n_found:,} of {n_genes:,} found)."
+        )
     if prefix:
         notes.append(f"The genome prefix '{prefix}' was taken off the names of genes.")
     if n_genes and not has_ids and not symbol_column:
@@ -267,6 +273,15 @@ def identify_genes(
             f"{n_shared:,} genes share their symbol with another; their names are the symbol and the id."
         )
     return GeneIdentity(names, gene_ids, symbols, notes, warnings), prefix
+
+
+def looked_up_symbols(gene_ids: np.ndarray) -> np.ndarray:
+    """Today's symbols by Ensembl ids, "" for what is not known. The code that a model carries has no table of them."""
+    if not (SYMBOLS.is_file() and ORTHOLOGS.is_file()):
+        return np.full(len(gene_ids), "", dtype=object)
+    from cellscribe.symbols import symbols_of_ids
+
+    return symbols_of_ids(gene_ids)
 
 
 def _called(column: str) -> str:

@@ -1,4 +1,4 @@
-"""Symbols that human and mouse genes have in other years: today's, Ensembl's of a few years ago, and earlier ones.
+"""Symbols of human and mouse genes: today's, by Ensembl id, and those of other years.
 
 Tables and no web service, so that a task needs no network and a run is the same next year: gene_sets/README.md.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import pandas as pd
 
-from cellscribe.genes import ORGANISMS, PREVIOUS_SYMBOLS
+from cellscribe.genes import ORGANISMS, SYMBOLS
 from cellscribe.orthologs import ortholog_pairs
 
 # Today's symbol, and those before it.
@@ -31,17 +32,35 @@ def other_symbols(gene_id: str, symbol: str) -> tuple[tuple[str, ...], ...]:
     )
 
 
+def symbols_of_ids(gene_ids: np.ndarray) -> np.ndarray:
+    """Today's symbol of each Ensembl id, or Ensembl's of a few years ago where no gene has that today; else "".
+
+    gene_ids: without version, (n_genes,), as what is returned.
+    """
+    table = _table()
+    used = set(table["symbol"])
+    symbols = {gene_id: name for gene_id, name in ensembl_symbols().items() if name not in used}
+    symbols.update(zip(table["gene_id"], table["symbol"], strict=True))
+    return np.array([symbols.get(gene_id, "") for gene_id in gene_ids], dtype=object)
+
+
+@functools.cache
+def _table() -> pd.DataFrame:
+    """Every gene of both organisms that has an Ensembl id of its own, text: `gene_id`, `symbol`, `previous`."""
+    return pd.read_csv(SYMBOLS, sep="\t", dtype=str, keep_default_na=False)
+
+
 @functools.cache
 def known_symbols() -> tuple[dict[str, Symbols], dict[str, Symbols]]:
     """Symbols of the genes that changed theirs, by Ensembl id and by each symbol that they have or had.
 
     By symbol without those that a human and a mouse gene share.
     """
-    table = pd.read_csv(PREVIOUS_SYMBOLS, sep="\t", dtype=str, keep_default_na=False)
+    table = _table()
     by_id: dict[str, Symbols] = {}
     by_symbol: dict[str, Symbols] = {}
     several = set()
-    for gene_id, today, previous in table.itertuples(index=False):
+    for gene_id, today, previous in table[table["previous"] != ""].itertuples(index=False):
         names: Symbols = (today, tuple(previous.split("|")))
         by_id[gene_id] = names
         for name in (today, *names[1]):

@@ -184,7 +184,7 @@ def test_ids_are_not_asked_what_they_are_called_today(monkeypatch):
     assert match_genes(var(ids=[*IDS[:9], ""], symbols=[*SYMBOLS[:9], "x"]), MODEL).overlap == 0.9
 
 
-@pytest.mark.parametrize("table", ["ORTHOLOGS", "PREVIOUS_SYMBOLS"])
+@pytest.mark.parametrize("table", ["ORTHOLOGS", "SYMBOLS"])
 def test_without_the_tables_no_gene_has_a_symbol_of_another_year(monkeypatch, tmp_path, table):
     monkeypatch.setattr(align, table, tmp_path / "none.tsv.gz")
     model = pd.DataFrame({"gene_id": ["ENSG00000169429", ""], "symbol": ["CXCL8", "CD3E"]})

@@ -27,7 +27,8 @@ def var(index: list[str], **columns: list[str]) -> pd.DataFrame:
 
 
 HUMAN = ["CD3E", "MS4A1", "LYZ", "NKG7", "MT-CO1", "RPL10"]
-HUMAN_IDS = [f"ENSG0000000000{i}" for i in range(6)]
+# Of no gene, so that no table has a symbol for them.
+HUMAN_IDS = [f"ENSG0999999999{i}" for i in range(6)]
 
 
 def test_ensembl_versions_are_stripped_and_other_names_are_no_ids():
@@ -62,6 +63,27 @@ def test_ids_alone_become_the_names():
     genes, _ = identify_genes(var(HUMAN_IDS))
     assert list(genes.names) == HUMAN_IDS
     assert set(genes.gene_symbols) == {""}
+
+
+@pytest.mark.parametrize("written", ["{}", "{}.3", "gene:{}"])
+def test_ids_alone_get_todays_symbols(written):
+    ids = ["ENSG00000169429", "ENSG00000198851", "ENSG09999999999"]
+    genes, _ = identify_genes(var([written.format(i) for i in ids]))
+    assert list(genes.gene_ids) == ids
+    assert list(genes.gene_symbols) == ["CXCL8", "CD3E", ""]
+    assert list(genes.names) == ["CXCL8", "CD3E", ids[2]]
+    assert any("looked up by the ids (2 of 3 found)" in note for note in genes.notes)
+
+
+def test_symbols_of_the_input_are_kept_where_it_has_any():
+    genes, _ = identify_genes(var(["ENSG00000169429", "ENSG00000198851", "ENSG00000090382"], symbol=["IL8", "", "LYZ"]))
+    assert list(genes.gene_symbols) == ["IL8", "", "LYZ"]
+
+
+def test_without_the_tables_ids_have_no_symbols(monkeypatch, tmp_path):
+    monkeypatch.setattr("cellscribe.genes.SYMBOLS", tmp_path / "none.tsv.gz")
+    genes, _ = identify_genes(var(["ENSG00000169429"]))
+    assert list(genes.names) == ["ENSG00000169429"]
 
 
 def test_the_named_column_wins_over_the_index():

@@ -121,7 +121,7 @@ def gene_table(parts: Parts) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "gene_id": ids,
-            "symbol": np.where(ids == "", parts.features, "").astype(object),
+            "symbol": np.where(ids == "", parts.features, gene_names.looked_up_symbols(ids)).astype(object),
             "mean": parts.means.round(5),
             "importance": (weight / max(weight.sum(), 1e-12)).round(9),
         }

@@ -216,7 +216,8 @@ def _genes(
 def _own_genes(model: ScviModel) -> pd.DataFrame:
     names = np.array(model.genes, dtype=object)
     ids = gene_names.ensembl_ids(names)
-    return pd.DataFrame({"gene_id": ids, "symbol": np.where(ids == "", names, "").astype(object)})
+    symbols = np.where(ids == "", names, gene_names.looked_up_symbols(ids)).astype(object)
+    return pd.DataFrame({"gene_id": ids, "symbol": symbols})
 
 
 def _minified(model: ScviModel, file: Path, options: ScviOptions, label_key: str) -> Placed | None:

