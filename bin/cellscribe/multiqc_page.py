@@ -11,6 +11,7 @@ from typing import Any
 
 from cellscribe.colours import PALETTE, UNASSIGNED_COLOUR, label_colours
 from cellscribe.contract import REASONS, UNASSIGNED
+from cellscribe.report_limits import limits_changed
 from cellscribe.run_samples import COLUMNS, ORDER, Sample, percent_novel
 from cellscribe.words import first_names
 
@@ -203,6 +204,7 @@ def _composition(samples: list[Sample]) -> dict[str, Any]:
 
 def _reasons(samples: list[Sample]) -> dict[str, Any]:
     data = {}
+    changed = {limits_changed(sample.get("annotation", "parameters") or {}): None for sample in samples}
     for sample in samples:
         reasons, n_cells = sample.get("annotation", "reasons"), sample.get("annotation", "n_cells")
         unassigned = sample.get("annotation", "unassigned_by")
@@ -220,7 +222,7 @@ def _reasons(samples: list[Sample]) -> dict[str, Any]:
         "description": "<code>ambiguous</code>: several labels are likely, and no broader type covers them; "
         "<code>disagreement</code>: several models contradict each other; "
         f"<code>novel</code>: {REASONS['novel']}; "
-        f"<code>low information</code>: {REASONS['low_information']}.",
+        f"<code>low information</code>: {REASONS['low_information']}. {escape(' '.join(changed))}".strip(),
         "plot_type": "bargraph",
         "pconfig": _bars("Cells by how they are named", "cells", cpswitch_c_active=False, tt_decimals=0),
         "categories": {

@@ -299,6 +299,16 @@ def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in sections["warnings"]["data"]
 
 
+def test_limits_that_were_changed_are_told_where_the_reasons_are(tmp_path: Path) -> None:
+    strict = {**ANNOTATION, "parameters": {"min_probability": 0.9, "novelty_limit": None}}
+    run = write_run(tmp_path / "in", {name: {**PARTS, "annotation": strict} for name in ("a", "b")})
+    _, sections = summarise(run)
+    told = sections["reasons"]["description"]
+    assert told.endswith(" The limits for names were changed: --min_probability 0.9.")
+    usual = summarise(write_run(tmp_path / "usual", {"a": PARTS}))[1]["reasons"]["description"]
+    assert told.startswith(usual) and "were changed" not in usual
+
+
 def test_every_cell_is_drawn_once_in_composition_and_reasons(tmp_path: Path) -> None:
     _, sections = summarise(write_run(tmp_path / "run", {"s": PARTS}))
     assert sections["composition"]["data"]["s"] == ANNOTATION["composition"]
