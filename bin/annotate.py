@@ -104,7 +104,7 @@ def main(
             f"{len(models)} --model, {len(mappings)} --mapping, {len(model_urls)} --model-url and {len(listed_as)} "
             "--listed-as do not go together."
         )
-    from cellscribe.annotation import run_annotate
+    from cellscribe.annotate import run_annotate
     from cellscribe.answer import Strictness
     from cellscribe.contract import OutputNames
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from small_model import small_counts, small_mapping, small_model
 
-from cellscribe.annotation import run_annotate
+from cellscribe.annotate import run_annotate
 from cellscribe.contract import OutputNames
 
 

@@ -15,8 +15,8 @@ from cellscribe.genes import (
     ENSEMBL,
     ID_COLUMNS,
     ORTHOLOGS,
-    SYMBOLS,
     SYMBOL_COLUMNS,
+    SYMBOLS,
     as_text,
     parted_names,
 )

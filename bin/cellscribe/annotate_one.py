@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellscribe.annotation import annotate_cells, grouping_of, named_words, write_annotated
+from cellscribe.annotated_file import write_annotated
+from cellscribe.annotation import annotate_cells, grouping_of
+from cellscribe.annotation_info import named_words
 from cellscribe.answer import Strictness
 from cellscribe.cli import log, warn
 from cellscribe.clusters import RESOLUTION

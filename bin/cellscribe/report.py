@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cellscribe import differential, figures, truth, verdicts
-from cellscribe.annotation import FAR_QUANTILE
+from cellscribe.annotation_info import FAR_QUANTILE
 from cellscribe.cli import log, warn
 from cellscribe.colours import cluster_colours, labels_said
 from cellscribe.contract import UNASSIGNED

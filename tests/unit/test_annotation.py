@@ -23,8 +23,7 @@ from small_model import (
     write_counts,
 )
 
-from cellscribe import annotation as annotate
-from cellscribe import clusters
+from cellscribe import annotate, annotation_info, clusters
 from cellscribe.answer import OLDER, Decision, Strictness, answer_cells, coarser, decide, unexpected_warnings
 from cellscribe.contract import REASONS, UNASSIGNED, OutputNames
 from cellscribe.counts_file import open_counts
@@ -561,11 +560,11 @@ def test_a_cluster_of_rejected_cells_is_unassigned():
 def test_a_warning_says_why_most_unassigned_cells_are() -> None:
     reasons = np.array(["low_information"] * 3 + ["novel"] + [""] * 4, dtype=object)
     final = np.where(reasons == "", "B cell", UNASSIGNED).astype(object)
-    (warning,) = annotate.annotation_warnings(Decision(final, final, reasons), None)
+    (warning,) = annotation_info.annotation_warnings(Decision(final, final, reasons), None)
     assert warning.startswith(
         "50% of the cells are unassigned (low_information: 3 of 4): they have too few counts"
     )
-    assert set(annotate.WHY_UNASSIGNED) == set(REASONS)
+    assert set(annotation_info.WHY_UNASSIGNED) == set(REASONS)
 
 
 def test_the_same_seed_gives_the_same_table_byte_for_byte(flat, tmp_path):

@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse as sp
 from sklearn.metrics import f1_score
 
-from cellscribe import annotation as annotate
 from cellscribe import clusters
+from cellscribe.annotation import annotate_cells
 from cellscribe.answer import answer_cells
 from cellscribe.contract import OutputNames
 from cellscribe.mapping import map_cells
@@ -46,7 +46,7 @@ def scored(model, shared_data, monkeypatch):
     def _scored(name: str) -> tuple[float, float, float, float]:
         adata = anndata.read_h5ad(shared_data / "labelled" / f"{name}.h5ad")
         mapping = map_cells(CountsInMemory(sp.csr_matrix(adata.X), adata.var), model)
-        annotation = annotate.annotate_cells(answer_cells(mapping, model), adata.obs_names, OutputNames.of())
+        annotation = annotate_cells(answer_cells(mapping, model), adata.obs_names, OutputNames.of())
         truth = adata.obs["cell_type_harmonized"].astype(str).to_numpy()
         predicted = annotation.obs["cxg_cell_type_predicted"].astype(str).to_numpy()
         confidence = 1 - annotation.obs["cxg_cell_type_predicted_uncertainty"].to_numpy()

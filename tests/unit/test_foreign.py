@@ -13,8 +13,7 @@ import pytest
 from foreign_model import make_foreign_model
 from small_model import TYPES, simulate, small_counts, write_counts
 
-from cellscribe import annotation as annotate
-from cellscribe import clusters
+from cellscribe import annotate, clusters
 from cellscribe.answer import Strictness
 from cellscribe.contract import OutputNames
 from cellscribe.counts_file import open_counts

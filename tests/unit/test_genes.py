@@ -76,7 +76,9 @@ def test_ids_alone_get_todays_symbols(written):
 
 
 def test_symbols_of_the_input_are_kept_where_it_has_any():
-    genes, _ = identify_genes(var(["ENSG00000169429", "ENSG00000198851", "ENSG00000090382"], symbol=["IL8", "", "LYZ"]))
+    genes, _ = identify_genes(
+        var(["ENSG00000169429", "ENSG00000198851", "ENSG00000090382"], symbol=["IL8", "", "LYZ"])
+    )
     assert list(genes.gene_symbols) == ["IL8", "", "LYZ"]
 
 

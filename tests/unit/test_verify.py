@@ -15,8 +15,7 @@ import pytest
 import scipy.sparse as sp
 from small_model import simulate, small_counts, small_mapping, small_model, write_counts
 
-from cellscribe import annotation as annotate
-from cellscribe import clusters, verify
+from cellscribe import annotate, clusters, verify
 from cellscribe.contract import OutputNames
 from cellscribe.counts_file import new_counts_file
 from cellscribe.errors import OutputError

@@ -66,7 +66,9 @@ mlflow.models.set_model(CellscribeModel())
 FOR_INFERENCE = (
     "__init__.py",
     "align.py",
+    "annotated_file.py",
     "annotation.py",
+    "annotation_info.py",
     "answer.py",
     "cli.py",
     "clusters.py",

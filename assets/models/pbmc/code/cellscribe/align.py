@@ -15,8 +15,8 @@ from cellscribe.genes import (
     ENSEMBL,
     ID_COLUMNS,
     ORTHOLOGS,
-    PREVIOUS_SYMBOLS,
     SYMBOL_COLUMNS,
+    SYMBOLS,
     as_text,
     parted_names,
 )
@@ -209,7 +209,7 @@ def other_spellings(genes: pd.DataFrame, *, former: bool) -> Iterator[dict[str, 
     """
     symbols = genes["symbol"].to_numpy(dtype=object)
     yield from _with_dots(enumerate(symbols))
-    if not (former and len(genes) and ORTHOLOGS.is_file() and PREVIOUS_SYMBOLS.is_file()):
+    if not (former and len(genes) and ORTHOLOGS.is_file() and SYMBOLS.is_file()):
         return
     from cellscribe.symbols import other_symbols
 

@@ -15,7 +15,7 @@ from cellscribe.errors import InputError
 
 GENE_SETS = Path(__file__).resolve().parent / "gene_sets"
 ORTHOLOGS = GENE_SETS / "human_mouse_orthologs.tsv.gz"
-PREVIOUS_SYMBOLS = GENE_SETS / "previous_symbols.tsv.gz"
+SYMBOLS = GENE_SETS / "symbols.tsv.gz"
 ORGANISMS = ("human", "mouse")
 # Several organisms in one matrix, as in a barnyard experiment; one that is neither human nor mouse.
 MIXED, OTHER = "mixed", "other"
@@ -194,14 +194,87 @@ def text_columns(var: pd.DataFrame) -> dict[str, np.ndarray]:
     return columns
 
 
+@dataclass(frozen=True)
+class _Names:
+    """One of the genes' sets of names. Every array has shape (n_genes,).
+
+    values: the names, ids in the place of names that hold an id and a symbol. ids: the Ensembl ids among them, "" for
+    what is none. symbols: those cut out of the names, None where there are none. first: the first name as it was, where
+    ids were cut out of the names, else "".
+    """
+
+    values: np.ndarray
+    ids: np.ndarray
+    symbols: np.ndarray | None = None
+    first: str = ""
+
+    @property
+    def share_of_ids(self) -> float:
+        return share(self.ids != "")
+
+
 def identify_genes(
     var: pd.DataFrame, gene_column: str | None = None, genomes: Sequence[str] = ()
 ) -> tuple[GeneIdentity, str]:
     """Find Ensembl ids and symbols wherever `var` holds them; returns them and the genome prefix removed.
 
-    var: one row a gene. gene_column: the column that names the genes, instead of the index.
-    Raises InputError where `gene_column` does not exist.
+    var: one row a gene. gene_column: the column that names the genes, instead of the index. Where there are ids alone,
+    symbols are looked up by them. Raises InputError where `gene_column` does not exist.
     """
+    columns, prefix = _columns_without_prefix(var, gene_column, genomes)
+    names_of = {name: _read_names(values) for name, values in columns.items()}
+    main = gene_column or "index"
+    id_column = _id_column(names_of, main, named=gene_column is not None)
+    symbol_column = _symbol_column(names_of, main)
+    n_genes = len(var)
+    nothing = np.full(n_genes, "", dtype=object)
+    gene_ids = names_of[id_column].ids if id_column else nothing
+    symbols = nothing
+    if symbol_column:
+        read = names_of[symbol_column]
+        symbols = read.values if read.symbols is None else read.symbols
+    elif id_column:
+        symbols = looked_up_symbols(gene_ids)
+    # What names a gene that has neither: for a file of numbers, these.
+    raw_ids = names_of[id_column or ("gene_ids" if "gene_ids" in names_of else main)].values
+    names, n_shared = unique_names(symbols, np.where(gene_ids != "", gene_ids, raw_ids))
+
+    notes = [
+        f"The Ensembl ids were cut out of the names in the genes' {_called(name)} ({read.first})."
+        for name, read in names_of.items()
+        if read.first
+    ]
+    warnings = []
+    if id_column:
+        n_ids = int((gene_ids != "").sum())
+        notes.append(
+            f"Ensembl ids were read from the genes' {_called(id_column)} ({n_ids:,} of {n_genes:,})."
+        )
+    if symbol_column:
+        notes.append(f"Gene symbols were read from the genes' {_called(symbol_column)}.")
+    elif n_found := int((symbols != "").sum()):
+        notes.append(
+            f"The genes have no symbols: those of today were looked up by the ids ({n_found:,} of {n_genes:,} found)."
+        )
+    if prefix:
+        notes.append(f"The genome prefix '{prefix}' was taken off the names of genes.")
+    if n_genes and not id_column and not symbol_column:
+        example = ", ".join(names_of[main].values[:3])
+        warnings.append(f"The genes' names are neither Ensembl ids nor symbols ({example}, ...).")
+    repeated = pd.Series(gene_ids)[gene_ids != ""]
+    if n_repeated := int(repeated.duplicated().sum()):
+        notes.append(f"{n_repeated:,} Ensembl ids occur more than once; what names one gene is summed.")
+    if n_shared:
+        notes.append(
+            f"{n_shared:,} genes share their symbol with another; their names are the symbol and the id."
+        )
+    return GeneIdentity(names, gene_ids, symbols, notes, warnings), prefix
+
+
+def _columns_without_prefix(
+    var: pd.DataFrame, gene_column: str | None, genomes: Sequence[str]
+) -> tuple[dict[str, np.ndarray], str]:
+    """`text_columns` and the one that the user names, whatever it holds, without a genome's prefix; and the prefix."""
     columns = text_columns(var)
     if gene_column and gene_column not in columns:
         if gene_column not in var.columns:
@@ -214,75 +287,62 @@ def identify_genes(
     for name, values in columns.items():
         columns[name], removed = strip_genome_prefix(values, genomes)
         prefix = prefix or removed
+    return columns, prefix
 
-    notes: list[str] = []
-    warnings: list[str] = []
-    main = gene_column or "index"
-    ids = {name: ensembl_ids(values) for name, values in columns.items()}
-    symbols_of = {}
-    for name, values in columns.items():
-        if share(ids[name] != "") < CLEAR_MAJORITY and (parts := parted_names(values)):
-            ids[name], symbols = parts
-            columns[name] = np.where(ids[name] != "", ids[name], values).astype(object)
-            if (symbols != "").any():
-                symbols_of[name] = symbols
-            notes.append(
-                f"The Ensembl ids were cut out of the names in the genes' {_called(name)} ({values[0]})."
-            )
-    shares = {name: share(values != "") for name, values in ids.items()}
-    order = [main, *(name for name in ID_COLUMNS if name in columns), *columns]
-    id_column = max(dict.fromkeys(order), key=lambda name: (shares[name], -order.index(name)))
-    # Ids that the user names go before others, of which there may be more: those of another organism's orthologues.
-    if gene_column and shares[main] >= 0.5 * share(columns[main] != "") > 0:
-        id_column = main
-    n_genes = len(var)
-    # And so do symbols that the user names before another species' ids.
-    passed_over = bool(gene_column) and not shares[main] and detect_organism(ids[id_column], [])[0] == OTHER
-    has_ids = shares[id_column] > 0 and not passed_over
-    gene_ids = ids[id_column] if has_ids else np.full(n_genes, "", dtype=object)
-    symbol_column = _symbol_column(columns, shares, main) or next(iter(symbols_of), None)
-    symbols = np.full(n_genes, "", dtype=object)
-    if symbol_column:
-        symbols = symbols_of.get(symbol_column, columns[symbol_column])
 
-    if has_ids:
-        n_ids = int((gene_ids != "").sum())
-        where = _called(id_column)
-        notes.append(f"Ensembl ids were read from the genes' {where} ({n_ids:,} of {n_genes:,}).")
-    if symbol_column:
-        notes.append(f"Gene symbols were read from the genes' {_called(symbol_column)}.")
-    if prefix:
-        notes.append(f"The genome prefix '{prefix}' was taken off the names of genes.")
-    if n_genes and not has_ids and not symbol_column:
-        example = ", ".join(columns[main][:3])
-        warnings.append(f"The genes' names are neither Ensembl ids nor symbols ({example}, ...).")
-    repeated = pd.Series(gene_ids)[gene_ids != ""]
-    if n_repeated := int(repeated.duplicated().sum()):
-        notes.append(f"{n_repeated:,} Ensembl ids occur more than once; what names one gene is summed.")
+def _read_names(values: np.ndarray) -> _Names:
+    """Find ids in names, shape (n_genes,), cut out where a name holds a symbol too."""
+    ids = ensembl_ids(values)
+    if share(ids != "") >= CLEAR_MAJORITY or (parts := parted_names(values)) is None:
+        return _Names(values, ids)
+    ids, symbols = parts
+    return _Names(
+        values=np.where(ids != "", ids, values).astype(object),
+        ids=ids,
+        symbols=symbols if (symbols != "").any() else None,
+        first=values[0],
+    )
 
-    raw_ids = columns[id_column if has_ids or "gene_ids" not in columns else "gene_ids"]
-    names, n_shared = unique_names(symbols, np.where(gene_ids != "", gene_ids, raw_ids))
-    if n_shared:
-        notes.append(
-            f"{n_shared:,} genes share their symbol with another; their names are the symbol and the id."
-        )
-    return GeneIdentity(names, gene_ids, symbols, notes, warnings), prefix
+
+def _id_column(names_of: dict[str, _Names], main: str, *, named: bool) -> str | None:
+    """The column with the most Ensembl ids, None where none has any. named: whether the user names `main`."""
+    order = list(dict.fromkeys([main, *(name for name in ID_COLUMNS if name in names_of), *names_of]))
+    best = max(order, key=lambda name: (names_of[name].share_of_ids, -order.index(name)))
+    own = names_of[main]
+    if named:
+        # Ids that the user names go before others, of which there may be more: those of another organism's orthologues.
+        if own.share_of_ids >= 0.5 * share(own.values != "") > 0:
+            return main
+        # And so do symbols that the user names before another species' ids.
+        if not own.share_of_ids and detect_organism(names_of[best].ids, [])[0] == OTHER:
+            return None
+    return best if names_of[best].share_of_ids else None
+
+
+def _symbol_column(names_of: dict[str, _Names], main: str) -> str | None:
+    """The column of symbols: the named one or the index, unless that holds ids or plain numbers; else one that holds
+    them beside ids.
+    """
+    for name in (main, *SYMBOL_COLUMNS, "index"):
+        if name not in names_of or names_of[name].share_of_ids >= 0.5:
+            continue
+        numbers = [value.isdigit() or value == "" for value in names_of[name].values]
+        if share(np.array(numbers, dtype=bool)) < 0.5:
+            return name
+    return next((name for name, names in names_of.items() if names.symbols is not None), None)
 
 
 def _called(column: str) -> str:
     return "index" if column == "index" else f"column '{column}'"
 
 
-def _symbol_column(columns: dict[str, np.ndarray], shares: dict[str, float], main: str) -> str | None:
-    """The column of symbols: the named one or the index, unless that holds ids or plain numbers."""
-    for name in (main, *SYMBOL_COLUMNS, "index"):
-        if name not in columns or shares[name] >= 0.5:
-            continue
-        values = columns[name]
-        numbers = np.array([value.isdigit() or value == "" for value in values], dtype=bool)
-        if share(numbers) < 0.5:
-            return name
-    return None
+def looked_up_symbols(gene_ids: np.ndarray) -> np.ndarray:
+    """Today's symbols by Ensembl ids, "" for what is not known. The code that a model carries has no table of them."""
+    if not (SYMBOLS.is_file() and ORTHOLOGS.is_file()):
+        return np.full(len(gene_ids), "", dtype=object)
+    from cellscribe.symbols import symbols_of_ids
+
+    return symbols_of_ids(gene_ids)
 
 
 def unique_names(symbols: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, int]:

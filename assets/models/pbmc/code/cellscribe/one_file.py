@@ -13,7 +13,9 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellscribe import genes as gene_names
-from cellscribe.annotation import annotate_cells, grouping_of, named_words, write_annotated
+from cellscribe.annotated_file import write_annotated
+from cellscribe.annotation import annotate_cells, grouping_of
+from cellscribe.annotation_info import named_words
 from cellscribe.answer import AS_THE_MODEL, Strictness, answer_cells
 from cellscribe.cli import log, warn
 from cellscribe.clusters import RESOLUTION
