@@ -238,8 +238,11 @@ def consensus(answers: Sequence[Answer]) -> Answer:
 
     speak = np.stack([answer.decision.final != UNASSIGNED for answer in answers], axis=1)
     agree = np.stack([agrees(answer, i, union, chosen) for i, answer in enumerate(answers)], axis=1)
+    # What the user asks for holds for broader names too, of which a model made by others has none by itself.
+    asked = max(answer.parameters.get("min_probability", 0.0) for answer in answers)
     rejection = {
-        name: max(_limit(answer, name, least) for answer in answers) for name, least in REJECTION.items()
+        name: max(asked, *(_limit(answer, name, least) for answer in answers))
+        for name, least in REJECTION.items()
     }
     decision = decide(union, probabilities, support, chosen, agree.sum(axis=1), speak.sum(axis=1), rejection)
     rejected = np.stack([answer.decision.reason for answer in answers], axis=1)[nobody]

@@ -39,6 +39,8 @@ The components are those of the same cells; the others are placed in them, as ma
 SIMULATED_PER_CELL = 2
 N_GENES = 2_000
 N_COMPONENTS = 30
+# A variance, as a share of the square of the mean, that float32 alone makes.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,8 @@ def _variable_genes(
     bins = table.groupby(pd.cut(table["mean"], 20, labels=False))["dispersion"]
     # a gene alone in its bin has no spread to compare with: it counts as variable
     excess = ((table["dispersion"] - bins.transform("mean")) / bins.transform("std")).fillna(1.0)
+    # Of cells that are all alike only the rounding varies.
+    excess = excess.where(variance > ROUNDING * np.square(mean), 0.0)
     order = np.argsort(-excess.to_numpy(), kind="stable")
     chosen = np.sort(order[: min(N_GENES, int((excess > 0).sum()))])
     return seen[chosen], sparse.vstack([part[:, chosen] for part in kept], format="csr")

@@ -20,8 +20,8 @@ FOUND_ANEW = "Clusters were found anew and not taken from the column '{}' of obs
 def read_clusters(obs: pd.DataFrame, key: str) -> tuple[Clusters | None, list[str]]:
     """The clusters of a column of obs, None where there is none of that name or what it holds are no clusters.
 
-    The second value says in sentences what a reader must know. Clusters are in the order of a categorical's categories,
-    of numbers, else of the alphabet. A cell without a value is in none.
+    The second value says in sentences what a reader must know. Clusters are in the order of numbers, of a categorical's
+    categories, else of the alphabet. A cell without a value is in none.
     """
     # As CONVERT writes the names of columns.
     column = kept_column(key if key in obs else key.replace("/", "_"), obs)

@@ -297,6 +297,16 @@ def test_a_least_probability_that_the_user_asks_for_holds_for_models_of_uncertai
     assert first(consensus([one, unasked]))[3] == "ambiguous"
 
 
+def test_a_broader_name_needs_what_the_user_asks_for_from_models_that_tell_no_limit_for_it():
+    """All made by others: each of CD4 and CD8 T cells has half of what they have together."""
+    given = {"rejection": {"most_uncertainty": 0.1}, "min_probability": 0.9}
+    one = answer(["B cell", "NK", "CD4", "CD8"], [[0.1, 0.05, 0.43, 0.42]], parameters=given)
+    joint = consensus([one, one])
+    limits = joint.parameters["consensus"]
+    assert (limits["least_probability"], limits["ancestor_probability"]) == (0.9, 0.9)
+    assert first(joint)[3] == "ambiguous"
+
+
 # models that give labels alone ---------------------------------------------------------------------
 
 

@@ -74,6 +74,14 @@ def test_cells_without_varying_genes_are_not_searched() -> None:
     assert "few genes" in found.message
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_cells_that_are_all_alike_are_not_searched(seed: int) -> None:
+    cell = np.random.default_rng(seed).poisson(0.1, size=(1, 40)).astype(np.float32)
+    found = call_doublets(sparse.csr_matrix(np.repeat(cell, 150, axis=0)), expected_rate=0.01)
+    assert found.status == "skipped"
+    assert "few genes" in found.message
+
+
 def test_a_missing_threshold_falls_back_to_the_expected_number_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -21,6 +21,14 @@ def test_nearest_equals_scikit_learns_brute_force(block):
     assert (distances.dtype, indices.dtype) == (np.float32, np.int32)
 
 
+def test_cells_far_from_zero_have_the_same_neighbours():
+    """A model made by others may place its cells anywhere."""
+    near = nearest(QUERY, REFERENCE, 12)
+    far = nearest(QUERY + 1000, REFERENCE + 1000, 12)
+    assert (near[1] == far[1]).mean() > 0.99
+    np.testing.assert_allclose(far[0], near[0], atol=1e-2)
+
+
 def test_there_are_never_more_neighbours_than_reference_cells():
     distances, indices = nearest(QUERY, REFERENCE[:4], 30)
     assert distances.shape == indices.shape == (50, 4)
