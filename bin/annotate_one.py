@@ -15,6 +15,7 @@ from cellscribe.cli import (
     cluster_options,
     common_options,
     exit_codes,
+    own_version,
     path_in,
     path_out,
     strictness_options,
@@ -103,6 +104,7 @@ share = click.FloatRange(0, 1)
 @click.option("--genome", help="Which genome to read, where a matrix holds several.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of everything random.")
 @common_options
+@click.version_option(own_version(), prog_name="cellscribe", message="%(prog)s %(version)s")
 @exit_codes
 def main(query: Path, output_h5ad_file: Path | None, overwrite: bool, **options: Any) -> None:
     """Name the cells of INPUT: an h5ad, a Cell Ranger folder, a matrix folder or an .h5."""

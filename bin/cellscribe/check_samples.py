@@ -86,9 +86,9 @@ def check_samples(
         name, path = values.get("sample"), values.get("path")
         if name:
             _check_twice(row.where, name, seen, problems)
+        paths = possible_places(path, folders, f"{row.where}, path", launch, problems) if path else []
         if not name or not path:
             continue
-        paths = possible_places(path, folders, f"{row.where}, path", launch, problems)
         if path in used:
             warn(f"{row.where}: sample '{name}' is read from the same path as sample '{used[path]}'")
         used.setdefault(path, name)

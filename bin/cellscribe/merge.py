@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import anndata
 
 ANNOTATED, ANNOTATION = ".annotated.h5ad", ".annotation.json"
+# Of the smaller sample's cells so many are in the other too, where both are of one file.
+SHARED_CELLS = 0.5
 PREDICTED, PREDICTIONS = "_predicted", "_predictions"
 
 
@@ -261,6 +263,34 @@ def join_obs(samples: Sequence[SampleFile]) -> pd.DataFrame:
     return pd.DataFrame(joined, index=pd.Index(index, dtype=object))
 
 
+def twice_warnings(obs: pd.DataFrame) -> list[str]:
+    """A sentence for each two samples of which most cells are the same: one file under two names.
+
+    obs: of all samples, as `join_obs` makes it. Cells are the same by barcode, counts and number of genes, which two
+    cells of different samples hardly ever have in common.
+    """
+    measures = [name for name in ("total_counts", "n_genes_by_counts") if name in obs]
+    if not measures:
+        return []
+    cells = obs[["sample", *measures]].reset_index(names="barcode")
+    cells["barcode"] = [
+        name[len(sample) + len(MERGED_BY) :]
+        for name, sample in zip(cells["barcode"], cells["sample"].astype(str), strict=True)
+    ]
+    key = ["barcode", *measures]
+    again = cells[cells.duplicated(key, keep=False)]
+    pairs = again.merge(again, on=key, suffixes=("", "_other"))
+    pairs = pairs[pairs["sample"].cat.codes < pairs["sample_other"].cat.codes]
+    shared = pairs.groupby(["sample", "sample_other"], observed=True).size()
+    sizes = cells["sample"].value_counts()
+    return [
+        f"Samples '{one}' and '{other}' have {plural(n, 'cell')} in common, by barcode, counts and genes: are they of "
+        "one file, or of one library under two names? Each counts twice here."
+        for (one, other), n in shared.items()
+        if n >= SHARED_CELLS * min(sizes[one], sizes[other])
+    ]
+
+
 def join_column(parts: Sequence[pd.Series | None], sizes: Sequence[int]) -> Any:
     """One column of all samples, None where a sample lacks it: an array, or a Categorical."""
     there = [part for part in parts if part is not None]
@@ -320,6 +350,7 @@ def merge_samples(
             f"{partly:,} of {len(var):,} genes were not measured in every sample; where one was not, its counts are 0. "
             "var['n_samples'] says in how many it was."
         )
+    warnings += twice_warnings(obs)
     runs = list(dict.fromkeys(key for one in samples for key in one.runs))
     obsm = shared_arrays(samples, runs)
     given, said = _clusters_of_all(samples, obs, cluster_key) if cluster_key else (None, [])

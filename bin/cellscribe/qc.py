@@ -127,6 +127,11 @@ class QcResult:
     mt_known: bool = True
 
     @property
+    def measured(self) -> pd.DataFrame:
+        """The metrics as tables have them, (n_obs, ...): a mitochondrial share that nothing tells is no 0, but NaN."""
+        return self.metrics if self.mt_known else self.metrics.assign(pct_counts_mt=np.nan)
+
+    @property
     def passes(self) -> np.ndarray:
         """Bool, shape (n_obs,): cells with no reason to go."""
         return self.reasons == ""
@@ -373,7 +378,7 @@ def summarise(
 def removed_table(barcodes: pd.Index, result: QcResult) -> pd.DataFrame:
     """Every cell that does not pass, with every reason and every metric, in the order of the file."""
     table = pd.DataFrame({"barcode": barcodes.astype(str), "reasons": result.reasons})
-    table = pd.concat([table, result.metrics.round(4)], axis=1)
+    table = pd.concat([table, result.measured.round(4)], axis=1)
     table["total_counts"] = table["total_counts"].astype(np.int64)
     table["doublet_score"] = result.doublets.scores.round(4)
     return table[~result.passes]
@@ -431,7 +436,7 @@ def filtered(
     from cellscribe.stored import blocks
 
     for name in METRICS:
-        tables.obs[name] = result.metrics[name].to_numpy()
+        tables.obs[name] = result.measured[name].to_numpy()
     tables.obs["doublet_score"] = result.doublets.scores
     tables.obs["predicted_doublet"] = result.doublets.calls
     tables.obs["qc_pass"] = result.passes

@@ -239,6 +239,11 @@ def test_all_problems_of_all_rows_and_parameters_are_told_at_once(folder: Folder
     assert "min_genes (20) is above max_genes (10)" in text
 
 
+def test_a_path_is_looked_for_though_its_samples_name_is_none(folder: Folder) -> None:
+    found = folder.problems(folder.sheet("sample,path\na b,nowhere.h5ad\n"))
+    assert [line.split(":")[0] for line in found] == ["line 2, sample", "line 2, path"]
+
+
 def test_names_that_differ_in_capitals_alone_are_refused(folder: Folder) -> None:
     assert folder.problems(folder.sheet("sample,path\nLung,a.h5ad\nlung,b.h5ad\n"))[0].startswith(
         "line 3, sample: 'lung'"

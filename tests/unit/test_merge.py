@@ -142,6 +142,20 @@ def test_samples_of_the_run_that_got_no_labels_and_limits_that_were_changed_are_
     assert "cells are unassigned. The limits for names were changed: --reject_novel false.</p>" in page
 
 
+def test_cells_that_two_samples_have_in_common_are_told(tmp_path: Path) -> None:
+    """One file under two names, and a third sample with the same barcodes and other cells."""
+
+    def measured(seed: int) -> dict[str, object]:
+        counts = np.random.default_rng(seed).integers(500, 5000, 40)
+        return {"total_counts": counts, "n_genes_by_counts": counts // 2}
+
+    for sample, seed in (("a", 1), ("b", 2), ("again", 1)):
+        write_sample(tmp_path, sample, seed=seed, obs=measured(seed))
+    told = [warning for warning in run(tmp_path)[1].warnings if "Each counts twice" in warning]
+    (warning,) = told
+    assert warning.startswith("Samples 'a' and 'again' have 40 cells in common")
+
+
 def test_clusters_and_the_map_are_of_all_cells_together(tmp_path: Path) -> None:
     for seed, name in enumerate("ab"):
         write_sample(tmp_path, name, seed=seed)

@@ -180,6 +180,18 @@ def test_no_mitochondrial_gene_is_said_and_switches_its_bound_off() -> None:
     assert any("No mitochondrial gene" in note for note in result.warnings)
 
 
+def test_a_mitochondrial_share_that_nothing_tells_is_missing_and_no_nought(tmp_path: Path) -> None:
+    adata = make(symbols=[f"GENE{i}" for i in range(200)])
+    adata.X = sparse.vstack([adata.X[:-1], adata.X[-1:] * 40]).tocsr()
+    adata.write_h5ad(tmp_path / "s.counts.h5ad")
+    report = run_qc(tmp_path / "s.counts.h5ad", QcOptions("s", doublets="off"), folder=tmp_path)
+    removed = pd.read_csv(tmp_path / "s.removed.tsv.gz", sep="\t")
+    kept = anndata.read_h5ad(tmp_path / "s.filtered.h5ad").obs
+    assert len(removed) == 1 and removed["pct_counts_mt"].isna().all()
+    assert kept["pct_counts_mt"].isna().all() and kept["pct_counts_ribo"].notna().all()
+    assert not report["mt_known"]
+
+
 def test_every_reason_of_a_cell_is_named() -> None:
     adata = spoil(make())
     result = assess(adata, adata.X, QcOptions("s", doublets="off"))
