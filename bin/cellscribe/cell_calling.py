@@ -88,7 +88,7 @@ class CalledCells:
 def droplet_shape(totals: np.ndarray) -> DropletShape:
     """Part the totals into a low and a high group where the variance between them is largest.
 
-    totals: counts a droplet, shape (n_droplets,), >= 0; parted on log10(1 + total).
+    totals: counts a droplet, shape (n_droplets,), >= 0; split on log10(1 + total).
     Source: Otsu 1979, IEEE Trans. Syst. Man Cybern. 9:62.
     """
     n = len(totals)

@@ -1,4 +1,4 @@
-"""Whether the cells of a matrix are of several samples, and where they were parted already."""
+"""Whether the cells of a matrix are of several samples, and where they were split already."""
 
 from __future__ import annotations
 

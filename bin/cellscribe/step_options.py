@@ -14,7 +14,7 @@ CONVERT = {
     "call_cells": "call_cells",
     "seed": "seed",
 }
-# A file of several samples is parted before it is converted.
+# A file of several samples is split before it is converted.
 SPLIT = {"sample_key": "sample_key", "counts_layer": "counts_layer", "genome": "genome"}
 QC = {
     "mode": "qc",

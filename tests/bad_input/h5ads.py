@@ -17,7 +17,7 @@ from bad_input.cellranger import bad, counts_are, files, good
 from tenx_files import IDS, SYMBOLS, barcodes, small_counts
 
 COUNTS = small_counts(8)
-# Corrected by gene first, so that no counts can be had back.
+# Corrected by gene first, so that no counts can be recovered.
 LOGGED = np.log1p(COUNTS * np.linspace(0.8, 1.3, 6)).astype(np.float32)
 WITH_ONES = COUNTS.copy()
 WITH_ONES[np.arange(8), np.arange(8) % 6] = 1
@@ -207,7 +207,7 @@ H5AD = [
          RECOVERED, "X holds raw counts of 2 genes alone: those of 6 genes were recovered from raw.X"),
     good("counts of variable genes, corrected numbers of all in raw", h5ad(some_genes(2, sp.csr_matrix(LOGGED))),
          counts_are(WITH_ONES[:, :2], "the counts of these genes", SYMBOLS[:2]),
-         "raw.X has 6 genes, but no counts that agree with these can be had back",
+         "raw.X has 6 genes, but no counts that agree with these can be recovered",
          "give a file with the counts of all genes"),
     good("counts of variable genes, other cells' log-normalised numbers in raw",
          h5ad(some_genes(2, sp.csr_matrix(LOG_10K[:, ::-1]))),

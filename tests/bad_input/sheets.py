@@ -125,7 +125,7 @@ SHEETS = [
     bad("a misspelt column", sheet("sampel,path\na,a.h5ad\n"), "no column 'sampel'; did you mean 'sample'?"),
     bad("a column that no sheet has", sheet("sample,path,colour\na,a.h5ad,red\n"), "no column 'colour'; take it out"),
     bad("a sheet without a header", sheet("a,a.h5ad\nb,b.h5ad\n"), "the column 'sample' is missing; seen: a, a.h5ad"),
-    bad("columns parted by spaces", sheet("sample path\na a.h5ad\n"),
+    bad("columns separated by spaces", sheet("sample path\na a.h5ad\n"),
         "the column 'sample' is missing; seen: sample_path"),
     bad("a column twice", sheet("sample,path,path\na,a.h5ad,b.h5ad\n"), "has 2 columns named 'path'; keep one"),
     bad("a name twice", sheet("sample,path\na,a.h5ad\na,b.h5ad\n"),

@@ -1,4 +1,4 @@
-"""A file of several samples, parted by a column of its cells, in the real Nextflow."""
+"""A file of several samples, split by a column of its cells, in the real Nextflow."""
 
 from __future__ import annotations
 

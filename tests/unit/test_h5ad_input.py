@@ -15,7 +15,7 @@ from cellscribe.genes import GENE_SETS
 from cellscribe.h5ad_input import read_h5ad
 
 COUNTS = small_counts(8)
-# Corrected by gene first, so that no counts can be had back.
+# Corrected by gene first, so that no counts can be recovered.
 LOGGED = np.log1p(COUNTS * np.linspace(0.8, 1.3, 6)).astype(np.float32)
 SCALED = ((COUNTS - COUNTS.mean(0)) / COUNTS.std(0)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Counts that were scaled in each cell, and logged, are had back to the digit; what was corrected is not."""
+"""Counts that were scaled in each cell, and logged, are recovered to the digit; what was corrected is not."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class ModelOptions:
     description: str = ""
     licence: str = ""
     citation: str = ""
-    # Cell types of the tissue that the reference does not have, parted by commas.
+    # Cell types of the tissue that the reference does not have, separated by commas.
     lacks: str = ""
     pipeline_version: str = "unknown"
 
