@@ -125,9 +125,32 @@ def test_outputs_lists_the_columns_of_the_failures_in_their_order(outputs: str) 
     assert documented == ["sample", "step", "exit_code", "meaning", "message"]
 
 
-def test_the_documents_link_only_to_what_exists(root: Path, errors: str, outputs: str) -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", errors + outputs):
-        assert (root / "docs" / link).is_file(), link
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        anchor = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        found.add(anchor if anchor not in found else f"{anchor}-1")
+    return found
+
+
+def test_the_documents_link_only_to_what_exists(root: Path) -> None:
+    documents = [
+        root / "README.md",
+        *sorted(root.glob("docs/*.md")),
+        *sorted(root.glob("benchmarks/**/*.md")),
+    ]
+    assert len(documents) > 10
+    wrong = []
+    for document in documents:
+        # Without code, in which brackets mean something else.
+        text = re.sub(r"`[^`]*`|^    .*$", "", document.read_text(), flags=re.MULTILINE)
+        for link, anchor in re.findall(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)]*))?\)", text):
+            target = (document.parent / link).resolve() if link else document
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                wrong.append(f"{document.relative_to(root)}: {link}#{anchor}")
+    assert wrong == []
 
 
 def test_models_names_the_column_that_an_inputs_own_batch_is_kept_as(root: Path) -> None:
