@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from cellscribe.model.ontology import plain_name
+from cellscribe.model.ontology import plain_name, spelled_out
 
 # Words that tell no type from another, and what CD4 and CD8 say already.
 SAYS_NOTHING = {"cell", "positive", "pos"}
 T_CELL = {"t", "ab"}
-# Other cells in each tissue.
-GREEK = {"alpha", "beta", "gamma", "delta", "epsilon"}
-# Of two types ("NK/T", "B and T"), or without a marker ("CD4-", "FCGR3A- mono").
-NOT_ONE_TYPE = re.compile(r"[/&,;|]|\band\b|\bor\b|\w-(?=\W|$)", re.IGNORECASE)
+# Of two types ("NK/T", "B and T").
+NOT_ONE_TYPE = re.compile(r"[/&,;|]|\band\b|\bor\b")
 # Words, in any order, without "cell", and without "T" beside CD4 or CD8.
 IDS = {
     "cd4": "CL:0000624",
@@ -76,7 +74,8 @@ IDS = {
 
 def words_of(label: str) -> frozenset[str]:
     """The words of a label that tell its type from others."""
-    words = set(plain_name(label).replace("+", " ").split()) - SAYS_NOTHING
+    plain = plain_name(label).replace("alpha beta", "ab").replace("gamma delta", "gd")
+    words = set(plain.replace("+", " ").split()) - SAYS_NOTHING
     return frozenset(words - T_CELL if words & {"cd4", "cd8"} else words)
 
 
@@ -85,12 +84,12 @@ BY_WORDS = {frozenset(words.split()): cl_id for words, cl_id in IDS.items()}
 
 def common_id(label: str, known: Mapping[str, str]) -> str:
     """The Cell Ontology id of a common name, or of one that lacks but "cell"; "" for others, and for one that says
-    what the cells are not.
+    what the cells are not ("CD4-", "FCGR3A- mono").
 
     known: the ontology's own names and synonyms, as `plain_name` gives them, with their ids.
     """
-    if NOT_ONE_TYPE.search(label):
-        return ""
     name = plain_name(label)
-    says_enough = name not in GREEK and (len(name) > 1 or name in ("b", "t"))
+    if "-" in name or NOT_ONE_TYPE.search(spelled_out(label)):
+        return ""
+    says_enough = len(name) > 1 or name in ("b", "t")
     return BY_WORDS.get(words_of(label)) or (known.get(f"{name} cell", "") if says_enough else "")

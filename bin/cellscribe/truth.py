@@ -12,7 +12,7 @@ import numpy as np
 from cellscribe.contract import UNASSIGNED
 from cellscribe.label_csv import is_labelled, of_sample, read_label_csv, with_labels
 from cellscribe.model.calibration import expected_calibration_error
-from cellscribe.model.ontology import find_cl_ids, lineages, plain_name
+from cellscribe.model.ontology import ROOTS, find_cl_ids, lineages, plain_name
 from cellscribe.schema import nearest
 from cellscribe.words import some
 
@@ -33,8 +33,6 @@ COLUMNS = (
     "most_common_share",
 )
 PREDICTED = "predicted:"
-# cell, native cell, eukaryotic cell, animal cell: that one of these covers a type says nothing of it.
-SAY_NOTHING = frozenset(("CL:0000000", "CL:0000003", "CL:0000255", "CL:0000548"))
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def relate(truth: Sequence[str], labels: Mapping[str, str]) -> Relation:
     """Find which labels of the model mean what a known label means, and which are its kin.
 
     labels: the model's label to its Cell Ontology id, "" where it has none. A known label that is written as one of the
-    model's, but for case, plural and punctuation, is that one; any other is its namesake's or its id's term in the Cell
+    model's, but for what `plain_name` leaves out, is that one; any other is its namesake's or its id's term in the Cell
     Ontology, and the same as each label of that term.
     """
     plain = [plain_name(label) for label in labels]
@@ -121,7 +119,7 @@ def relate(truth: Sequence[str], labels: Mapping[str, str]) -> Relation:
         cl_ids.append(own[0] if own else found[label])
         if not same[row].any() and cl_ids[-1]:
             same[row] = [cl_ids[-1] == other for other in ids]
-    above = {cl_id: others - SAY_NOTHING for cl_id, others in lineages([*cl_ids, *ids]).items()}
+    above = {cl_id: others - ROOTS for cl_id, others in lineages([*cl_ids, *ids]).items()}
     compatible = np.array(
         [[one in above.get(other, ()) or other in above.get(one, ()) for other in ids] for one in cl_ids],
         dtype=bool,

@@ -14,6 +14,7 @@ from cellscribe.model.ontology import (
     find_cl_ids,
     lineage_level,
     nearest_safe_ancestor,
+    plain_name,
 )
 
 LABELS = ["B cell", "CD4 T cell", "CD8 T cell", "Monocyte", "NK cell", "Platelet"]
@@ -67,6 +68,60 @@ def test_names_that_data_give_are_known(label, name):
 )
 def test_what_a_name_does_not_say_is_not_guessed(label):
     assert find_cl_ids([label]) == {label: ""}
+
+
+@pytest.mark.parametrize(
+    ("label", "as_if"),
+    [
+        *(("γδ T cell", "gdT"), ("γδT cells", "gdT"), ("gamma-delta T", "gdT")),
+        *(("αβ T", "alpha-beta T cell"), ("CD4+ αβ T", "CD4 T"), ("CD4⁻CD8⁻ T cell", "CD4-CD8- T cell")),
+        *(("β cells", "beta cell"), ("pancreatic β-cell", "pancreatic beta cell")),
+        *(("CD14⁺ Mono", "CD14+ Mono"), ("CD14(+) Mono", "CD14+ Mono")),
+        *(("CD16− monocyte", "CD16- monocyte"), ("ＣＤ４　Ｔ", "CD4 T"), ("CD4‑naive T", "Naive CD4 T")),
+        *(("Müller cell", "Mueller cell"), ("CD16 monocyte", "CD16 mono")),
+    ],
+)
+def test_signs_and_greek_letters_are_read_however_they_are_written(label, as_if):
+    found = find_cl_ids([label, as_if])
+    assert found[label] == found[as_if] and (found[label] or as_if == "beta cell")
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        *("CD4− T cell", "CD4– T", "CD8⁻ T", "CD16− mono", "CD16⁻Mono", "CD16−Mono"),
+        *("CD4(-) T", "CD4^- T", "CD4-_T"),
+        *("CD8αα T", "α", "β", "α cell", "alpha cell"),
+        *("T细胞", "B 细胞", "T-клетки", "В cell", "T細胞", "Κ cell"),
+    ],
+)
+def test_no_name_is_read_in_part(label):
+    """A minus of any shape says what cells are not; letters of other scripts may say anything."""
+    assert find_cl_ids([label]) == {label: ""}
+
+
+@pytest.mark.parametrize("label", ["cell", "Cells", "eukaryotic cell", "CL:0000000"])
+def test_no_label_is_of_a_term_that_says_nothing_unless_the_user_says_so(label):
+    assert find_cl_ids([label]) == {label: ""}
+    assert find_cl_ids([label], {label: "cell"}) == {label: "CL:0000000"}
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        *(("B-cells", "b cell"), ("NK_T  Cells", "nk t cell"), ("CD14+ Mono", "cd14+ mono"), ("ＮＫ", "nk")),
+        *(("CD4+T", "cd4+ t"), ("CD4- T", "cd4- t"), ("HLA-DR-", "hla dr-"), ("T-CD4+", "t cd4+")),
+        *(("CD4⁻CD8⁺ T", "cd4- cd8+ t"), ("CD4-CD8+ T", "cd4- cd8+ t"), ("CD4-CD8 T", "cd4 cd8 t")),
+        *(("alpha–beta", "alpha beta"), ("T − naive", "t naive"), ("IFN-γ", "ifn gamma")),
+        *(("γδT", "gamma delta t"), ("TCRγδ+", "tcr gamma delta+"), ("Vγ9Vδ2", "vgamma9vdelta2")),
+        *(("Ménière", "meniere"), ("Straße", "strasse"), ("Σίτος", "sigma iota tau omicron sigma")),
+        *(("T细胞", "t细胞"), ("Т-клетки", "т клетки"), ("йод", "йод"), ("が", "が"), ("कोशिका", "कोशिका")),
+        (" ?! ", "?!"),
+        *(("mono\u00adcyte", "monocyte"), ("T\u00a0cell", "t cell")),
+    ],
+)
+def test_a_plain_name_keeps_what_tells_types_apart(name, plain):
+    assert plain_name(name) == plain
 
 
 def test_every_common_name_is_of_a_term_that_holds():

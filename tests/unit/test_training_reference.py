@@ -10,6 +10,7 @@ from small_model import TYPES, simulate
 
 from cellscribe.errors import InputError
 from cellscribe.training.reference import names_of, read_reference
+from cellscribe.truth import relate
 
 
 @pytest.fixture
@@ -107,12 +108,24 @@ def test_labels_that_differ_in_how_they_are_written_are_told_of(write, cells, ca
 
 
 @pytest.mark.parametrize(
-    "pair", [("CD4+ T", "CD4- T"), ("αβ T", "γδ T"), ("HLA-DR+", "HLA-DR-"), ("T1", "T 1")]
+    "pair",
+    [
+        *(("CD4+ T", "CD4- T"), ("αβ T", "γδ T"), ("HLA-DR+", "HLA-DR-"), ("T1", "T 1")),
+        *(("CD4− T", "CD4 T"), ("上皮", "间质"), ("?!", "!?")),
+    ],
 )
 def test_labels_that_differ_in_what_they_say_are_not_taken_for_one(write, cells, capsys, pair):
     cells.obs["cell_type"] = np.array(pair)[np.arange(60) % 2]
     read_reference([write(cells)], "cell_type")
     assert "almost alike" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pair", [("CD4− T", "CD4- T"), ("γδ T", "gamma-delta T"), ("CD4+T", "CD4⁺ T")])
+def test_labels_are_almost_alike_where_a_comparison_takes_them_for_one(write, cells, capsys, pair):
+    assert relate(pair[:1], {pair[1]: ""}).same.all()
+    cells.obs["cell_type"] = np.array(pair)[np.arange(60) % 2]
+    read_reference([write(cells)], "cell_type")
+    assert "almost alike" in capsys.readouterr().err
 
 
 def test_a_file_without_any_batch_is_refused(write, cells):

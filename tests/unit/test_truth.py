@@ -60,7 +60,7 @@ def related(truth: str) -> tuple[str, list[str], list[str]]:
         ("BLOB", ("", ["blob"], [])),
         ("CD4 T cells", ("CL:0000624", ["CD4 T cell"], [])),
         ("CD4+ T cell", ("CL:0000624", ["CD4 T cell"], [])),
-        ("cell", ("CL:0000000", [], [])),
+        ("cell", ("", [], [])),
         ("CL:9999999", ("CL:9999999", [], [])),
         ("cluster 7", ("", [], [])),
     ],
@@ -69,6 +69,28 @@ def test_a_known_label_finds_its_like_and_its_kin_in_the_model(
     truth: str, expected: tuple[str, list[str], list[str]]
 ) -> None:
     assert related(truth) == expected
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        *(
+            ["α cell", "β cell", "δ cell"],
+            ["上皮细胞", "成纤维细胞", "T细胞"],
+            ["Т-клетки", "В-клетки", "моноциты"],
+        ),
+        *(["CD4- T cell", "CD4 T cell"], ["CD4− T cell", "CD4+ T cell"], ["CD16- NK", "CD16 NK"], ["?", "!"]),
+        *(["T NK", "NK T"], ["αβ T", "γδ T"], ["単球", "マクロファージ"]),
+    ],
+)
+def test_a_label_of_any_script_is_its_like_alone(labels: list[str]) -> None:
+    assert relate(labels, dict.fromkeys(labels, "")).same.tolist() == np.eye(len(labels), dtype=bool).tolist()
+
+
+def test_a_label_is_known_again_whatever_its_accents_signs_and_greek_letters() -> None:
+    truth = ["gamma-delta T cells", "CD4⁻ T", "Müller glia", "КЛЕТКА"]
+    labels = ["γδ T cell", "CD4- T", "Mu\u0308ller glia", "клетка"]
+    assert relate(truth, dict.fromkeys(labels, "")).same.tolist() == np.eye(4, dtype=bool).tolist()
 
 
 def test_labels_of_one_term_are_told_apart_where_the_truth_has_their_words() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import cell_names, open_h5ad
 from cellscribe.label_csv import check_cells, is_labelled, read_label_csv, with_labels
-from cellscribe.model.ontology import singular
+from cellscribe.model.ontology import plain_name
 from cellscribe.schema import nearest
 from cellscribe.stored import SomeRows, StoredInput, blocks
 from cellscribe.training.disk import blocks_of, on_disk
@@ -243,14 +242,14 @@ def check_batches(batches: np.ndarray, batch_key: str, file: Path) -> None:
 
 
 def check_spelling(labels: np.ndarray) -> None:
-    """Warn of labels that differ in case, plural or punctuation alone, and of labels that are all numbers.
+    """Warn of labels that a comparison with known labels would take for one, and of labels that are all numbers.
 
     labels: text (n_obs,).
     """
     names, numbers = np.unique(labels.astype(str), return_counts=True)
     alike: dict[str, list[str]] = {}
     for name, number in zip(names, numbers, strict=True):
-        alike.setdefault(_without_style(name), []).append(f"'{name}' ({number:,})")
+        alike.setdefault(plain_name(name), []).append(f"'{name}' ({number:,})")
     for spellings in alike.values():
         if len(spellings) > 1:
             warn(
@@ -261,11 +260,6 @@ def check_spelling(labels: np.ndarray) -> None:
         warn(
             f"all labels are numbers ({first_names(names.tolist())}), as those of clusters are: cells will be named so"
         )
-
-
-def _without_style(label: str) -> str:
-    """A label without case, plural, underscores and hyphens between words: signs, as in CD4+ and CD4-, are kept."""
-    return " ".join(map(singular, re.sub(r"[\s_]+|-(?=\w)", " ", label.casefold()).split()))
 
 
 def _without_copies(cells: LabelledCells, label_key: str, file: Path, scratch: Path | None) -> LabelledCells:
