@@ -12,6 +12,8 @@ SAYS_NOTHING = {"cell", "positive", "pos"}
 T_CELL = {"t", "ab"}
 # Of two types ("NK/T", "B and T").
 NOT_ONE_TYPE = re.compile(r"[/&,;|]|\band\b|\bor\b")
+# In this order alone: "T NK" is the usual name of T and NK cells together.
+NK_T = re.compile(r"\s*nk[\s_-]?t([\s_-]*cells?)?\s*")
 # Words, in any order, without "cell", and without "T" beside CD4 or CD8.
 IDS = {
     "cd4": "CL:0000624",
@@ -43,7 +45,6 @@ IDS = {
     "nk cd56bright": "CL:0000938",
     "nk cd56dim": "CL:0000939",
     "nkt": "CL:0000814",
-    "nk t": "CL:0000814",
     "b naive": "CL:0000788",
     "b memory": "CL:0000787",
     "mono": "CL:0000576",
@@ -88,8 +89,10 @@ def common_id(label: str, known: Mapping[str, str]) -> str:
 
     known: the ontology's own names and synonyms, as `plain_name` gives them, with their ids.
     """
-    name = plain_name(label)
-    if "-" in name or NOT_ONE_TYPE.search(spelled_out(label)):
+    written, name = spelled_out(label), plain_name(label)
+    if "-" in name or NOT_ONE_TYPE.search(written):
         return ""
+    if NK_T.fullmatch(written):
+        return IDS["nkt"]
     says_enough = len(name) > 1 or name in ("b", "t")
     return BY_WORDS.get(words_of(label)) or (known.get(f"{name} cell", "") if says_enough else "")

@@ -91,13 +91,19 @@ def test_signs_and_greek_letters_are_read_however_they_are_written(label, as_if)
     [
         *("CD4− T cell", "CD4– T", "CD8⁻ T", "CD16− mono", "CD16⁻Mono", "CD16−Mono"),
         *("CD4(-) T", "CD4^- T", "CD4-_T"),
-        *("CD8αα T", "α", "β", "α cell", "alpha cell"),
+        *("CD8αα T", "α", "β", "α cell", "alpha cell", "T+NK", "NK+T", "NK、T"),
         *("T细胞", "B 细胞", "T-клетки", "В cell", "T細胞", "Κ cell"),
+        *("T_NK", "T-NK", "T NK", "T NK cells", "NK cell T cell", "T/NK", "NK/T cells"),
     ],
 )
 def test_no_name_is_read_in_part(label):
     """A minus of any shape says what cells are not; letters of other scripts may say anything."""
     assert find_cl_ids([label]) == {label: ""}
+
+
+@pytest.mark.parametrize("label", ["NKT", "NK T", "NK_T", "NK-T cells", "NK T cell"])
+def test_nk_t_cells_are_known_by_their_words_in_this_order(label):
+    assert find_cl_ids([label]) == {label: "CL:0000814"}
 
 
 @pytest.mark.parametrize("label", ["cell", "Cells", "eukaryotic cell", "CL:0000000"])
