@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellscribe.contract import UNASSIGNED, kept_column
+from cellscribe.model.ontology import plain_name
 from cellscribe.schema import nearest, shown
 from cellscribe.words import first_names
 
@@ -223,7 +224,7 @@ def _same_label(label: str, known: np.ndarray) -> str:
     """As `nearest`, but for spelling alone: CD4 T cell is near CD8 T cell, and the sample may well lack the one."""
 
     def plain(name: str) -> str:
-        return re.sub(r"[^a-z0-9]", "", name.lower()).rstrip("s")
+        return plain_name(name).replace("+", "").replace(" ", "")
 
     same = next((name for name in sorted(set(known)) if plain(name) == plain(label)), "")
     return f"; did you mean '{same}'?" if same else ""

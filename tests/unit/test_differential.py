@@ -116,6 +116,16 @@ def test_a_comparison_that_cannot_be_made_is_told(obs: pd.DataFrame, text: str, 
     assert made == {} and words in " ".join(notes)
 
 
+@pytest.mark.parametrize(
+    ("asked", "there"), [("上皮 cell", "间质 cell"), ("CD4+ T cell", "CD4- T cell"), ("β cell", "α cell")]
+)
+def test_no_label_that_means_another_type_is_advised(obs: pd.DataFrame, asked: str, there: str) -> None:
+    (note,) = sizes(f"{asked} vs rest", obs.assign(**{FINAL: there}))[1]
+    assert note.endswith(f"no cell has '{asked}' in {FINAL}.")
+    (note,) = sizes(f"{there.upper()}s vs rest", obs.assign(**{FINAL: there}))[1]
+    assert note.endswith(f"did you mean '{there}'?")
+
+
 def test_a_column_that_was_renamed_as_ours_is_of_that_name_is_compared_all_the_same(
     obs: pd.DataFrame,
 ) -> None:
