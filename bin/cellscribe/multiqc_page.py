@@ -307,7 +307,13 @@ def _fit(samples: list[Sample]) -> dict[str, Any]:
 
 
 def _truth(samples: list[Sample]) -> dict[str, Any]:
-    shares = ("truth_accuracy", "truth_accuracy_assigned", "truth_share_same", "truth_share_compatible")
+    compared = [sample for sample in samples if sample.get("truth", "n_cells")]
+    # MultiQC colours a column, not a cell: scores of a few cells must not look good.
+    good = "RdYlGn" if all(_percent_scored(sample) >= 50 for sample in compared) else "Blues"
+    shares = (
+        *("truth_accuracy", "truth_accuracy_assigned"),
+        *("truth_share_same", "truth_share_compatible", "truth_share_not_understood"),
+    )
     columns: dict[str, Callable[[Sample], Any]] = {
         name: _times_100(name) if name in shares else column
         for name, column in COLUMNS.items()
@@ -315,31 +321,43 @@ def _truth(samples: list[Sample]) -> dict[str, Any]:
     }
     return {
         "id": "cellscribe_truth",
-        "section_name": "Held against known labels",
+        "section_name": "Compared with known labels",
         "description": "Accuracy, F1 and calibration are of the predicted labels, over the cells whose known label the "
-        "model can give; same and compatible are of the final labels, over all cells with a known label.",
+        "model can give, or one label that covers it (Scored); same, compatible and not understood are of the final "
+        "labels, over all cells with a known label.",
         "plot_type": "table",
         "pconfig": {"id": "cellscribe_truth_table", "title": "Known labels", "namespace": "cellscribe"},
         "headers": {
             "truth_n_cells": _number("Cells", "Cells with a known label"),
-            "truth_n_known": _number("In the model", "Cells whose known label the model can give", "Greens"),
-            "truth_accuracy": _percent("Accuracy", "Predicted labels that are right", "RdYlGn"),
-            "truth_macro_f1": _number("Macro-F1", "Mean F1 of the known labels", "RdYlGn", "{:,.3f}", max=1),
+            "truth_n_known": _number(
+                "Scored cells", "Those of a label that the model has, or one that covers it"
+            ),
+            "scored": _percent(
+                "Scored", "Share of the cells with a known label that the scores are of", "Blues"
+            ),
+            "truth_accuracy": _percent("Accuracy", "Predicted labels that are right", good),
+            "truth_macro_f1": _number("Macro-F1", "Mean F1 of what is scored", good, "{:,.3f}", max=1),
             "truth_accuracy_assigned": _percent(
-                "Assigned",
-                "Predicted labels that are right, of cells that were not left unassigned",
-                "RdYlGn",
+                "Assigned", "Predicted labels that are right, of cells that were not left unassigned", good
             ),
             "truth_calibration_error": _number(
                 "Calibration error", "Expected calibration error", "OrRd", "{:,.3f}", minrange=0.3
             ),
-            "truth_share_same": _percent("Same", "Final label is the known one", "RdYlGn"),
+            "truth_share_same": _percent("Same", "Final label is the known one", good),
             "truth_share_compatible": _percent(
                 "Compatible", "Final and known label are one the other's ancestor", "Blues"
             ),
+            "truth_share_not_understood": _percent(
+                "Not understood", "Known label that no label of the model and no type matches", "Blues"
+            ),
         },
-        "data": _rows([s for s in samples if s.get("truth", "n_cells")], columns),
+        "data": _rows(compared, columns | {"scored": _percent_scored}),
     }
+
+
+def _percent_scored(sample: Sample) -> float:
+    """Of the cells with a known label."""
+    return 100 * (sample.get("truth", "n_known") or 0) / sample.get("truth", "n_cells")
 
 
 def _warnings(samples: list[Sample]) -> dict[str, Any]:

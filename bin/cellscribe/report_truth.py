@@ -1,4 +1,4 @@
-"""The part of a sample's page that holds its names against known labels, where the user gave some."""
+"""The part of a sample's page that compares its names with known labels, where the user gave some."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KNOWN_LABELS_SHOWN = 40
+# What becomes of a cell with a known label: its share in truth.json, and how the page says it.
+BECAME = {
+    "same": "same",
+    "compatible": "compatible",
+    "unassigned": "unassigned",
+    "different": "different",
+    "not_understood": "label not understood",
+}
 
 
 def hold_against_truth(
@@ -43,6 +51,7 @@ def hold_against_truth(
             key=inputs.truth_key,
             source=inputs.truth_csv.name if inputs.truth_csv else "obs",
         )
+        notes += warnings_of(agreement.headline)
         write_table(agreement.table, inputs.truth)
     for note in notes:
         warn(f"sample '{inputs.sample}': {note}")
@@ -51,19 +60,45 @@ def hold_against_truth(
     return agreement, notes
 
 
+def warnings_of(headline: dict[str, Any]) -> list[str]:
+    """What to say where scores are of few of the cells: of those that the model is good at, as like as not."""
+    n_cells, n_known = headline["n_cells"], headline["n_known"]
+    if n_known >= n_cells / 2:
+        return []
+    cannot, unclear = (sum(headline[name].values()) for name in ("unknown_labels", "not_understood"))
+    why = [
+        *([f"{cannot:,} have labels that the model cannot give"] if cannot else []),
+        *(
+            [
+                f"{unclear:,} {'' if cannot else 'have '}labels that nothing matches (--truth_map says what these mean)"
+            ]
+            if unclear
+            else []
+        ),
+    ]
+    scored = (
+        f"Accuracy, F1 and calibration are of {n_known:,} of the {n_cells:,} cells with a known label "
+        f"({n_known / n_cells:.0%}), and tell little of the sample"
+        if n_known
+        else f"None of the {n_cells:,} cells with a known label could be scored"
+    )
+    return [f"{scored}: {', and '.join(why)}."]
+
+
 def truth_part(agreement: truth.Agreement) -> dict[str, Any]:
     """What the page shows of the comparison with known labels."""
     head, shown = agreement.headline, agreement.table.head(KNOWN_LABELS_SHOWN)
     counts = agreement.confusion.to_numpy()[: len(shown), :KNOWN_LABELS_SHOWN]
     left = agreement.left[: len(shown)]
     sizes = shown["n_cells"].to_numpy()[:, np.newaxis]
-    unknown = head["unknown_labels"]
     return {
         **{key: head[key] for key in ("column", "source")},
         "n_cells": count(head["n_cells"]),
         "n_unlabelled": count(head["n_unlabelled"]),
         "n_known": count(head["n_known"]),
         "any_known": head["n_known"] > 0,
+        "scored_share": percent(head["n_known"] / head["n_cells"], 0),
+        "finer": list(head["scored_as"].items())[:KNOWN_LABELS_SHOWN],
         "key_figures": [
             (percent(head[name]) if head[name] is not None else "–", words)
             for name, words in (
@@ -76,21 +111,33 @@ def truth_part(agreement: truth.Agreement) -> dict[str, Any]:
             for name, words in (("macro_f1", "macro-F1"), ("calibration_error", "expected calibration error"))
         ],
         "became": [
-            (name, percent(head[f"share_{name}"]), 100 * head[f"share_{name}"])
-            for name in ("same", "compatible", "unassigned", "different")
+            (words, percent(head[f"share_{name}"]), 100 * head[f"share_{name}"])
+            for name, words in BECAME.items()
         ],
-        "unknown": [(name, count(n)) for name, n in list(unknown.items())[:KNOWN_LABELS_SHOWN]],
-        "n_unknown": count(sum(unknown.values())),
+        **{
+            name: {
+                "n": count(sum(head[key].values())),
+                "labels": [(label, count(n)) for label, n in list(head[key].items())[:KNOWN_LABELS_SHOWN]],
+            }
+            for name, key in (("unknown", "unknown_labels"), ("unclear", "not_understood"))
+        },
         "rows": [
             {
                 "label": row.truth,
                 "cl_id": row.cl_id,
                 "n": count(row.n_cells),
+                "scored_as": row.scored_as,
                 **{
                     name: "–" if np.isnan(getattr(row, name)) else f"{getattr(row, name):.3f}"
-                    for name in ("recall", "precision", "f1")
+                    for name in ("recall", "recall_final", "precision", "f1")
                 },
-                "agree": percent(row.share_same_or_compatible),
+                **{
+                    name: "–" if np.isnan(share) else percent(share)
+                    for name, share in (
+                        ("agree_predicted", row.predicted_same_or_compatible),
+                        ("agree", row.share_same_or_compatible),
+                    )
+                },
                 "unassigned": percent(row.share_unassigned),
                 "most": row.most_common,
                 "most_share": percent(row.most_common_share, 0),

@@ -203,5 +203,6 @@ COLUMNS: dict[str, Callable[[Sample], Any]] = {
     "truth_calibration_error": lambda s: s.get("truth", "calibration_error"),
     "truth_share_same": lambda s: s.get("truth", "share_same"),
     "truth_share_compatible": lambda s: s.get("truth", "share_compatible"),
+    "truth_share_not_understood": lambda s: s.get("truth", "share_not_understood"),
     "n_warnings": lambda s: len(s.warnings),
 }

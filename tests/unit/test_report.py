@@ -273,36 +273,68 @@ def test_a_comparison_that_is_made_anyway_is_not_listed_twice(tmp_path):
     assert set(table["comparison"]) == {f"{label} vs rest" for label in (*TYPES, UNASSIGNED)}
 
 
-def test_known_labels_are_held_against_the_names_on_the_page_and_in_a_table(tmp_path):
+def test_known_labels_are_compared_with_the_names_on_the_page_and_in_a_table(tmp_path):
     adata = simulated()
-    adata.obs["author"] = adata.obs["cell_type"].replace({"T cell": "alpha-beta T cell"}).astype(str)
+    adata.obs["author"] = adata.obs["cell_type"].replace({"T cell": "lymphocyte"}).astype(str)
     adata.obs.iloc[:6, adata.obs.columns.get_loc("author")] = "unknown"
     inputs = make(tmp_path, adata, truth_key="author")
     reader, text = read(inputs)
     assert "114 cells have a label in column author ; 6 have none and are left out." in text
-    assert "40 cells have labels that the model cannot give" in text and "alpha-beta T cell (40)" in text
+    assert "40 cells have labels that the model cannot give" in text and "lymphocyte (40)" in text
     assert "#truth" in [attrs.get("href") for tag, attrs in reader.tags if tag == "a"]
     assert "Confusion matrix: known labels by predicted labels" in [
         attrs.get("alt") for _, attrs in reader.tags
     ]
     table = pd.read_csv(inputs.truth, sep="\t", keep_default_na=False).set_index("truth")
     assert table.loc["B cell", "predicted:B cell"] == 34
-    assert table.loc["alpha-beta T cell", ["cl_id", "known_to_model", "recall"]].tolist() == [
-        "CL:0000789",
+    assert table.loc["lymphocyte", ["cl_id", "known_to_model", "recall"]].tolist() == [
+        "CL:0000542",
         "no",
         "",
     ]
     summary = read_json(inputs.truth_summary)
     assert (summary["sample"], summary["n_cells"], summary["accuracy"]) == ("blood", 114, 1.0)
-    assert summary["unknown_labels"] == {"alpha-beta T cell": 40}
+    assert summary["unknown_labels"] == {"lymphocyte": 40}
+
+
+def test_labels_below_one_of_the_models_are_scored_as_that_and_the_page_says_so(tmp_path):
+    adata = simulated()
+    adata.obs["author"] = adata.obs["cell_type"].replace({"B cell": "naive B cell"}).astype(str)
+    _, text = read(make(tmp_path, adata, truth_key="author"))
+    assert "Compared with known labels" in text and "Held against" not in text
+    assert "scored on 120 of 120 cells (100 %)" in text
+    assert "naive B cell (as B cell)" in text
+    # Of the predicted label, then of the final one.
+    assert "Scored as" in text and "Predicted label" in text and "Final label" in text
+
+
+def test_scores_of_less_than_half_of_the_cells_are_a_warning(tmp_path):
+    adata = simulated()
+    adata.obs["author"] = np.repeat(["B cell", "hepatocyte", "cluster 7"], 40)
+    inputs = make(tmp_path, adata, truth_key="author")
+    _, text = read(inputs)
+    assert "scored on 40 of 120 cells (33 %)" in text
+    warning = (
+        "Accuracy, F1 and calibration are of 40 of the 120 cells with a known label (33%), and tell little of the "
+        "sample: 40 have labels that the model cannot give, and 40 labels that nothing matches (--truth_map says what "
+        "these mean)."
+    )
+    assert read_json(inputs.truth_summary)["warnings"] == [warning]
+    assert f"{warning.replace('33%', '33 %')} (known labels)" in text
+    assert "not understood" in text and "cluster 7 (40)" in text and "hepatocyte (40)" in text
 
 
 def test_without_a_label_that_the_model_can_give_no_scores_are_shown(tmp_path):
     adata = simulated()
     adata.obs["line"] = np.repeat(["H1975", "A549", "HCC827"], 40)
-    _, text = read(make(tmp_path, adata, truth_key="line"))
+    inputs = make(tmp_path, adata, truth_key="line")
+    _, text = read(inputs)
     assert "The model can give none of these labels" in text
     assert "macro-F1" not in text and "scores above" not in text and "H1975 (40)" in text
+    (warning,) = read_json(inputs.truth_summary)["warnings"]
+    assert warning.startswith(
+        "None of the 120 cells with a known label could be scored: 120 have labels that nothing"
+    )
 
 
 def test_a_sample_without_the_known_labels_says_so_and_is_otherwise_as_without(tmp_path, page):

@@ -56,6 +56,7 @@ TRUTH = {
     "calibration_error": 0.02,
     "share_same": 0.75,
     "share_compatible": 0.125,
+    "share_not_understood": 0.03,
     "warnings": ["labels.csv names 700 of this sample's 800 cells."],
 }
 VERDICTS = {
@@ -155,6 +156,7 @@ def test_a_whole_sample_has_every_column_filled(tmp_path: Path) -> None:
             "truth_calibration_error": "",
             "truth_share_same": "",
             "truth_share_compatible": "",
+            "truth_share_not_understood": "",
             "n_warnings": "3",
         }
     ]
@@ -172,7 +174,20 @@ def test_agreement_with_known_labels_stands_in_the_row_and_on_the_page(tmp_path:
     assert list(sections["truth"]["data"]) == ["a"]
     assert sections["truth"]["data"]["a"]["truth_accuracy"] == 90
     assert set(sections["truth"]["data"]["a"]) == set(sections["truth"]["headers"])
+    assert sections["truth"]["section_name"] == "Compared with known labels"
+    assert sections["truth"]["data"]["a"]["scored"] == pytest.approx(100 * 600 / 700)
     assert "Nothing was compared" in sections["warnings"]["data"]
+
+
+def test_scores_of_less_than_half_of_the_cells_are_not_coloured_as_good(tmp_path: Path) -> None:
+    for n_known, scale in ((350, "RdYlGn"), (349, "Blues"), (0, "Blues")):
+        few = {**TRUTH, "n_known": n_known}
+        parts = {"a": {**PARTS, "truth": TRUTH}, "b": {**PARTS, "truth": few}}
+        _, sections = summarise(write_run(tmp_path / str(n_known), parts))
+        headers = sections["truth"]["headers"]
+        scores = ("truth_accuracy", "truth_macro_f1", "truth_accuracy_assigned", "truth_share_same")
+        assert {headers[name]["scale"] for name in scores} == {scale}
+        assert not {header["scale"] for header in headers.values()} & {"Greens"}
 
 
 def test_the_verdicts_of_clusters_stand_in_the_row_and_on_the_page(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from sklearn.metrics import accuracy_score, f1_score
 from cellscribe.contract import UNASSIGNED
 from cellscribe.errors import InputError
 from cellscribe.model.calibration import expected_calibration_error
-from cellscribe.truth import COLUMNS, Agreement, compare, read_truth, relate
+from cellscribe.qc import METRICS
+from cellscribe.truth import COLUMNS, Agreement, compare, read_truth
+from cellscribe.truth_match import relate
 
 MODEL = {"B cell": "CL:0000236", "CD4 T cell": "CL:0000624", "NK cell": "CL:0000623", "blob": ""}
 
@@ -119,11 +121,116 @@ def test_what_the_model_cannot_know_is_told_and_does_not_count_as_wrong() -> Non
     head = found.headline
     assert (head["n_cells"], head["n_unlabelled"], head["n_known"]) == (6, 1, 2)
     # "NK_7" is no name of the ontology, and not the model's word.
-    assert head["unknown_labels"] == {"T cell": 2, "NK_7": 1, "platelet": 1}
+    assert head["unknown_labels"] == {"T cell": 2, "platelet": 1}
+    assert head["not_understood"] == {"NK_7": 1}
     assert (head["accuracy"], head["accuracy_assigned"]) == (0.5, 1.0)
     # The T cell that was called T cell in the end, though the model has no such label.
-    shares = [head[f"share_{name}"] for name in ("same", "compatible", "unassigned", "different")]
-    assert shares == [round(n / 6, 4) for n in (2, 0, 2, 2)]
+    shares = ("same", "compatible", "unassigned", "different", "not_understood")
+    assert [head[f"share_{name}"] for name in shares] == [round(n / 6, 4) for n in (2, 0, 2, 1, 1)]
+
+
+def test_a_label_below_one_of_the_models_scores_as_that() -> None:
+    found = agreement(
+        truth=["naive B cell"] * 4 + ["memory B cell"] * 2 + ["NK cell"] * 2,
+        predicted=["B cell"] * 3 + ["NK cell"] + ["B cell"] * 2 + ["NK cell", "B cell"],
+        final=["B cell"] * 3 + [UNASSIGNED] + ["B cell"] * 2 + ["NK cell", "B cell"],
+    )
+    head, table = found.headline, found.table.set_index("truth")
+    assert (head["n_known"], head["accuracy"], head["unknown_labels"]) == (8, 0.75, {})
+    assert head["scored_as"] == {"naive B cell": "B cell", "memory B cell": "B cell"}
+    assert table["scored_as"].to_dict() == {
+        "naive B cell": "B cell",
+        "memory B cell": "B cell",
+        "NK cell": "NK cell",
+    }
+    assert table["known_to_model"].tolist() == ["broader", "yes", "broader"]
+    assert table.loc["naive B cell", ["recall", "recall_final"]].tolist() == [0.75, 0.75]
+    # Macro-F1 is of the classes that are scored, as if the words had been the model's: both kinds of B cell are one.
+    scored = ["B cell"] * 6 + ["NK cell"] * 2
+    predicted = ["B cell"] * 3 + ["NK cell"] + ["B cell"] * 2 + ["NK cell", "B cell"]
+    assert head["macro_f1"] == pytest.approx(f1_score(scored, predicted, average="macro"), abs=1e-4)
+    # By its words the final label is not the known one, but its ancestor.
+    assert (head["share_same"], head["share_compatible"]) == (0.125, 0.625)
+
+
+@pytest.mark.parametrize(
+    ("truth", "scored_as"),
+    [
+        ("CD14+ Monocytes", ["Monocyte"]),
+        ("CL:0001054", ["Monocyte"]),
+        # Of T cell and CD4 T cell the lower one.
+        ("naive thymus-derived CD4-positive, alpha-beta T cell", ["CD4 T cell"]),
+        ("gamma-delta T cell", ["other T cell"]),
+        # Memory T cells may be CD4 T cells too, of which the model has a label of its own.
+        ("memory T cell", []),
+        ("regulatory T cell", []),
+        ("plasmacytoid dendritic cell", ["Dendritic cell"]),
+        # It has the label itself, or only narrower ones.
+        ("Monocyte", []),
+        ("lymphocyte", []),
+        ("hepatocyte", []),
+        ("cluster 7", []),
+    ],
+)
+def test_the_label_that_stands_for_a_finer_one_is_the_lowest_and_the_only_one(
+    truth: str, scored_as: list[str]
+) -> None:
+    model = {
+        "Monocyte": "CL:0000576",
+        "other T cell": "CL:0000084",
+        "CD4 T cell": "CL:0000624",
+        "CD8 T cell": "CL:0000625",
+        "Dendritic cell": "CL:0000451",
+        "unspecific": "CL:0000000",
+    }
+    found = relate([truth], model)
+    assert np.array(list(model))[found.broader[0]].tolist() == scored_as
+
+
+def test_of_several_broader_labels_that_are_not_one_below_the_other_none_stands_for_the_finer() -> None:
+    found = relate(["dendritic cell"], {"phagocyte": "CL:0000518", "mononuclear leukocyte": "CL:0000842"})
+    assert found.compatible.all() and not found.broader.any()
+
+
+def test_a_broader_name_that_the_model_cannot_predict_itself_stands_for_no_label() -> None:
+    found = relate(["gamma-delta T cell"], {"T cell": "CL:0000084", "B cell": "CL:0000236"}, ["B cell"])
+    assert not found.broader.any() and found.compatible.tolist() == [[True, False]]
+
+
+def test_a_label_that_nothing_matches_is_not_called_different_and_its_shares_are_left_empty() -> None:
+    found = agreement(
+        truth=["MNP"] * 4 + ["B cell"] + ["cell"],
+        predicted=["NK cell"] * 4 + ["NK cell"] * 2,
+        final=["NK cell"] * 3 + [UNASSIGNED] + ["NK cell"] * 2,
+    )
+    head, table = found.headline, found.table.set_index("truth")
+    assert (head["share_different"], head["share_not_understood"], head["share_unassigned"]) == (
+        round(1 / 6, 4),
+        round(4 / 6, 4),
+        round(1 / 6, 4),
+    )
+    assert head["not_understood"] == {"MNP": 4, "cell": 1}
+    assert table["known_to_model"].to_dict() == {
+        "B cell": "yes",
+        "MNP": "not understood",
+        "cell": "not understood",
+    }
+    shares = ["share_same_or_compatible", "predicted_same_or_compatible"]
+    assert table.loc[["MNP", "cell"], shares].isna().all(axis=None)
+    assert table.loc["MNP", "share_unassigned"] == 0.25 and table.loc["B cell", shares].tolist() == [0, 0]
+
+
+def test_the_final_label_stands_beside_the_predicted_one_for_each_type() -> None:
+    found = agreement(
+        truth=["B cell"] * 4 + ["T cell"] * 2,
+        predicted=["B cell"] * 3 + ["NK cell"] + ["CD4 T cell", "B cell"],
+        final=["B cell"] * 2 + [UNASSIGNED] * 2 + ["T cell", "T cell"],
+    )
+    table = found.table.set_index("truth")
+    assert table.loc["B cell", ["recall", "recall_final"]].tolist() == [0.75, 0.5]
+    assert table["predicted_same_or_compatible"].tolist() == [0.75, 0.5]
+    assert table["share_same_or_compatible"].tolist() == [0.5, 1]
+    assert np.isnan(table.loc["T cell", "recall_final"])
 
 
 def test_a_model_may_predict_unassigned() -> None:
@@ -145,6 +252,7 @@ def test_the_table_has_a_row_a_label_and_the_cells_by_prediction() -> None:
     assert table.loc["NK cell", predicted].tolist() == [3, 0, 1]
     assert table.loc["T cell", predicted].tolist() == [1, 5, 0]
     assert table["known_to_model"].tolist() == ["yes", "no"]
+    assert table["scored_as"].tolist() == ["NK cell", ""]
     # Precision counts only cells whose label the model can give: the T cell is no mistake of NK cell here.
     assert table.loc["NK cell", ["recall", "precision", "f1"]].tolist() == [0.75, 1.0, 0.8571]
     assert table.loc["T cell", ["recall", "precision", "f1"]].isna().all()
@@ -159,7 +267,7 @@ def test_no_label_that_the_model_knows_gives_no_score() -> None:
     assert [head[name] for name in ("accuracy", "macro_f1", "accuracy_assigned", "calibration_error")] == [
         None
     ] * 4
-    assert head["share_different"] == 1
+    assert (head["share_different"], head["share_not_understood"]) == (0, 1)
 
 
 # --- where the labels come from ---
@@ -180,6 +288,19 @@ def test_a_column_that_is_not_there_or_says_nothing_is_a_warning(obs: pd.DataFra
 def test_a_sentence_about_a_column_ends_once(obs: pd.DataFrame) -> None:
     for key, end in (("authors", "in obs; did you mean 'author'?"), ("zzz", "no column 'zzz' in obs.")):
         assert read_truth(obs, "s1", key, None)[1][0].endswith(end)
+
+
+def test_no_column_that_the_pipeline_wrote_is_suggested_for_one_that_is_not_there(obs: pd.DataFrame) -> None:
+    own = ["predicted", "predicted_uncertainty", "cl_id", "final"]
+    # Of this run and of one before it, and what quality control adds.
+    written = [f"{key}_{name}" for key in ("cxg_cell_type", "my_celltype_day1") for name in own]
+    obs = obs.assign(**dict.fromkeys([*written, *METRICS, "sample"], "B cell"))
+    for key in ("cell_type", "celltype_day1", "cxg_cell_type_cl_ids", "total_count", "samples"):
+        assert read_truth(obs, "s1", key, None)[1][0].endswith(f"there is no column '{key}' in obs.")
+    assert (
+        "did you mean 'cell_types'"
+        in read_truth(obs.assign(cell_types="B cell"), "s1", "cell_type", None)[1][0]
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", "s1:"])
