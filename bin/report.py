@@ -45,6 +45,7 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
 @click.option("--truth-summary", type=path_out, required=True, help="The same in short (JSON).")
 @click.option("--truth-key", default="", help="The obs column, or that of --truth-csv, with known labels.")
 @click.option("--truth-csv", type=file_in, help="Known labels, as CELLxGENE Explorer saves them (CSV).")
+@click.option("--truth-map", type=file_in, help="What the known labels mean to the model (label, meaning).")
 @common_options
 @exit_codes
 def main(cpus: int, **options: Any) -> None:

@@ -187,6 +187,7 @@ workflow ANNOTATION {
             .join(listed)
             .join(samples.map { sample -> tuple(sample.meta, sample.report) }),
         models,
+        run.map { run_settings -> run_settings.truth_map ? file(run_settings.truth_map, glob: false, checkIfExists: true) : [] },
     )
 
     // All samples that got so far, sorted for -resume; nothing where no file of all was asked for.

@@ -55,6 +55,7 @@ def run_check(
         row_schema = read_json(input_schema_file)["items"]
         rows = read_rows(sheet, params, row_schema["properties"], launch.launch_dir, problems)
         samples = check_samples(rows, params, row_schema, launch, problems)
+        settings["truth_map"] = _truth_map(params, samples, launch, problems)
         settings["merge"] = _merge(params, samples) if params["merge"] else None
     problems.stop()
     return samples, settings
@@ -66,6 +67,17 @@ def write_check(
     """Write both for Nextflow."""
     write_json(samples, output)
     write_json(settings, settings_out)
+
+
+def _truth_map(
+    params: Mapping[str, Any], samples: list[dict[str, Any]], launch: Launch, problems: Problems
+) -> str | None:
+    """The table of what known labels mean; None where none is given."""
+    paths = existing_files("truth_map", [params["truth_map"] or ""], launch, problems)
+    compared = params["truth_key"] or any("truth_key" in sample["report"] for sample in samples)
+    if paths and samples and not compared:
+        problems.add("--truth_map: needs truth_key: the column of the labels whose meanings it tells")
+    return paths[0] if paths else None
 
 
 def _merge(params: Mapping[str, Any], samples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class ReportInputs:
     compare: str = ""
     truth_key: str = ""
     truth_csv: Path | None = None
+    truth_map: Path | None = None
     curation: Path | None = None
     pipeline_version: str = "unknown"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from cellscribe.drawing import data_uri
 from cellscribe.io import write_json, write_table
 from cellscribe.report_inputs import Cells, ReportInputs
 from cellscribe.report_words import count, percent
+from cellscribe.truth_map import check_meanings, read_truth_map
+from cellscribe.words import some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,16 +44,22 @@ def hold_against_truth(
     if labels is not None:
         trained = {str(one["label"]): str(one.get("cl_id") or "") for one in manifest.get("labels") or []}
         predicted = dict.fromkeys(cells.predicted.tolist(), "")
+        known = list({**trained, **predicted})
+        meanings = _meanings(inputs, known)
         agreement = truth.compare(
             labels,
             cells.predicted,
             cells.final,
             cells.uncertainty,
             {**dict.fromkeys(cells.final.tolist(), ""), **predicted, **trained, **cells.cl_ids},
-            list({**trained, **predicted}),
+            known,
             key=inputs.truth_key,
             source=inputs.truth_csv.name if inputs.truth_csv else "obs",
+            meanings=meanings,
         )
+        if inputs.truth_map:
+            agreement.headline["map"] = inputs.truth_map.name
+            notes += unused_map(meanings, agreement.headline)
         notes += warnings_of(agreement.headline)
         write_table(agreement.table, inputs.truth)
     for note in notes:
@@ -58,6 +67,25 @@ def hold_against_truth(
     headline = {} if agreement is None else agreement.headline
     write_json({"sample": inputs.sample, **headline, "warnings": notes}, inputs.truth_summary)
     return agreement, notes
+
+
+def _meanings(inputs: ReportInputs, known: Sequence[str]) -> dict[str, str]:
+    """What the user's words mean, by the table that was given; none without one. known: labels of the model."""
+    if inputs.truth_map is None:
+        return {}
+    meanings = read_truth_map(inputs.truth_map)
+    check_meanings(meanings, known, inputs.truth_map, inputs.sample)
+    return meanings
+
+
+def unused_map(meanings: Mapping[str, str], headline: dict[str, Any]) -> list[str]:
+    """What to say of a map that names none of the sample's labels."""
+    if headline["mapped"]:
+        return []
+    return [
+        f"None of the labels that {headline['map']} names is in column '{headline['column']}': it names "
+        f"{some(list(meanings), quoted=True)}."
+    ]
 
 
 def warnings_of(headline: dict[str, Any]) -> list[str]:
@@ -97,6 +125,8 @@ def truth_part(agreement: truth.Agreement) -> dict[str, Any]:
         "n_unlabelled": count(head["n_unlabelled"]),
         "n_known": count(head["n_known"]),
         "any_known": head["n_known"] > 0,
+        "map": head.get("map", ""),
+        "mapped": list(head["mapped"])[:KNOWN_LABELS_SHOWN],
         "scored_share": percent(head["n_known"] / head["n_cells"], 0),
         "finer": list(head["scored_as"].items())[:KNOWN_LABELS_SHOWN],
         "key_figures": [

@@ -148,7 +148,14 @@ def compare(
     )
     order, shown = _order(cells)
     table, counts = _table(cells, shown)
-    of_run = {"column": key, "source": source, "n_unlabelled": len(truth) - len(rows)}
+    of_run = {
+        "column": key,
+        "source": source,
+        "n_unlabelled": len(truth) - len(rows),
+        "mapped": {
+            label: means for label, means in (meanings or {}).items() if label in set(map(str.strip, names))
+        },
+    }
     return Agreement(
         key,
         source,

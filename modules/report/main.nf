@@ -9,6 +9,7 @@ process REPORT {
     // listed: the checksums of what the steps before publish of this sample
     tuple val(meta), path(annotated), path(convert), path(qc), path(annotation), path(violin), path(knee), path(scatter), path(curation), path(truth_csv, stageAs: 'truth/*'), path(listed, stageAs: 'listed/*'), val(options)
     path(models, stageAs: 'model?/*')
+    path(truth_map, stageAs: 'truth_map/*')  // [] where none is given
 
     output:
     tuple val(meta), path("${meta.id}.report.html")  , emit: report
@@ -28,7 +29,7 @@ process REPORT {
         ${each('model', models)} ${curation ? "--curation ${curation}" : ''} --output ${meta.id}.report.html --markers ${meta.id}.markers.tsv \\
         --differential ${meta.id}.de.tsv.gz --clusters ${meta.id}.clusters.tsv \\
         --verdicts ${meta.id}.verdicts.tsv --verdict-summary ${meta.id}.verdicts.json \\
-        ${truth_csv ? "--truth-csv ${truth_csv}" : ''} --truth ${meta.id}.truth.tsv --truth-summary ${meta.id}.truth.json \\
+        ${truth_csv ? "--truth-csv ${truth_csv}" : ''} ${truth_map ? "--truth-map ${truth_map}" : ''} --truth ${meta.id}.truth.tsv --truth-summary ${meta.id}.truth.json \\
         ${flags(options)} \\
         --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     checksums.py ${each('listed', listed)} --output ${meta.id}.sha256 *.html *.tsv *.tsv.gz

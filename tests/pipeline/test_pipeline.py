@@ -394,6 +394,7 @@ def test_a_stub_run_with_several_models_maps_by_each_and_resumes_whole(launch: L
         (("--run_name", "7"), {"ANNOTATE", "MERGE", "REPORT", "SUMMARY", "MULTIQC"}),
         (("--min_genes", "10"), {"QC", "MAP", "ANNOTATE", "MERGE", "REPORT", "SUMMARY", "MULTIQC"}),
         (("--truth_key", "author"), {"REPORT", "SUMMARY", "MULTIQC"}),
+        (("--truth_key", "author", "--truth_map", "map.csv"), {"REPORT", "SUMMARY", "MULTIQC"}),
     ],
 )
 def test_a_changed_option_repeats_only_the_steps_that_it_touches(
@@ -403,6 +404,7 @@ def test_a_changed_option_repeats_only_the_steps_that_it_touches(
     again_with = ("--input", "sheet.tsv", "--model", "./model", "--merge", "-resume")
     left = launch.folder / "results" / "samples" / "a" / "a.removed.tsv.gz"
     left.write_text("of a run with other options")
+    launch.write("map.csv", "label,meaning\nMNP,Monocyte\n")
     run = launch.run("-stub-run", *again_with, *option)
     assert run.returncode == 0, run.output
     assert left.read_text() == "", "what is taken from the cache is published again"

@@ -733,6 +733,20 @@ def test_known_labels_without_a_column_or_a_file_are_told(folder: Folder) -> Non
     ]
 
 
+def test_a_map_of_known_labels_goes_with_the_settings_and_needs_labels_to_map(folder: Folder) -> None:
+    sheet = folder.sheet("sample,path,truth_key\na,a.h5ad,author\nb,b.h5ad,\n")
+    (folder.path / "map.csv").touch()
+    assert folder.check(sheet)[1]["truth_map"] is None
+    assert folder.check(sheet, truth_map="map.csv")[1]["truth_map"] == str(folder.path / "map.csv")
+    assert folder.problems(sheet, truth_map="gone.csv") == [
+        f"--truth_map: '{folder.path / 'gone.csv'}' does not exist"
+    ]
+    sheet = folder.sheet("sample,path\na,a.h5ad\n")
+    assert folder.check(sheet, truth_key="author", truth_map="map.csv")[1]["truth_map"]
+    (problem,) = folder.problems(sheet, truth_map="map.csv")
+    assert problem.startswith("--truth_map: needs truth_key")
+
+
 def test_samples_are_merged_only_where_that_was_asked_for(folder: Folder) -> None:
     sheet = folder.sheet("sample,path\na,a.h5ad\n")
     assert folder.check(sheet)[1]["merge"] is None

@@ -39,9 +39,11 @@ def quick_figures():
         yield
 
 
-def make(folder, adata=None, sample="blood", compare="", truth_key="", truth_csv=None, **options):
+def make(
+    folder, adata=None, sample="blood", compare="", truth_key="", truth_csv=None, truth_map=None, **options
+):
     files = write_sample(folder, simulated() if adata is None else adata, sample=sample, **options)
-    asked = {"compare": compare, "truth_key": truth_key, "truth_csv": truth_csv}
+    asked = {"compare": compare, "truth_key": truth_key, "truth_csv": truth_csv, "truth_map": truth_map}
     inputs = ReportInputs(sample=sample, pipeline_version="0.1.0", **asked, **files)
     report.write_report(inputs)
     return inputs
@@ -306,6 +308,29 @@ def test_labels_below_one_of_the_models_are_scored_as_that_and_the_page_says_so(
     assert "naive B cell (as B cell)" in text
     # Of the predicted label, then of the final one.
     assert "Scored as" in text and "Predicted label" in text and "Final label" in text
+
+
+def test_the_users_own_words_are_compared_by_what_a_map_says_that_they_mean(tmp_path):
+    adata = simulated()
+    adata.obs["author"] = adata.obs["cell_type"].replace({"Monocyte": "MNP"}).astype(str)
+    table = tmp_path / "map.csv"
+    table.write_text("label,meaning\nMNP,monocytes\n")
+    inputs = make(tmp_path, adata, truth_key="author", truth_map=table)
+    _, text = read(inputs)
+    assert "map.csv says what MNP means" in text
+    summary = read_json(inputs.truth_summary)
+    assert (summary["n_known"], summary["map"], summary["mapped"]) == (120, "map.csv", {"MNP": "monocytes"})
+    found = pd.read_csv(inputs.truth, sep="\t", keep_default_na=False).set_index("truth")
+    assert found.loc["MNP", ["cl_id", "scored_as"]].tolist() == ["CL:0000576", "Monocyte"]
+
+    table.write_text("label,meaning\nblob,Monocyte\n")
+    inputs = make(tmp_path, adata, truth_key="author", truth_map=table)
+    assert read_json(inputs.truth_summary)["warnings"] == [
+        "None of the labels that map.csv names is in column 'author': it names 'blob'."
+    ]
+    table.write_text("label,meaning\nMNP,Monocite\n")
+    with pytest.raises(InputError, match=r"sample 'blood'.*did you mean 'Monocyte'"):
+        make(tmp_path, adata, truth_key="author", truth_map=table)
 
 
 def test_scores_of_less_than_half_of_the_cells_are_a_warning(tmp_path):

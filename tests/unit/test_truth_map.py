@@ -1,0 +1,69 @@
+"""The user's own words for known labels, and what they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cellscribe.errors import InputError
+from cellscribe.truth_map import check_meanings, read_truth_map
+from cellscribe.truth_match import relate
+
+MODEL = {"Monocyte": "CL:0000576", "B cell": "CL:0000236"}
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "map.csv"
+    path.write_bytes(text.encode())
+    return path
+
+
+@pytest.mark.parametrize("parted", [",", "\t", ";"])
+def test_a_map_is_read_whatever_parts_its_columns(tmp_path: Path, parted: str) -> None:
+    rows = ("\ufefflabel,meaning,note", " MNP , Monocyte,", "B1,CL:0000236,x", "later,,")
+    path = written(tmp_path, "\n".join(rows).replace(",", parted) + "\n")
+    # A row that says nothing yet is no row.
+    assert read_truth_map(path) == {"MNP": "Monocyte", "B1": "CL:0000236"}
+
+
+def test_a_label_with_a_comma_is_quoted(tmp_path: Path) -> None:
+    path = written(tmp_path, 'label,meaning\n"CD4, naive",B cell\n')
+    assert read_truth_map(path) == {"CD4, naive": "B cell"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no table"),
+        ("label,cl_id\nMNP,CL:0000576\n", "the columns are label, cl_id; label and meaning are needed"),
+        ("MNP,Monocyte\n", "the columns are MNP, Monocyte; label and meaning are needed"),
+        ("label,meaning\nMNP,Monocyte\nMNP,B cell\n", "1 of its labels is named more than once: 'MNP'"),
+        ("label,meaning\nMNP,Mono,cyte\nB,C\nD,E,F,G\n", "no table"),
+        ("label,meaning\n,Monocyte\n", "a row without a label means 'Monocyte'"),
+    ],
+)
+def test_what_is_no_such_map_is_told(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_truth_map(written(tmp_path, text))
+    assert words in str(caught.value) and "map.csv" in str(caught.value)
+
+
+def test_a_meaning_is_a_label_of_the_model_or_a_term(tmp_path: Path) -> None:
+    check_meanings(
+        {"a": "monocytes", "b": "CL:0000576", "c": "hepatocyte"}, list(MODEL), tmp_path / "map.csv"
+    )
+    with pytest.raises(InputError) as caught:
+        check_meanings({"a": "B cell", "b": "Monocite", "c": "CL:9999999"}, list(MODEL), tmp_path / "map.csv")
+    said = str(caught.value)
+    assert "'Monocite' (of 'b'); did you mean 'Monocyte'?" in said and "'CL:9999999' (of 'c')" in said
+    assert "map.csv" in said and "'B cell'" not in said.split("Write", maxsplit=1)[0]
+
+
+def test_words_count_by_what_they_mean_and_by_themselves_where_nothing_is_said() -> None:
+    found = relate(
+        ["MNP", "mature B", "B cell"], MODEL, meanings={"MNP": "CL:0000860", "mature B": "b cells"}
+    )
+    assert found.cl_ids == ["CL:0000860", "CL:0000236", "CL:0000236"]
+    assert found.same.tolist() == [[False, False], [False, True], [False, True]]
+    assert found.broader.tolist() == [[True, False], [False, False], [False, False]]
