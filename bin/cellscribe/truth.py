@@ -148,13 +148,12 @@ def compare(
     )
     order, shown = _order(cells)
     table, counts = _table(cells, shown)
+    given = {str(name).strip() for name in names}
     of_run = {
         "column": key,
         "source": source,
         "n_unlabelled": len(truth) - len(rows),
-        "mapped": {
-            label: means for label, means in (meanings or {}).items() if label in set(map(str.strip, names))
-        },
+        "mapped": {label: means for label, means in (meanings or {}).items() if label in given},
     }
     return Agreement(
         key,

@@ -69,7 +69,7 @@ def check_meanings(meanings: Mapping[str, str], labels: Sequence[str], path: Pat
     plain = {plain_name(label) for label in labels}
     ids = find_cl_ids(list(meanings.values()))
     wrong = [
-        f"'{meaning}' (of '{label}'){nearest(meaning, labels)}"
+        f"'{meaning}' (of '{label}'{nearest(meaning, labels)})"
         for label, meaning in meanings.items()
         if plain_name(meaning) not in plain and not is_term(ids[meaning])
     ]

@@ -56,7 +56,7 @@ def test_a_meaning_is_a_label_of_the_model_or_a_term(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         check_meanings({"a": "B cell", "b": "Monocite", "c": "CL:9999999"}, list(MODEL), tmp_path / "map.csv")
     said = str(caught.value)
-    assert "'Monocite' (of 'b'); did you mean 'Monocyte'?" in said and "'CL:9999999' (of 'c')" in said
+    assert "'Monocite' (of 'b'; did you mean 'Monocyte'?)" in said and "'CL:9999999' (of 'c')" in said
     assert "map.csv" in said and "'B cell'" not in said.split("Write", maxsplit=1)[0]
 
 
