@@ -98,6 +98,7 @@ def run_merge(
     merged = merge_samples(samples, cluster_key=cluster_key, cluster_resolution=cluster_resolution, seed=seed)
     log(f"{len(samples):,} samples: {len(merged.obs):,} cells, {len(merged.var):,} genes")
     merged.warnings += explorer_warnings(merged.obs, merged.obsm)
+    merged.warnings[:0] = _novelty_not_judged(samples)
     if listed:
         merged.warnings[:0] = _missing(listed, {one.sample for one in samples})
     for warning in merged.warnings:
@@ -120,6 +121,25 @@ def _missing(listed: Path, here: set[str]) -> list[str]:
     return [
         f"{plural(len(absent), 'sample')} of the run got no labels and {are} not here: {first_names(absent)}. "
         "summary/failures.tsv says why."
+    ]
+
+
+def _novelty_not_judged(samples: Sequence[SampleFile]) -> list[str]:
+    """A warning that names the samples that have too few cells for it; none where it was not to reject cells."""
+    few = [
+        one.sample
+        for one in samples
+        if (one.info.get("parameters") or {}).get("reject_novel") is not False
+        and any(
+            "novelty_from_cells" in (part.get("parameters") or {})
+            for part in (one.info, *(one.info.get("models") or []))
+        )
+    ]
+    if not few:
+        return []
+    return [
+        f"In {plural(len(few), 'sample')} of too few cells novelty is not judged: {first_names(few)}. Do not compare "
+        "their shares of unassigned cells with those of larger samples."
     ]
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from cellscribe.contract import FAR, STRANGE, UNEXPECTED_GENES
 from cellscribe.report_words import count, number, percent
+from cellscribe.words import plural
 
 OF_THE_MODEL = "the model's own"
 NOT_USED = "not used (--reject_novel false)"
+NOT_JUDGED = "not judged"
 
 
 def limits_changed(parameters: Mapping[str, Any]) -> str:
@@ -54,7 +56,7 @@ def _rows(annotation: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[di
         )
     if FAR in causes and "distance_quantile" in limits:
         share = percent(float(limits["distance_quantile"]))
-        add(f"a place farther from the reference than {share} of its own cells", causes[FAR], novel=True)
+        add(f"farther from the reference than {share} of its own cells", causes[FAR], novel=True)
     if UNEXPECTED_GENES in causes and "unexpected_share" in limits:
         of_a_batch = (manifest.get("training") or {}).get("n_batches") == 1
         add(
@@ -72,6 +74,10 @@ def _rows(annotation: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[di
             "novelty_limit",
             novel=True,
         )
+    elif "novelty_from_cells" in parameters:
+        n_cells = plural(int(annotation.get("n_cells") or 0), "cell")
+        why = f"novelty, which is judged from {number(parameters['novelty_from_cells'])} cells on; here are {n_cells}"
+        rows.append({"model": "", "limit": why, "whose": NOT_JUDGED, "n": count(None)})
     if "least_probability" in limits:
         add(
             f"a best label of a probability below {float(limits['least_probability']):g}; it gives way to a broader "

@@ -658,6 +658,22 @@ def test_a_model_that_an_older_state_trained_has_no_novelty_and_says_so(tmp_path
     np.testing.assert_array_equal(older.predicted, newer.predicted)
 
 
+def test_a_sample_of_too_few_cells_for_novelty_says_so(monkeypatch):
+    counts = open_counts(small_counts())
+    models = [Model(small_model(kind)) for kind in ("consensus", "logistic")]
+    few, without = (answer_cells(map_cells(counts, model), model) for model in models)
+    (said,) = [one for one in few.warnings if "novelty is not judged" in one]
+    assert said.startswith("With 90 cells novelty is not judged (from 100 cells on)")
+    assert few.novelty is None and few.parameters["novelty_from_cells"] == 100
+    # A model that never has one need not say so of each sample.
+    assert "novelty_from_cells" not in without.parameters and "novelty" not in " ".join(without.warnings)
+    spared = answer_cells(map_cells(counts, models[0]), models[0], strictness=Strictness(reject_novel=False))
+    assert "novelty is not judged" not in " ".join(spared.warnings)
+    monkeypatch.setattr("cellscribe.answer.FEWEST_CELLS", 90)
+    enough = answer_cells(map_cells(counts, models[0]), models[0])
+    assert enough.novelty is not None and "novelty_from_cells" not in enough.parameters
+
+
 @pytest.mark.parametrize("n_taught", [0, 4, 5])
 def test_cells_that_the_model_learned_from_are_noticed(n_taught):
     """A sample of new cells and of some of the reference's own."""

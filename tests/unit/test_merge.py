@@ -156,6 +156,18 @@ def test_cells_that_two_samples_have_in_common_are_told(tmp_path: Path) -> None:
     assert warning.startswith("Samples 'a' and 'again' have 40 cells in common")
 
 
+def test_samples_of_too_few_cells_for_novelty_are_named(tmp_path: Path) -> None:
+    for seed, name in enumerate("abc"):
+        write_sample(tmp_path, name, seed=seed)
+        own = tmp_path / f"{name}.annotation.json"
+        few = {"parameters": {"novelty_from_cells": 100}}
+        spared = {"parameters": {"novelty_from_cells": 100, "reject_novel": False}}
+        write_json(read_json(own) | {"a": few, "b": {"models": [few]}, "c": spared}[name], own)
+    _, merged, _, page = run(tmp_path)
+    told = "In 2 samples of too few cells novelty is not judged: a, b. Do not compare"
+    assert merged.warnings[0].startswith(told) and told in page
+
+
 def test_clusters_and_the_map_are_of_all_cells_together(tmp_path: Path) -> None:
     for seed, name in enumerate("ab"):
         write_sample(tmp_path, name, seed=seed)

@@ -719,7 +719,7 @@ def test_each_limit_is_told_with_whose_it_is_and_the_cells_that_met_it():
     own, kept = "the model's own", "not used (--reject_novel false)"
     assert limits_of(min_probability=0.7) == [
         ("fewer than 20 counts on the model's genes", own, "0"),
-        ("a place farther from the reference than 99.5 % of its own cells", own, "3"),
+        ("farther from the reference than 99.5 % of its own cells", own, "3"),
         ("5 counts or more", own, "0"),
         ("a novelty of 0.98 or more", own, "20"),
         (
@@ -742,6 +742,17 @@ def test_each_limit_is_told_with_whose_it_is_and_the_cells_that_met_it():
         {"parameters": {"rejection": LIMITS}, "novel_by": CAUSES}, {"training": {"n_batches": 1}}
     )
     assert "0.88 % of all" in batch[2]["limit"] and batch[2]["limit"].endswith("have of these in common")
+
+
+def test_where_cells_are_too_few_for_novelty_a_row_says_so():
+    limits = {name: value for name, value in LIMITS.items() if name != "novelty"}
+    causes = {cause: n for cause, n in CAUSES.items() if cause != STRANGE}
+    annotation = {"parameters": {"rejection": limits}, "novel_by": causes, "n_cells": 65}
+    assert "novelty" not in " ".join(row["limit"] for row in limits_used(annotation, {}))
+    annotation["parameters"]["novelty_from_cells"] = 100
+    row = limits_used(annotation, {})[3]
+    assert row["limit"] == "novelty, which is judged from 100 cells on; here are 65 cells"
+    assert (row["whose"], row["n"]) == ("not judged", "–")
 
 
 def test_the_limits_of_each_of_several_models_stand_under_its_name():
