@@ -119,6 +119,7 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
         "path": str(options.input),
         "source": counts.source,
         "counts_from": counts.counts_from,
+        "counts_recovered_from": counts.recovered_from,
         "n_cells": tables.n_obs,
         "n_genes": tables.n_vars,
         "organism": organism,

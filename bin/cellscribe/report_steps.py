@@ -95,7 +95,9 @@ def _read(convert: dict[str, Any]) -> str:
 
 def _raw_counts(convert: dict[str, Any]) -> str:
     prefix = convert.get("genome_prefix_removed")
-    return f"found in {convert.get('counts_from', 'X')}; organism {convert.get('organism', 'unknown')}" + (
+    place, way = convert.get("counts_from", "X"), convert.get("counts_recovered_from")
+    where = f"recovered from {place} ({way})" if way else f"found in {place}"
+    return f"{where}; organism {convert.get('organism', 'unknown')}" + (
         f"; genome prefix '{prefix}' taken off the gene names" if prefix else ""
     )
 

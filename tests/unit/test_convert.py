@@ -18,7 +18,7 @@ from cellscribe.errors import InputError
 
 COUNTS = small_counts()
 KEYS = {
-    "sample", "path", "source", "counts_from", "n_cells", "n_genes", "organism", "genomes",
+    "sample", "path", "source", "counts_from", "counts_recovered_from", "n_cells", "n_genes", "organism", "genomes",
     "genome_prefix_removed", "features", "called_cells", "cellranger_metrics", "notes", "warnings",
 }  # fmt: skip
 
@@ -46,7 +46,7 @@ def test_the_files_are_what_the_architecture_promises(tmp_path):
     assert set(report) == KEYS
     assert (report["n_cells"], report["n_genes"], report["counts_from"]) == (5, 6, "matrix")
     assert report["features"] == {GEX: 6}
-    assert report["called_cells"] is None
+    assert report["called_cells"] is None and report["counts_recovered_from"] == ""
 
 
 def test_the_same_input_gives_the_same_counts_file(tmp_path):

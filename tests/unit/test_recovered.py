@@ -53,6 +53,7 @@ def test_they_are_the_counts_however_they_were_made_and_kept(
     read = read_h5ad(path)
     assert (read.matrix != counts).nnz == 0 and read.matrix.dtype == np.float32
     assert len(read.warnings) == 1 and "recovered from X" in read.warnings[0]
+    assert made in read.recovered_from
     stored = sp.vstack([block for _, block in blocks(open_h5ad(path, scratch=tmp_path).matrix)])
     assert (stored != counts).nnz == 0
 
@@ -60,6 +61,7 @@ def test_they_are_the_counts_however_they_were_made_and_kept(
 def test_real_counts_come_first_and_a_named_place_is_kept_to(counts: sp.csr_matrix, tmp_path: Path) -> None:
     path = written(tmp_path, scaled(counts, np.log1p), umis=counts)
     assert read_h5ad(path).counts_from == "layers/umis" and not read_h5ad(path).warnings
+    assert read_h5ad(path).recovered_from == ""
     named = read_h5ad(path, "X")
     assert named.counts_from == "X" and named.warnings and (named.matrix != counts).nnz == 0
 

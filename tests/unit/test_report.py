@@ -855,6 +855,15 @@ def test_genes_found_by_another_spelling_of_their_symbols_are_counted():
         assert genes.endswith(said)
 
 
+def test_counts_that_were_had_back_are_not_said_to_be_found():
+    def told(**convert):
+        return dict(report_steps.what_was_done(convert, {}, {}, {}))["Raw counts"]
+
+    assert told(counts_from="raw.X", counts_recovered_from="") == "found in raw.X; organism unknown"
+    way = "log1p of counts scaled to a common total"
+    assert told(counts_from="X", counts_recovered_from=way) == f"recovered from X ({way}); organism unknown"
+
+
 def test_how_the_model_was_tested_is_told_in_plain_words():
     tested = {"accuracy": 0.933, "split": "whole batches held out, from the weights of the pool too"}
     done = dict(report_steps.what_was_done({}, {}, {}, {"evaluation": tested}))
