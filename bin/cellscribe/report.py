@@ -21,11 +21,14 @@ from cellscribe.drawing import data_uri
 from cellscribe.io import atomic_path, read_json, write_json, write_table
 from cellscribe.report_composition import (
     CLUSTERS_SHOWN,
+    MOSTLY_UNASSIGNED,
     cluster_grid,
     cluster_rows,
     composition,
     missed_types,
     names_given,
+    poor_labels,
+    poorly_named,
     reasons_of_unassigned,
     signs_of_unassigned,
     supported_clusters,
@@ -111,7 +114,7 @@ METHODS = [
 class Findings:
     """All that the page of a sample is made from.
 
-    convert, qc, annotation: the steps' JSON. manifest: `joint_manifest` of the models. agreement: with known labels,
+    convert, qc, annotation: the steps' JSON. manifest: `joint_manifest` of the models; tested: `label_scores`. agreement: with known labels,
     None without any. own_warnings: what REPORT itself warns of, by its source; truth_notes: of known labels.
     provenance: as `plain_uns` gives it.
     present: for `obs`, `obsm` and `uns`, the keys that the file has. models: as `model_parts` gives it.
@@ -122,6 +125,7 @@ class Findings:
     qc: dict[str, Any]
     annotation: dict[str, Any]
     manifest: dict[str, Any]
+    tested: dict[str, dict[str, float]]
     cells: Cells
     evidence: MarkerEvidence
     agreement: truth.Agreement | None
@@ -170,7 +174,8 @@ def write_report(inputs: ReportInputs) -> None:
             labels_said(provenance),
             own_too=any(not one.get("orthologs") for one in annotation.get("models") or []),
         )
-        warned = own_warnings(evidence, cells, notes)
+        tested = label_scores(inputs.models)
+        warned = own_warnings(evidence, cells, notes, tested)
         write_table(evidence.table, inputs.markers)
         write_table(printed(evidence.differential), inputs.differential)
         write_table(types_by_cluster(cells), inputs.clusters)
@@ -192,6 +197,7 @@ def write_report(inputs: ReportInputs) -> None:
                     qc=qc,
                     annotation=annotation,
                     manifest=manifest,
+                    tested=tested,
                     cells=cells,
                     evidence=evidence,
                     agreement=agreement,
@@ -320,11 +326,15 @@ def heading(found: Findings) -> dict[str, Any]:
 
 
 def own_warnings(
-    evidence: MarkerEvidence, cells: Cells, comparisons: Sequence[str]
+    evidence: MarkerEvidence,
+    cells: Cells,
+    comparisons: Sequence[str],
+    tested: dict[str, dict[str, float]],
 ) -> list[tuple[str, Sequence[str]]]:
     """What REPORT itself warns of, by its source; of genes that contradict a name, of its clusters, else of the name.
 
-    comparisons: what is said of those that were asked for and could not be made.
+    comparisons: what is said of those that were asked for and could not be made. tested: `label_scores`. Of single
+    types nothing where most cells have no name.
     """
     told = {one.label for one in evidence.clusters if one.support.verdict == verdicts.CONTRADICTED}
     by_label = [
@@ -332,21 +342,25 @@ def own_warnings(
         for one in evidence.named
         if one.verdict == verdicts.CONTRADICTED and one.label not in told
     ]
+    of_types = [
+        ("markers", by_label),
+        ("the model's own test", poorly_named(cells, poor_labels(tested))),
+        ("composition", missed_types(cells)),
+    ]
     return [
         ("clusters", verdicts.verdict_warnings(evidence.clusters)),
-        ("markers", by_label),
-        ("composition", missed_types(cells)),
+        *(of_types if cells.unassigned.mean() <= MOSTLY_UNASSIGNED else []),
         ("comparisons", comparisons),
     ]
 
 
 def all_warnings(found: Findings) -> list[dict[str, Any]]:
-    """What every step warns of, the gravest first."""
+    """What every step warns of: of the sample as a whole first, of clusters and types after it."""
     return merge_warnings(
-        *found.own_warnings,
+        ("annotation", found.annotation.get("warnings") or []),
         ("reading", found.convert.get("warnings") or []),
         ("quality control", found.qc.get("warnings") or []),
-        ("annotation", found.annotation.get("warnings") or []),
+        *found.own_warnings,
         ("known labels", found.truth_notes),
     )
 
@@ -394,9 +408,10 @@ def maps(found: Findings) -> dict[str, Any]:
 
 def composition_section(found: Findings) -> dict[str, Any]:
     """Each label's cells, and why the others have none."""
-    rows = composition(found.cells, found.evidence, found.manifest, label_scores(found.inputs.models))
+    rows = composition(found.cells, found.evidence, found.manifest, found.tested)
     return {
         "composition": rows,
+        "poor": poor_labels(found.tested),
         "has_test": any(row["tested"] for row in rows),
         "has_novelty": found.cells.novelty is not None,
         "reasons": reasons_of_unassigned(found.cells),

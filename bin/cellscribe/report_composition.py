@@ -25,6 +25,10 @@ CLUSTERS_SHOWN = 100
 # Of a type with fewer cells, or with a smaller part left unassigned, the page need not warn.
 FEWEST_TO_MISS, PART_MISSED = 20, 0.25
 MOST_TYPES_MISSED = 4
+# Below this precision in the model's own test a label is not to be relied on; of fewer cells the page need not warn.
+POOR_PRECISION, PART_POOR = 0.5, 0.01
+# Where a larger part of the cells has no name, what is said of single types only hides that.
+MOSTLY_UNASSIGNED = 0.8
 
 
 def composition(
@@ -65,7 +69,7 @@ def composition(
                 "support": support.get(name),
                 "left": "" if name == UNASSIGNED else count(left[name]),
                 "tested": {
-                    score: (f"{value:.2f}", value < 0.5)
+                    score: (f"{value:.2f}", value < POOR_PRECISION)
                     for score, value in tested.get(name, {}).items()
                     if score in ("precision", "recall")
                 },
@@ -91,6 +95,26 @@ def missed_types(cells: Cells) -> list[str]:
         f"they are something else, or the model is too strict with them. Look at their genes before you compare "
         f"shares of {name} between samples."
         for name in sorted(missed, key=lambda name: (-left[name], name))[:MOST_TYPES_MISSED]
+    ]
+
+
+def poor_labels(tested: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """The labels of a poor precision in the model's own test, as a share in words. tested: `label_scores`."""
+    return {
+        label: percent(scores["precision"], 0)
+        for label, scores in tested.items()
+        if "precision" in scores and scores["precision"] < POOR_PRECISION
+    }
+
+
+def poorly_named(cells: Cells, poor: Mapping[str, str]) -> list[str]:
+    """A sentence for each poor label that more than 1 % of the cells have, the largest first. poor: `poor_labels`."""
+    sizes = Counter(cells.final.tolist())
+    found = [name for name in poor if sizes[name] > PART_POOR * len(cells.final)]
+    return [
+        f"{plural(sizes[name], 'cell')} {'is' if sizes[name] == 1 else 'are'} called {name}, a name that in the "
+        f"model's own test was right for {poor[name]} of the cells that got it: do not rely on it."
+        for name in sorted(found, key=lambda name: (-sizes[name], name))
     ]
 
 

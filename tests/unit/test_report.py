@@ -217,7 +217,7 @@ def test_contradicting_markers_are_among_the_warnings(tmp_path):
             rf"{truly}: {truly[0]}\d, ",
             warnings,
         )
-    assert warnings.index("The genes contradict") < warnings.index("Gene overlap is low")
+    assert warnings.index("Gene overlap is low") < warnings.index("The genes contradict")
     table = pd.read_csv(files["verdicts"], sep="\t").set_index("label")
     assert table["verdict"].to_dict() == {
         "B cell": "contradicted",
@@ -618,6 +618,48 @@ def test_recall_and_precision_of_the_models_own_test_stand_beside_each_label(tmp
     assert "Precision in the test Recall in the test Markers" in composition and "0.99 0.46" in composition
     assert sum(1 for tag, attributes in reader.tags if tag == "b" and attributes.get("class") == "poor") == 1
     assert "in the test" not in read(make(tmp_path / "other"))[1].partition("Composition")[2]
+
+
+def poorly_tested(folder, final):
+    """A page of a model whose own test found few of the B cells that it named to be some."""
+    files = write_sample(folder, simulated(), final=final)
+    annotation = read_json(files["annotation"])
+    write_json(annotation | {"warnings": ["90% of the cells are unassigned."]}, files["annotation"])
+    scores = {"label": "B cell", "n_cells": 9, "recall": 0.9, "precision": 0.2769}
+    write_json({"per_label": [scores]}, files["models"][0] / "evaluation.json")
+    inputs = ReportInputs(sample="blood", **files)
+    report.write_report(inputs)
+    return inputs
+
+
+def test_a_name_that_the_models_own_test_found_poor_is_a_warning_and_no_plain_success(tmp_path):
+    final = np.repeat(list(TYPES), 40).astype(object)
+    inputs = poorly_tested(tmp_path / "some", final)
+    html, (_, text) = inputs.output.read_text(), read(inputs)
+    said = "40 cells are called B cell, a name that in the model's own test was right for 28 % of the cells"
+    assert said in text.partition("What was done")[0]
+    assert [said in one for one in read_json(inputs.verdict_summary)["warnings"]] == [True]
+    # In the composition, among the names and among the clusters.
+    assert html.count('<span class="pill supported poorly-tested">supported</span>') == 3
+    assert html.count('<span class="pill supported">supported</span>') == 6
+    assert text.count("right for 28 % in the model's own test") == 3
+    final[1:40] = UNASSIGNED
+    rare = poorly_tested(tmp_path / "rare", final)
+    assert "called B cell, a name" not in read(rare)[1]
+
+
+def test_what_holds_for_the_whole_sample_is_told_first_and_single_types_are_not_where_most_have_no_name(
+    tmp_path,
+):
+    final = np.repeat(list(TYPES), 40).astype(object)
+    final[10:80], final[80:94] = UNASSIGNED, UNASSIGNED
+    told = read(poorly_tested(tmp_path / "some", final))[1].partition("What was done")[0]
+    assert 0 < told.index("90 % of the cells are unassigned") < told.index("called B cell")
+    assert told.index("90 % of the cells are unassigned") < told.index("come closest to T cell")
+    final[94:] = UNASSIGNED
+    told = read(poorly_tested(tmp_path / "most", final))[1].partition("What was done")[0]
+    assert "90 % of the cells are unassigned" in told
+    assert "called B cell, a name" not in told and "come closest to" not in told
 
 
 def test_the_genes_of_the_cells_without_a_name_are_shown(tmp_path):
