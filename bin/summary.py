@@ -14,6 +14,7 @@ from cellscribe.cli import SETTINGS, common_options, exit_codes, file_in, folder
 @click.option("--samples", type=file_in, required=True, help="samples.json, as CHECK_INPUT writes it.")
 @click.option("--inputs", type=folder_in, required=True, help="The folder of the steps' JSON files.")
 @click.option("--failures", type=file_in, help="A table of the samples' tasks that failed, and why.")
+@click.option("--merged", is_flag=True, help="The samples are merged too: lead to the page of that.")
 @click.option("--output-folder", type=path_out, default=".", help="Where summary.tsv and *_mqc.json are put.")
 @common_options
 @exit_codes
@@ -21,6 +22,7 @@ def main(
     samples: Path,
     inputs: Path,
     failures: Path | None,
+    merged: bool,
     output_folder: Path,
     cpus: int,
     pipeline_version: str,
@@ -28,7 +30,7 @@ def main(
     """Sum up a run: one row a sample, and the content of the MultiQC page."""
     from cellscribe.summary import run_summary
 
-    summed_up = run_summary(samples, inputs, output_folder, failures)
+    summed_up = run_summary(samples, inputs, output_folder, failures, merged=merged)
     failed = [sample.id for sample in summed_up if sample.failed_step]
     log(f"{len(summed_up) - len(failed):,} of {len(summed_up):,} samples are done")
     if failed:

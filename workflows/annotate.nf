@@ -214,7 +214,7 @@ workflow ANNOTATION {
         .combine(metrics.map { files -> [files] })
         .map { json, files -> failureTable(sampleFailures(trace, readJson(json).collect { sample -> sample.id }, files)) }
         .collectFile(name: 'failures.tsv')
-    SUMMARY(listed_samples, metrics, failed)
+    SUMMARY(listed_samples, metrics, failed, run.map { run_settings -> run_settings.merge != null })
     def pages = SUMMARY.out.multiqc
         .mix(versions)
         .flatten()

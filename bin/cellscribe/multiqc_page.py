@@ -16,14 +16,18 @@ from cellscribe.run_samples import COLUMNS, ORDER, Sample, percent_novel
 from cellscribe.words import first_names
 
 MAX_LABELS_DRAWN = 25
+MERGED_PAGE = 'All samples on one map: <a href="../merged/merged.report.html">merged.report.html</a>'
 OTHER_LABELS, OTHER_COLOUR = "other labels", "#6f6f6f"
 
 
-def sections(samples: list[Sample]) -> list[dict[str, Any]]:
-    """MultiQC's custom content, one object a file; a section without data is left out."""
+def sections(samples: list[Sample], *, merged: bool = False) -> list[dict[str, Any]]:
+    """MultiQC's custom content, one object a file; a section without data is left out.
+
+    merged: whether MERGE was asked for, whose page lies beside this one's folder.
+    """
     made = (
         _failures(samples),
-        _pages(samples),
+        _pages(samples, merged=merged),
         _general(samples),
         _cells(samples),
         _removed(samples),
@@ -53,15 +57,18 @@ def _failures(samples: list[Sample]) -> dict[str, Any]:
     }
 
 
-def _pages(samples: list[Sample]) -> dict[str, Any]:
-    """Links to the samples' own pages, which lie beside this one's folder."""
+def _pages(samples: list[Sample], *, merged: bool) -> dict[str, Any]:
+    """Links to the samples' own pages, which lie beside this one's folder, and to that of all samples together."""
     done = [_name(sample) for sample in samples if sample.has_page]
+    # MERGE takes what ANNOTATE made, if that is anything.
+    together = merged and any(sample.annotation is not None for sample in samples)
     return {
         "id": "cellscribe_pages",
         "section_name": "Pages of the samples",
         "description": "Each tells what was done, what its cells are called, and how far to trust it.",
         "plot_type": "html",
-        "data": f'<p style="max-height: 15em; overflow: auto">{" · ".join(done)}</p>' if done else "",
+        "data": (f"<p>{MERGED_PAGE}</p>" if together else "")
+        + (f'<p style="max-height: 15em; overflow: auto">{" · ".join(done)}</p>' if done else ""),
     }
 
 
@@ -94,7 +101,7 @@ def _general(samples: list[Sample]) -> dict[str, Any]:
             ),
             "n_cells_kept": _number("Cells", "Cells left after quality control"),
             "median_counts": _number("Counts", "Median counts of a cell", "Greens", hidden=True),
-            "median_genes": _number("Genes", "Median number of genes of a cell", "Greens"),
+            "median_genes": _number("Genes", "Median number of genes of a cell", "Greens", hidden=True),
             "median_pct_mt": _percent(
                 "Mito", "Median share of mitochondrial counts in a cell", "Oranges", max=None, minrange=20
             ),
@@ -156,19 +163,33 @@ def _cells(samples: list[Sample]) -> dict[str, Any]:
 
 def _removed(samples: list[Sample]) -> dict[str, Any]:
     data = {escape(s.id): _escaped(s.get("qc", "removed_by") or {}) for s in samples if s.qc is not None}
+    totals = {escape(s.id): s.get("qc", "n_cells_before") or 0 for s in samples}
+    shares = {
+        name: {reason: 100 * n / max(totals[name], 1) for reason, n in row.items()}
+        for name, row in data.items()
+    }
     reasons = sorted({reason for row in data.values() for reason, n in row.items() if n})
     return {
         "id": "cellscribe_removed",
         "section_name": "Why cells were removed",
-        "description": "Cells that failed each check. A cell may fail several, so the bars may add up to "
-        "more than the cells removed. With <code>--qc flag</code> these cells are marked, not removed.",
+        "description": "Cells that failed each check, of all that the sample had. A cell may fail several, so the bars "
+        "may add up to more than the cells removed. With <code>--qc flag</code> these cells are marked, not removed.",
         "plot_type": "bargraph",
-        "pconfig": _bars("Cells by failed check", "cells", cpswitch=False, stacking="group", tt_decimals=0),
+        "pconfig": _bars(
+            "Cells by failed check",
+            "% of the cells",
+            cpswitch=False,
+            stacking="group",
+            data_labels=[
+                {"name": "Percent", "ylab": "% of the cells", "tt_decimals": 1, "tt_suffix": "%"},
+                {"name": "Cells", "ylab": "cells", "tt_decimals": 0, "tt_suffix": ""},
+            ],
+        ),
         "categories": {
             name: {"name": name.replace("_", " "), "color": colour}
             for name, colour in zip(reasons, itertools.cycle(PALETTE), strict=False)
         },
-        "data": data if reasons else {},
+        "data": [shares, data] if reasons else {},
     }
 
 

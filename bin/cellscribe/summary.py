@@ -18,19 +18,24 @@ from cellscribe.run_samples import COLUMNS, Sample, read_samples
 
 
 def run_summary(
-    samples_file: Path, inputs: Path, output_folder: Path, failures: Path | None = None
+    samples_file: Path,
+    inputs: Path,
+    output_folder: Path,
+    failures: Path | None = None,
+    *,
+    merged: bool = False,
 ) -> list[Sample]:
     """Write summary.tsv, composition.tsv and the `*_mqc.json` files into `output_folder`; return what was summed up.
 
     samples_file: samples.json, as CHECK_INPUT writes it. inputs: the folder of `<sample>.convert.json`,
     `<sample>.qc.json`, `<sample>.annotation.json` and `<sample>.verdicts.json`, as far as they were made. failures: a
-    table with a row for each task that failed. Raises InputError for a file that is no JSON object and for a run of no
-    samples.
+    table with a row for each task that failed. merged: whether MERGE was asked for, so that there is a page to lead to.
+    Raises InputError for a file that is no JSON object and for a run of no samples.
     """
     samples = read_samples(samples_file, inputs, failures)
     write_summary(samples, output_folder / "summary.tsv")
     write_composition(samples, output_folder / "composition.tsv")
-    for section in sections(samples):
+    for section in sections(samples, merged=merged):
         with atomic_path(output_folder / f"{section['id']}_mqc.json") as temporary:
             # Not sorted: the order of columns and colours is the order drawn.
             temporary.write_text(json.dumps(section, indent=1, allow_nan=False))

@@ -5,6 +5,7 @@ process SUMMARY {
     path(samples)
     path(metrics, stageAs: 'metrics/*')     // the JSON files of every step and sample that got so far
     path(failures)          // failures.tsv: why the other samples did not
+    val(merged)             // whether MERGE was asked for, whose page is then a link
 
     output:
     path('*.tsv')     , emit: tables
@@ -13,7 +14,7 @@ process SUMMARY {
     script:
     """
     mkdir -p metrics
-    summary.py --samples ${samples} --inputs metrics --failures ${failures} --output-folder . \\
+    summary.py --samples ${samples} --inputs metrics --failures ${failures} ${merged ? '--merged' : ''} --output-folder . \\
         --cpus ${task.cpus} --pipeline-version ${CodeVersion.of(projectDir, workflow.manifest.version)}
     """
 

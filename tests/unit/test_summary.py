@@ -15,8 +15,8 @@ import pytest
 
 from cellscribe.colours import label_colours
 from cellscribe.errors import InputError
-from cellscribe.multiqc_page import MAX_LABELS_DRAWN, OTHER_LABELS
-from cellscribe.run_samples import COLUMNS
+from cellscribe.multiqc_page import MAX_LABELS_DRAWN, OTHER_LABELS, sections
+from cellscribe.run_samples import COLUMNS, read_samples
 from cellscribe.summary import cell, run_summary
 
 CONVERT = {"source": "10x_h5_v3", "n_cells": 1000, "organism": "human", "warnings": ["It is raw."]}
@@ -369,6 +369,24 @@ def test_bars_of_one_reason_alone_still_name_it(tmp_path: Path) -> None:
     assert list(sections["removed"]["categories"]) == ["low_counts"]
     bars = [section for section in sections.values() if section["plot_type"] == "bargraph"]
     assert len(bars) == 4 and all(section["pconfig"]["use_legend"] for section in bars)
+
+
+def test_cells_by_failed_check_are_drawn_in_percent_of_the_sample_first(tmp_path: Path) -> None:
+    qc = {**QC, "n_cells_before": 1000, "removed_by": {"low_counts": 150, "doublet": 5}}
+    _, sections = summarise(write_run(tmp_path / "run", {"s": {**PARTS, "qc": qc}}))
+    shares, numbers = sections["removed"]["data"]
+    assert shares == {"s": {"low_counts": 15.0, "doublet": 0.5}}
+    assert numbers == {"s": {"low_counts": 150, "doublet": 5}}
+    assert [one["name"] for one in sections["removed"]["pconfig"]["data_labels"]] == ["Percent", "Cells"]
+
+
+def test_the_page_of_all_samples_together_is_a_link_where_they_were_merged(tmp_path: Path) -> None:
+    link = '<a href="../merged/merged.report.html">'
+    done = write_run(tmp_path / "done", {"s": PARTS})
+    lost = write_run(tmp_path / "lost", {"s": {"convert": CONVERT, "qc": QC}})
+    for folder, merged, told in ((done, True, True), (done, False, False), (lost, True, False)):
+        samples = read_samples(folder / "samples.json", folder)
+        assert (link in json.dumps(sections(samples, merged=merged)).replace("\\", "")) == told
 
 
 def test_flagged_cells_are_not_drawn_as_removed(tmp_path: Path) -> None:
