@@ -103,11 +103,13 @@ def umap_by_category(
     height: float = 5.8,
     background: np.ndarray | None = None,
     named: bool = True,
+    least_share: float = 0.0,
 ) -> bytes:
     """Draw cells coloured by a category, its names at their cells' medians; `unassigned` below, in grey.
 
     coordinates: (n_obs, 2). values: (n_obs,) text. background: (n, 2) of reference cells, drawn lowest. named: whether
-    to write names on the map, which says nothing of categories that lie everywhere.
+    to write names on the map, which says nothing of categories that lie everywhere. least_share: of the cells, 0 to 1,
+    that a category needs to have its name written.
     """
     with new_figure(width, height) as figure:
         axes = figure.add_subplot()
@@ -136,7 +138,7 @@ def umap_by_category(
             )
         _bare(axes, everything)
         names, counts = np.unique(values.astype(str), return_counts=True)
-        fewest = min(FEWEST_NAMED, 0.02 * len(values))
+        fewest = max(min(FEWEST_NAMED, 0.02 * len(values)), least_share * len(values))
         largest = [i for i in np.argsort(-counts) if names[i] != UNASSIGNED and counts[i] >= fewest]
         written = list(names[largest[: len(PALETTE)]])
         written = written if named else []

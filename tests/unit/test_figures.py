@@ -153,6 +153,14 @@ def drawn(monkeypatch):
     return axes
 
 
+def test_names_of_few_cells_are_left_to_the_legend(points, drawn):
+    values = np.array(["many"] * 190 + ["few"] * 10, dtype=object)
+    colours = label_colours(["many", "few"], [])
+    for least, names in ((0.0, {"many", "few"}), (0.05, {"many", "few"}), (0.06, {"many"})):
+        figures.umap_by_category(points, values, colours, least_share=least)
+        assert {text.get_text().strip() for text in drawn[-1].texts} == names
+
+
 def test_the_note_of_a_histogram_stands_above_its_tallest_bar(drawn):
     values = np.repeat([0.5, 0.97], [20, 180])
     figures.histogram(values, values < 0.6, "distance", line=0.99, note="beyond 99 % of the reference")
