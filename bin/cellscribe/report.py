@@ -25,6 +25,7 @@ from cellscribe.report_composition import (
     cluster_grid,
     cluster_rows,
     composition,
+    handfuls,
     missed_types,
     names_given,
     poor_labels,
@@ -32,6 +33,7 @@ from cellscribe.report_composition import (
     reasons_of_unassigned,
     signs_of_unassigned,
     supported_clusters,
+    too_shallow_to_tell,
     types_by_cluster,
     verdict_counts,
 )
@@ -81,6 +83,8 @@ from cellscribe.words import plural
 TEMPLATES = Path(__file__).parent / "templates"
 # What Seqera Platform shows in the browser is at most 10 MB.
 MAX_BYTES = 8_000_000
+# Of the cells; what has less is in the legend beside the map.
+LEAST_SHARE_WRITTEN = 0.01
 FIGURES = (
     "labels",
     "uncertainty",
@@ -114,9 +118,9 @@ METHODS = [
 class Findings:
     """All that the page of a sample is made from.
 
-    convert, qc, annotation: the steps' JSON. manifest: `joint_manifest` of the models; tested: `label_scores`. agreement: with known labels,
-    None without any. own_warnings: what REPORT itself warns of, by its source; truth_notes: of known labels.
-    provenance: as `plain_uns` gives it.
+    convert, qc, annotation: the steps' JSON. manifest: `joint_manifest` of the models; tested: their `label_scores`.
+    agreement: with known labels, None without any. own_warnings: what REPORT itself warns of, by its source;
+    truth_notes: of known labels. provenance: as `plain_uns` gives it.
     present: for `obs`, `obsm` and `uns`, the keys that the file has. models: as `model_parts` gives it.
     """
 
@@ -172,6 +176,7 @@ def write_report(inputs: ReportInputs) -> None:
             final_key,
             relatives(inputs.models, manifests, cells.cl_ids),
             labels_said(provenance),
+            not_shown=handfuls(cells, manifest),
             own_too=any(not one.get("orthologs") for one in annotation.get("models") or []),
         )
         tested = label_scores(inputs.models)
@@ -235,7 +240,9 @@ def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray |
     """Draw FIGURES: name to data URI, "" for what the file has no coordinates for."""
     drawn: dict[str, bytes] = {}
     if cells.umap is not None:
-        drawn["labels"] = figures.umap_by_category(cells.umap, cells.final, colours)
+        drawn["labels"] = figures.umap_by_category(
+            cells.umap, cells.final, colours, least_share=LEAST_SHARE_WRITTEN
+        )
         drawn["uncertainty"] = figures.umap_by_number(cells.umap, cells.uncertainty)
         if cells.cluster is not None:
             of_clusters = cluster_colours(cells.cluster, colours, cells.no_cluster)
@@ -391,6 +398,7 @@ def quality_control(found: Findings) -> dict[str, Any]:
     )
     return {
         "qc": qc_tables(found.qc),
+        "removed_file": f"{inputs.sample}.removed.tsv.gz",
         "sequencing": cellranger_numbers(found.convert.get("cellranger_metrics") or {}),
         "qc_figures": [(title, data_uri(path.read_bytes())) for title, path in drawn if path.stat().st_size],
     }
@@ -433,6 +441,9 @@ def marker_section(found: Findings) -> dict[str, Any]:
         "unassigned": UNASSIGNED,
         "top_genes": top_genes(evidence.shown, [*(one.label for one in evidence.named), UNASSIGNED]),
         "top_plots": [data_uri(png) for png in evidence.top_plots],
+        "handfuls": [
+            name for name in handfuls(found.cells, found.manifest) if (evidence.table["label"] == name).any()
+        ],
         "n_tested": count(evidence.n_tested),
         "all_tested": evidence.n_tested == len(found.cells.final),
         "markers_file": found.inputs.markers.name,
@@ -447,6 +458,7 @@ def cluster_section(found: Findings) -> dict[str, Any]:
     return {
         "clusters": rows[:CLUSTERS_SHOWN],
         "clusters_hidden": max(len(rows) - CLUSTERS_SHOWN, 0),
+        "clusters_folded": too_shallow_to_tell(judged, found.cells),
         "clusters_from": clusters_from(found.annotation),
         "no_cluster": found.cells.no_cluster,
         "cluster_counts": verdict_counts(judged),
@@ -464,6 +476,7 @@ def trust(found: Findings) -> dict[str, Any]:
         "calibrated": annotation.get("calibrated", True),
         "expected_right": percent(float((1 - named).mean()), 0) if len(named) else "",
         "sets": set_shares(annotation.get("set_sizes")),
+        "predictions_file": f"{found.inputs.sample}.predictions.tsv.gz",
         "orthologs": annotation.get("orthologs"),
         "distance": annotation.get("reference_distance") or {},
         "overlap": overlap_part(annotation),
@@ -471,15 +484,20 @@ def trust(found: Findings) -> dict[str, Any]:
 
 
 def provenance_section(found: Findings) -> dict[str, Any]:
-    """What made the file, with every parameter, and what stands where in it."""
-    parameters = dict(flatten(found.annotation.get("parameters") or {}))
+    """What made the file, with the parameters of its steps, and what stands where in it."""
+    of_naming = dict(flatten(found.annotation.get("parameters") or {}))
     # The parameters stand in annotation.json too, where they are no text to be taken apart.
     others = {key: value for key, value in found.provenance.items() if key != "parameters"}
+    details = {key: value for key, value in flatten(others) if key not in of_naming and value}
+    of_qc = {key: value for key, value in (found.qc.get("parameters") or {}).items() if key != "sample"}
+    parameters = (
+        ("Parameters of quality control", list(flatten(of_qc))),
+        ("Parameters of naming, and what the file says of it", [*of_naming.items(), *details.items()]),
+    )
     return {
         "trusted_code": trusted_code(found.annotation),
         "versions": [("cellscribe", found.inputs.pipeline_version), *library_versions()],
-        "parameters": parameters,
-        "details": {key: value for key, value in flatten(others) if key not in parameters and value},
+        "parameters": [(title, values) for title, values in parameters if values],
         "annotated_file": found.inputs.annotated.name,
         "columns": columns_guide(found.annotation, found.present),
     }

@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 TYPES_BY_CLUSTER = 18
 # Of a user's own there may be hundreds.
 CLUSTERS_SHOWN = 100
+# Of so many clusters that are all weak a table is a wall that says one thing.
+FEWEST_FOLDED = 20
 # Of a type with fewer cells, or with a smaller part left unassigned, the page need not warn.
 FEWEST_TO_MISS, PART_MISSED = 20, 0.25
 MOST_TYPES_MISSED = 4
+# Of a broader name: of fewer cells, or of a smaller part of the sample, the genes show a mixture.
+FEWEST_OF_BROADER, PART_OF_BROADER = 50, 0.01
 # Below this precision in the model's own test a label is not to be relied on; of fewer cells the page need not warn.
 POOR_PRECISION, PART_POOR = 0.5, 0.01
 # Where a larger part of the cells has no name, what is said of single types only hides that.
@@ -207,6 +211,15 @@ def verdict_counts(judged: Sequence[verdicts.ClusterVerdict]) -> list[tuple[str,
     return [*counts, ("left unassigned", len(judged) - len(given))] if len(given) < len(judged) else counts
 
 
+def too_shallow_to_tell(judged: Sequence[verdicts.ClusterVerdict], cells: Cells) -> bool:
+    """Whether the genes of many clusters tell nothing of any, as most cells have too few counts."""
+    return (
+        len(judged) >= FEWEST_FOLDED
+        and all(one.support.verdict == verdicts.WEAK for one in judged)
+        and bool((cells.reason == "low_information").mean() > 0.5)
+    )
+
+
 def supported_clusters(judged: Sequence[verdicts.ClusterVerdict]) -> str:
     """How many of the clusters that got a name are supported by their genes; "" where none could be judged."""
     given = [one.support.verdict for one in judged if one.named]
@@ -222,6 +235,14 @@ def is_broader(label: str, known: Mapping[str, Mapping[str, Any]]) -> bool:
     By name: `Other T cell` of a model may have the id of `T cell`, which covers all its T cells.
     """
     return bool(known) and label not in known and label != UNASSIGNED
+
+
+def handfuls(cells: Cells, manifest: dict[str, Any]) -> list[str]:
+    """The broader names of so few cells that these are a mixed handful, sorted: what marks them is noise."""
+    known = labels_of(manifest)
+    least = max(FEWEST_OF_BROADER, PART_OF_BROADER * len(cells.final))
+    sizes = Counter(cells.final.tolist())
+    return sorted(name for name, n in sizes.items() if n < least and is_broader(name, known))
 
 
 def labels_of(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:

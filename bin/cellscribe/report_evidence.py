@@ -34,7 +34,7 @@ MOST_ROWS = 60
 class MarkerEvidence:
     """What the genes say: verdicts by final label, of the unassigned by closest label, by cluster; tests; dot plots.
 
-    shown: `table` without housekeeping genes, and as long.
+    shown: `table` without housekeeping genes, with as many others, and without the names that are not to be shown.
     """
 
     named: list[verdicts.Support]
@@ -62,13 +62,14 @@ def marker_evidence(
     kin: Mapping[str, frozenset[str]] | None = None,
     labels: Sequence[str] = (),
     *,
+    not_shown: Sequence[str] = (),
     own_too: bool = False,
 ) -> MarkerEvidence:
     """Look at every label's expected markers, and test for the genes that mark it here, in one pass of X.
 
     orthologs: between which organisms the mapping used them. own_too: whether others of several models did without. The
     same pass keeps the cells of the contrasts, and tests them. labels: the model's, in whose order they have their
-    colours, on the page of all samples too.
+    colours, on the page of all samples too. not_shown: labels whose genes are in the tables alone.
     """
     pairs, codes = _grouped(cells.predicted, cells.final)
     cluster = np.full(len(codes), "", dtype=object) if cells.cluster is None else cells.cluster
@@ -119,6 +120,7 @@ def marker_evidence(
         markers.rank_markers(tests, adata.var, expected_columns)
         for tests in (types, types[~types["gene"].isin(usual)])
     )
+    shown = shown[~shown["label"].isin(list(not_shown))]
     colours = label_colours(
         sorted(sizes, key=lambda name: -sizes[name]), list(dict.fromkeys([*labels, *expected]))
     )

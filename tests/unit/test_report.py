@@ -18,6 +18,7 @@ from cellscribe import (
     report_models,
     report_steps,
     report_words,
+    verdicts,
 )
 from cellscribe.colours import PALETTE
 from cellscribe.contract import FAR, REASONS, STRANGE, UNASSIGNED, UNEXPECTED_GENES, OutputNames
@@ -152,7 +153,10 @@ def test_the_page_needs_no_network_and_no_script(page):
 def test_the_page_leads_to_what_is_published_beside_it(page):
     reader, _ = read(page)
     links = {attributes["href"] for tag, attributes in reader.tags if tag == "a"}
-    assert {"blood.predictions.tsv.gz", "blood.annotated.h5ad", "blood.markers.tsv"} <= links
+    files = "annotated.h5ad predictions.tsv.gz markers.tsv de.tsv.gz clusters.tsv verdicts.tsv removed.tsv.gz"
+    assert {f"blood.{name}" for name in files.split()} <= links
+    # What is named is a link, wherever it is named.
+    assert not re.search(r"(?<!>)<code>blood\.", page.output.read_text())
     assert "../../summary/multiqc_report.html" in links
 
 
@@ -554,7 +558,7 @@ def test_what_made_unassigned_cells_strange_stands_beside_the_type_that_they_cam
     left = text[text.index("by the type that they came closest to") :]
     assert "Name Cells Unexpected genes Median novelty Verdict" in left and "B cell 20 3.10 % 0.99" in left
     composition = text[text.index("Composition Final label") : text.index("Why cells were left unassigned")]
-    assert "Unexpected genes Median novelty Closest, unassigned Markers" in composition
+    assert "Unexpected genes Median novelty Left unassigned (closest to this) Markers" in composition
     assert "0.20 % 0.25" in composition and "3.10 % 0.99" in composition
     assert "Median novelty" not in read(page)[1] and "(novelty)" not in read(page)[1]
 
@@ -714,6 +718,34 @@ def test_without_any_name_nothing_is_said_of_the_named_cells(tmp_path):
     assert "the model expects" not in text and "named clusters" not in text
 
 
+def test_broader_names_of_a_handful_of_cells_illustrate_no_genes_and_stay_in_the_tables(tmp_path):
+    adata = simulated(n_each=80)
+    final = np.repeat(list(TYPES), 80).astype(object)
+    final[20:69] = "lymphocyte"
+    few = make(tmp_path / "few", adata, final=final)
+    html = few.output.read_text()
+    genes = html.partition("Genes that mark each name in this sample")[2].partition("Clusters</h2>")[0]
+    assert "lymphocyte: broader names of few cells" in read(few)[1]
+    assert "<th>" + "lymphocyte" not in re.sub(r"<span[^>]*></span>", "", genes)
+    assert "lymphocyte" in set(pd.read_csv(few.markers, sep="\t")["label"])
+    final[69] = "lymphocyte"
+    many = make(tmp_path / "many", adata, final=final)
+    assert "broader names of few cells" not in read(many)[1]
+    # A rare type of the model's own is shown as ever.
+    assert "B cell" in set(pd.read_csv(few.markers, sep="\t")["label"]) and ">B cell" in genes
+
+
+def test_the_parameters_of_quality_control_are_told_beside_those_of_naming(tmp_path):
+    files = write_sample(tmp_path, simulated())
+    asked = {"n_mads": 5.0, "min_counts": None, "doublets": "remove", "sample": "blood"}
+    write_json(read_json(files["qc"]) | {"parameters": asked}, files["qc"])
+    inputs = ReportInputs(sample="blood", **files)
+    report.write_report(inputs)
+    text = read(inputs)[1].partition("Parameters of quality control")[2]
+    assert all(said in text for said in ("n_mads 5.0", "min_counts not set", "doublets remove"))
+    assert "classifier consensus" in text.partition("Parameters of naming")[2]
+
+
 def test_types_are_counted_by_what_the_model_calls_them():
     def given(final, known):
         cells = SimpleNamespace(final=np.array(final, dtype=object))
@@ -832,6 +864,16 @@ def test_of_very_many_clusters_the_largest_are_on_the_page(tmp_path, monkeypatch
     monkeypatch.setattr(report, "CLUSTERS_SHOWN", 2)
     _, text = read(make(tmp_path))
     assert "1 smaller clusters are not shown here." in text
+
+
+def test_many_clusters_whose_cells_have_too_few_counts_to_tell_are_folded():
+    def folded(n, verdict="weak", shallow=60):
+        reason = np.repeat(["low_information", ""], [shallow, 100 - shallow]).astype(object)
+        support = verdicts.Support("B cell", 5, verdict, "")
+        judged = [verdicts.ClusterVerdict(str(i), 5, "B cell", 1.0, "B cell", support) for i in range(n)]
+        return report_composition.too_shallow_to_tell(judged, SimpleNamespace(reason=reason))
+
+    assert folded(20) and not folded(19) and not folded(20, "supported") and not folded(20, shallow=50)
 
 
 def test_a_label_has_the_colour_of_the_models_order_and_no_cluster_has_it(tmp_path, monkeypatch):
