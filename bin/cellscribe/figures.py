@@ -19,6 +19,8 @@ MAX_POINTS = 50_000
 MOST_PANELS = 48
 # Cells of a type whose name is written on a map; the legend has all.
 FEWEST_NAMED = 5
+# The same as a share of the cells, on a page's main map, where the names of small types would hide others.
+LEAST_SHARE_WRITTEN = 0.01
 WIDEST_FOLD = 8.0
 # Inches; of figures that stand three in a row.
 SMALL: dict[str, Any] = {"width": 3.8, "height": 3.5}

@@ -138,8 +138,8 @@ def _novelty_not_judged(samples: Sequence[SampleFile]) -> list[str]:
     if not few:
         return []
     return [
-        f"In {plural(len(few), 'sample')} of too few cells novelty is not judged: {first_names(few)}. Do not compare "
-        "their shares of unassigned cells with those of larger samples."
+        f"Novelty is not judged in {plural(len(few), 'sample')} of too few cells: {first_names(few)}. Do not compare "
+        "shares of unassigned cells with those of larger samples."
     ]
 
 

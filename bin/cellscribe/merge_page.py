@@ -89,7 +89,7 @@ def _figures(
     layout = merged.obsm[merged.layout_key].astype(np.float64)
     names = OutputNames(merged.layout_key.removesuffix("_umap"))
     drawn = {
-        "labels": figures.umap_by_category(layout, labels, colours),
+        "labels": figures.umap_by_category(layout, labels, colours, least_share=figures.LEAST_SHARE_WRITTEN),
         "samples": figures.umap_by_category(layout, samples, sample_colours, named=False),
         "each": figures.small_multiples(layout, samples, sample_colours),
     }

@@ -83,8 +83,6 @@ from cellscribe.words import plural
 TEMPLATES = Path(__file__).parent / "templates"
 # What Seqera Platform shows in the browser is at most 10 MB.
 MAX_BYTES = 8_000_000
-# Of the cells; what has less is in the legend beside the map.
-LEAST_SHARE_WRITTEN = 0.01
 FIGURES = (
     "labels",
     "uncertainty",
@@ -241,7 +239,7 @@ def draw_figures(cells: Cells, colours: dict[str, str], background: np.ndarray |
     drawn: dict[str, bytes] = {}
     if cells.umap is not None:
         drawn["labels"] = figures.umap_by_category(
-            cells.umap, cells.final, colours, least_share=LEAST_SHARE_WRITTEN
+            cells.umap, cells.final, colours, least_share=figures.LEAST_SHARE_WRITTEN
         )
         drawn["uncertainty"] = figures.umap_by_number(cells.umap, cells.uncertainty)
         if cells.cluster is not None:

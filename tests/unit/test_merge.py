@@ -164,7 +164,7 @@ def test_samples_of_too_few_cells_for_novelty_are_named(tmp_path: Path) -> None:
         spared = {"parameters": {"novelty_from_cells": 100, "reject_novel": False}}
         write_json(read_json(own) | {"a": few, "b": {"models": [few]}, "c": spared}[name], own)
     _, merged, _, page = run(tmp_path)
-    told = "In 2 samples of too few cells novelty is not judged: a, b. Do not compare"
+    told = "Novelty is not judged in 2 samples of too few cells: a, b. Do not compare shares"
     assert merged.warnings[0].startswith(told) and told in page
 
 
