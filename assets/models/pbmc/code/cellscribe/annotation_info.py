@@ -99,10 +99,10 @@ def information(
         "levels": list(answer.levels),
         "calibrated": answer.calibrated,
         "warnings": [
+            *annotation_warnings(decision, quantile),
             *answer.mapping["warnings"],
             *layout.warnings,
             *answer.warnings,
-            *annotation_warnings(decision, quantile),
         ],
     }
 

@@ -27,6 +27,7 @@ from cellscribe.model.novelty import (
 )
 from cellscribe.model.ontology import Ontology, descendants, nearest_safe_ancestor
 from cellscribe.parallel import in_order
+from cellscribe.words import plural
 
 # So few cells that their probabilities by every member fit into memory, for each core.
 BLOCK = 4_096
@@ -318,12 +319,15 @@ def answer_cells(
         assert mapping.logistic_scores is not None
         embedding = mapping.logistic_scores - mapping.logistic_scores.mean(axis=1, keepdims=True)
     near = strange = None
-    null = model.novelty_null if len(best) >= FEWEST_CELLS and overlap >= LEAST_OVERLAP else None
+    too_few = False
+    null = model.novelty_null if overlap >= LEAST_OVERLAP else None
     sketches, of_labels = mapping.sketches, mapping.label_sketches
     if null and mapping.latent is not None and sketches is not None and of_labels is not None:
-        near = sample_graph(mapping.latent, best, seed=seed, cpus=cpus)
-        signs = signs_of(sketches, of_labels, mapping.logistic_scores, probabilities, near.near)
-        strange = novelty(signs, null, model.labels)
+        too_few = len(best) < FEWEST_CELLS
+        if not too_few:
+            near = sample_graph(mapping.latent, best, seed=seed, cpus=cpus)
+            signs = signs_of(sketches, of_labels, mapping.logistic_scores, probabilities, near.near)
+            strange = novelty(signs, null, model.labels)
     unexpected = unexpected_share(mapping)
     limits = model.set_limits(chosen, overlap)
     inside = None if limits is None else label_sets(probabilities, limits)
@@ -348,6 +352,7 @@ def answer_cells(
             "classifier": chosen,
             "rejection": strictness.limits(model.manifest, with_novelty=strange is not None),
             **strictness.given,
+            **({"novelty_from_cells": FEWEST_CELLS} if too_few else {}),
             **({"surgery_epochs": epochs} if (epochs := mapping.info.get("surgery_epochs")) else {}),
         },
         mapping=mapping.info,
@@ -367,6 +372,7 @@ def answer_cells(
             *older_warnings(model),
             *unexpected_warnings(model, unexpected, best),
             *taught_warnings(mapping.distances, mean_distances),
+            *([TOO_FEW.format(plural(len(best), "cell"))] if too_few and strictness.reject_novel else []),
             *strictness_warnings(strictness, decision, novelty_known=strange is not None),
         ],
     )
@@ -393,6 +399,10 @@ def taught_warnings(distances: np.ndarray | None, means: np.ndarray | None) -> l
     ]
 
 
+TOO_FEW = (
+    f"With {{}} novelty is not judged (from {FEWEST_CELLS} cells on): more cells of types that the model does not know "
+    "keep a name. Do not compare the share of unassigned cells with that of larger samples."
+)
 NO_NOVELTY = (
     "--novelty_limit changed nothing: novelty needs a model trained by cellscribe (kind consensus or scvi), "
     f"{FEWEST_CELLS} cells, and genes that carry half of the reference's expression."

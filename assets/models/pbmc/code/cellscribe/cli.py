@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import traceback
 import unicodedata
@@ -19,6 +20,7 @@ from cellscribe.errors import CellscribeError, MachineError, OutOfMemoryError, o
 # The options that name what a command reads: an error that names no file is about it.
 DATA = ("input_path", "counts")
 ENV_MANAGERS = ("local", "virtualenv", "conda")
+CONFIGURATION = Path(__file__).resolve().parents[2] / "nextflow.config"
 SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 _listeners: list[list[str]] = []
@@ -113,10 +115,20 @@ def exit_codes(function: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def own_version() -> str:
+    """The version that nextflow.config states, which lies beside bin/; "unknown" where it does not."""
+    try:
+        stated = CONFIGURATION.read_text(encoding="utf-8")
+    except OSError:
+        return "unknown"
+    found = re.search(r"^ *version *= *'([^']+)'", stated, re.MULTILINE)
+    return found[1] if found else "unknown"
+
+
 def common_options(function: Callable[..., None]) -> Callable[..., None]:
     """Options that every step takes: `--cpus` and `--pipeline-version`."""
     function = click.option(
-        "--pipeline-version", default="unknown", help="Recorded in the output's provenance."
+        "--pipeline-version", default=own_version(), help="Recorded in the output's provenance."
     )(function)
     return click.option(
         "--cpus", type=click.IntRange(min=1), default=1, help="How many threads to use at most."

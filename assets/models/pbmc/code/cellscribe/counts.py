@@ -37,6 +37,7 @@ class Counts(Generic[Matrix]):
     walked over (stored.py).
     obs, var: one row a barcode, a feature. feature_types, genomes: object arrays of shape (n_features,);
     a genome is "" where the file gives none. feature_names: by key of obsm, what its columns count: text, (n_columns,).
+    recovered_from: what stood there in place of counts, in words; "" where the counts themselves did.
     """
 
     matrix: Matrix
@@ -46,6 +47,7 @@ class Counts(Generic[Matrix]):
     genomes: np.ndarray
     source: str
     counts_from: str
+    recovered_from: str = ""
     named_raw: bool = False
     obsm: dict[str, np.ndarray] = field(default_factory=dict)
     feature_names: dict[str, np.ndarray] = field(default_factory=dict)

@@ -117,7 +117,7 @@ def asked_for(
     path: Path,
     scratch: Path | None,
 ) -> Found:
-    """The counts in the place that the user named, had back from its numbers where it holds none.
+    """The counts in the place that the user named, recovered from its numbers where it holds none.
 
     places: by name; look: what one holds. Raises InputError where there is no such place, or it gives no counts.
     """
@@ -208,7 +208,7 @@ def _weighed(found: Found, passed: Sequence[Candidate], path: Path, scratch: Pat
         )
     numbers = f"{wide.seen}" if recovered else f"{wide.seen}: {wide.fault}"
     narrow = (
-        f"{seen}; {wide.name} has {len(wide.genes):,} genes, but no counts that agree with these can be had back from "
+        f"{seen}; {wide.name} has {len(wide.genes):,} genes, but no counts that agree with these can be recovered from "
         f"its numbers ({numbers}). Few genes give other labels than all, and seem surer: give a file with the "
         "counts of all genes, as they were before variable genes were chosen."
     )
@@ -216,9 +216,9 @@ def _weighed(found: Found, passed: Sequence[Candidate], path: Path, scratch: Pat
 
 
 def _agree(few: Candidate, wide: Candidate, way: str) -> bool:
-    """Whether counts that were had back are those of a place with fewer genes on the genes of both, by the first rows.
+    """Whether counts that were recovered are those of a place with fewer genes on the genes of both, by the first rows.
 
-    way: how the counts of `wide` are had back.
+    way: how the counts of `wide` are recovered.
     """
     if not (few.genes.is_unique and wide.genes.is_unique):
         return False
@@ -230,7 +230,7 @@ def _agree(few: Candidate, wide: Candidate, way: str) -> bool:
 
 
 def _how_recovered(why: str, candidate: Candidate, counts: RecoveredCounts) -> str:
-    """The warning of counts that were had back. why: ends in what was recovered."""
+    """The warning of counts that were recovered. why: ends in what was recovered."""
     return (
         f"{why} were recovered from {candidate.name}, which holds {counts.way}. "
         "Each cell's least number was taken as one count: the others are whole multiples of it."
@@ -271,7 +271,7 @@ def _copy_warning(candidate: Candidate) -> str:
 
 
 def _recovered(candidate: Candidate, path: Path, scratch: Path | None) -> RecoveredCounts | None:
-    """The counts that a matrix was made of, where these can be had back from it."""
+    """The counts that a matrix was made of, where these can be recovered from it."""
     if not candidate.seen.may_be_scaled:
         return None
     # To sort all of a large one is dear, and in vain where the first cells are no counts.

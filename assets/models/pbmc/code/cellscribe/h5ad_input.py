@@ -121,6 +121,7 @@ def _read(
         genomes=genomes.where(genomes != "nan", "").to_numpy(dtype=object),
         source="h5ad",
         counts_from=chosen.name,
+        recovered_from=chosen.recovered.way if chosen.recovered else "",
         obsm=obsm,
         feature_names={key: names for key, names in feature_names.items() if key in obsm},
         notes=notes,

@@ -66,7 +66,7 @@ def label_sets(probabilities: np.ndarray, limits: np.ndarray) -> np.ndarray:
 
 
 def named(inside: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """The labels of each set as text, the most probable first, parted by `; `: object (n_cells,)."""
+    """The labels of each set as text, the most probable first, separated by `; `: object (n_cells,)."""
     names = np.array(labels, dtype=object)
     result = names[probabilities.argmax(axis=1)]
     for row in np.flatnonzero(inside.sum(axis=1) > 1):

@@ -51,10 +51,13 @@ def nearest(
 class _Search:
     """Reference cells, laid out so that all but the nearest of a query's distances are read once and never sorted.
 
-    product: (n_latent + 1, width * n_groups); a query with a one at its end, times this, is the squared distance less
-    the query's own square, which is the same for all. Cell i is in group i modulo n_groups.
+    centre: (n_latent,), the mean of the reference cells, taken off all cells: squares of numbers far from 0 would leave
+    no digits for their differences. product: (n_latent + 1, width * n_groups); a query with a one at its end, times
+    this, is the squared distance less the query's own square, which is the same for all. Cell i is in group i modulo
+    n_groups.
     """
 
+    centre: np.ndarray
     product: np.ndarray
     n_groups: int
     k: int
@@ -62,15 +65,18 @@ class _Search:
     @classmethod
     def of(cls, reference: np.ndarray, k: int) -> _Search:
         reference = np.asarray(reference, dtype=np.float32)
+        centre = reference.mean(axis=0, dtype=np.float64).astype(np.float32)
+        reference = reference - centre
         n_cells, n_latent = reference.shape
         n_groups = min(n_cells, 8 * k)
         product = np.zeros((n_latent + 1, -(-n_cells // n_groups) * n_groups), dtype=np.float32)
         product[:n_latent, :n_cells] = -2 * reference.T
         product[n_latent] = FARTHEST  # columns that only fill the last group up
         product[n_latent, :n_cells] = np.einsum("ij,ij->i", reference, reference)
-        return cls(product, n_groups, k)
+        return cls(centre, product, n_groups, k)
 
     def nearest(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        cells = cells - self.centre
         n_cells, n_columns = len(cells), self.product.shape[1]
         ranked = np.hstack([cells, np.ones((n_cells, 1), dtype=np.float32)]) @ self.product
         # k groups have a member that is as near as the k-th nearest group: no farther cell is among the k nearest

@@ -7,6 +7,7 @@ so annotation looks nothing up.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,23 @@ import numpy as np
 
 LINEAGE = "lineage"
 SAYS_NOTHING = 0.75
+# cell, native cell, eukaryotic cell, animal cell: that one of these covers a type says nothing of it.
+ROOTS = frozenset(("CL:0000000", "CL:0000003", "CL:0000255", "CL:0000548"))
+GREEK = {letter: unicodedata.name(letter).split()[-1].lower() for letter in "αβγδεζηθικμνξοπρστυφχψω"} | {
+    "λ": "lambda"
+}
+GREEK_LETTERS = re.compile(r"[α-ω]+")
+# Hyphens, dashes and minus signs of every shape; soft hyphens and spaces without width are left out.
+DASHES = dict.fromkeys(map(ord, "\u02d7\u2010\u2012\u2013\u2014\u2015\u2212\u2796"), "-")
+UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
+# What stands behind a marker and is no hyphen, whatever comes next: raised, or typed as a minus behind a number.
+MINUS = re.compile(r"\u207b|(?<=\d)\u2212")
+# Accents of Latin and Greek letters; marks of other scripts make other letters.
+ACCENTS = re.compile(r"(?<=[a-zα-ω])[\u0300-\u036f]+")
+# Signs in brackets, or raised by a caret: CD4(+), CD4^-.
+SET_APART = re.compile(r"\s?\(([+-])\)|\^([+-])")
+# The hyphen of CD4-CD8+ is a minus, as a sign stands behind the other marker.
+BETWEEN_MARKERS = re.compile(r"(?<![^\W_])(cd\d+[a-z]*)-(?=(?:cd\d+[a-z]*-)*cd\d+[a-z]*(?:\+|-(?![^\W_])))")
 
 
 @dataclass(frozen=True)
@@ -105,8 +123,9 @@ def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -
     """The Cell Ontology id of each label: as given, else by name or exact synonym, else as it is commonly called, else
     "".
 
-    Names are compared without case, plural and punctuation ("CD20+ Monocytes" does not become "monocyte": only whole
-    names count, but "cell" may be missing). A given value may be an id or a term's name.
+    Names are compared as `plain_name` gives them ("CD20+ Monocytes" does not become "monocyte": only whole names count,
+    but "cell" may be missing). A given value may be an id or a term's name. Names of terms that say nothing, such as
+    "cell", and of which each tissue has its own, such as "alpha cell", give no id.
     """
     from cellxgene_ontology_guide.ontology_parser import OntologyParser
 
@@ -123,20 +142,51 @@ def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -
     for name, cl_id in by_name.items():
         if not parser.is_term_deprecated(cl_id):
             known[plain_name(name)] = cl_id
+    # Other cells in each tissue.
+    for letter in GREEK.values():
+        known.pop(f"{letter} cell", None)
+    given = given or {}
     result = {}
     for label in labels:
-        wanted = (given or {}).get(label, label)
-        result[label] = (
+        wanted = given.get(label, label)
+        found = (
             wanted
             if re.fullmatch(r"CL:\d{7}", wanted)
             else known.get(plain_name(wanted)) or common_id(wanted, known)
         )
+        result[label] = "" if found in ROOTS and label not in given else found
     return result
 
 
 def plain_name(name: str) -> str:
-    """A name without case, plural and punctuation; a `+` is kept."""
-    return " ".join(map(singular, re.sub(r"[^a-z0-9+]+", " ", name.lower()).split()))
+    """A name without case, plural, accents and punctuation, its Greek letters spelled out.
+
+    Letters of every script are kept, and a `+`, and a `-` that says what a cell lacks: "CD4⁻ αβ T-cells" is
+    "cd4- alpha beta t cell". A name of punctuation alone stays as it is, so that no two of these are alike.
+    """
+    text = re.sub(r"\+(?=[^\W_])", "+ ", spelled_out(name))
+    text = re.sub(r"(?<![^\W_])-|-(?=[^\W_])", " ", text)
+    # Not \W, as the vowels of some scripts are marks.
+    text = "".join(c if c in "+-" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
+    return " ".join(map(singular, text.split())) or name.strip()
+
+
+def spelled_out(name: str) -> str:
+    """A name in lower case and without accents, in which Greek letters are words, all dashes are `-`, and no letter
+    follows one that says what a cell lacks.
+    """
+    text = unicodedata.normalize("NFKD", MINUS.sub("(-)", name)).casefold()
+    text = ACCENTS.sub("", unicodedata.normalize("NFKD", text).translate(DASHES | UNSEEN))
+    text = GREEK_LETTERS.sub(_greek_words, unicodedata.normalize("NFC", text))
+    return BETWEEN_MARKERS.sub(r"\1- ", SET_APART.sub(r"\1\2 ", text))
+
+
+def _greek_words(letters: re.Match[str]) -> str:
+    """Greek letters as words, apart from what they stand beside, but for a number: γδT, but Vδ2 (Vdelta2)."""
+    before, after = letters.string[: letters.start()][-1:], letters.string[letters.end() :][:1]
+    words = " ".join(GREEK[letter] for letter in letters[0])
+    start = " " if before.isalnum() and not after.isdigit() else ""
+    return f"{start}{words}{' ' if after.isalpha() else ''}"
 
 
 def singular(word: str) -> str:
