@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from cellscribe.contract import OutputNames
 from cellscribe.io import write_h5ad, write_json
 from cellscribe.qc import Bounds
+from cellscribe.report_inputs import Cells
 
 TYPES = {"B cell": "CL:0000236", "T cell": "CL:0000084", "Monocyte": "CL:0000576"}
 MARKERS_EACH = 10
@@ -71,6 +72,22 @@ def expected_markers(adata: anndata.AnnData, label_key: str = "cell_type") -> di
             for i in np.argsort(-score)[:20]
         ]
     return result
+
+
+def cells_named(labels: pd.Series) -> Cells:
+    """Cells of which nothing but the labels is known."""
+    text = labels.astype(str).to_numpy(dtype=object)
+    nothing = dict.fromkeys(
+        ("distance", "unexpected", "novelty", "cluster", "umap", "reference_umap"),
+    )
+    return Cells(
+        predicted=text,
+        final=text,
+        reason=np.full(len(text), "", dtype=object),
+        uncertainty=np.zeros(len(text)),
+        cl_ids={},
+        **nothing,
+    )
 
 
 def png(text: str = "figure") -> bytes:

@@ -7,7 +7,7 @@ so that p values rank genes and prove nothing about other donors (Squair et al. 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
+    from cellscribe.markers import GroupStatistics
+
 REST, EACH = "rest", "each"
 MIN_CELLS_TO_TEST = 10
 MIN_SHARE_TESTED = 0.1
 CELLS_A_SIDE = 5_000
 CELLS_OF_ALL_COMPARISONS = 40_000
 MOST_COMPARISONS = 60
+# Labels are tested against the rest on so many cells of the sample, and on so many of either side at the least.
+CELLS_TESTED = 20_000
+FEWEST_OF_A_SIDE = 200
 SYNTAX = (
     "write it as 'B cell vs NK cell', 'B cell + NK cell vs rest', 'condition: stim vs ctrl', "
     "'condition: stim vs ctrl within B cell' or '... within each', several with | between them"
@@ -78,6 +83,14 @@ class Contrast:
     rows_out: np.ndarray
     n_in: int
     n_out: int
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Cells to test some labels on, each against all others. rows: sorted row numbers. tested: the labels' codes."""
+
+    rows: np.ndarray
+    tested: np.ndarray
 
 
 def parse_comparisons(text: str) -> list[Comparison]:
@@ -241,25 +254,66 @@ def _name(one: Comparison, within: str) -> str:
     return f"{column}{' + '.join(one.group)} vs {' + '.join(one.against) or REST}{inside}"
 
 
+def draw_cells(codes: np.ndarray) -> list[Draw]:
+    """The cells to test each label on: a draw from all for most labels, one by itself for each that is too rare there.
+
+    codes: each cell's label, shape (n_obs,). In every draw, the cells that are not of the tested label are a random
+    draw of all such: none was drawn for another label, which would then be too frequent among them. Left out are labels
+    with fewer than 10 cells, or fewer than 10 others.
+    """
+    # In this order, the first so many of any cells are a random draw of them.
+    order = np.random.default_rng(0).permutation(len(codes))
+    in_order = codes[order]
+    first = in_order[:CELLS_TESTED]
+    sizes = np.bincount(codes)
+    drawn = np.bincount(first, minlength=len(sizes))
+    # Of each label and of all others, (2, n_labels).
+    n_all, n_drawn = np.stack([sizes, len(codes) - sizes]), np.stack([drawn, len(first) - drawn])
+    is_tested = (n_all >= MIN_CELLS_TO_TEST).all(axis=0)
+    is_enough = (n_drawn >= np.minimum(n_all, FEWEST_OF_A_SIDE)).all(axis=0)
+    apart = np.flatnonzero(is_tested & ~is_enough)
+    # Ten others for each cell tell nearly as much as all of them. The more labels, the fewer, or it takes too long.
+    shared = CELLS_OF_ALL_COMPARISONS // max(len(apart), 1)
+    most = np.clip(shared, 2 * FEWEST_OF_A_SIDE, 10 * FEWEST_OF_A_SIDE)
+    draws = [Draw(np.sort(order[: len(first)]), np.flatnonzero(is_tested & is_enough))]
+    for code in apart:
+        own = in_order == code
+        n_own, n_others = np.clip(n_drawn[:, code], FEWEST_OF_A_SIDE, most)
+        rows = order[np.concatenate([np.flatnonzero(own)[:n_own], np.flatnonzero(~own)[:n_others]])]
+        draws.append(Draw(np.sort(rows), np.array([code])))
+    return draws
+
+
 def each_against_rest(
     expression: sp.csr_matrix,
     labels: np.ndarray,
     var: pd.DataFrame,
     column: str = "",
-    totals: Mapping[str, int] | None = None,
+    draws: Sequence[Draw] | None = None,
+    rows: np.ndarray | None = None,
+    whole: GroupStatistics | None = None,
 ) -> pd.DataFrame:
     """Test each label's cells against all other cells. Returns `COLUMNS`, each label's highest score first.
 
-    expression: log-normalised CSR, (n_obs, n_genes). labels: (n_obs,) text. var: index and `gene_ids` of the genes.
-    totals: how many cells each label has, where these are some of them; n_in and n_out count all. `unassigned` is
-    tested as a label: what its cells express is what is known of them. Labels with fewer than 10 cells are not tested;
-    genes are when at least 10 % of the cells of some label express them.
+    expression: log-normalised CSR, (n_obs, n_genes), or of the cells `rows` alone, sorted, which those of the `draws`
+    are among (`draw_cells`). labels: (n_obs,) text. var: index and `gene_ids` of the genes. whole: of all cells, by
+    label in the order of their names: n_in, n_out, shares and fold changes are of all cells, drawn or not.
+    `unassigned` is tested as a label: what its cells express is what is known of them. Labels with fewer than 10 cells
+    are not tested; genes are when at least 10 % of the cells of some label express them.
     """
+    from cellscribe.markers import group_statistics
+
     names, codes = np.unique(labels.astype(str), return_inverse=True)
-    sizes = np.bincount(codes)
-    tested = [i for i in range(len(names)) if min(sizes[i], len(labels) - sizes[i]) >= MIN_CELLS_TO_TEST]
-    of_label = totals or dict(zip(names.tolist(), sizes.tolist(), strict=True))
-    n_cells = sum(of_label.values())
+    draws = draw_cells(codes) if draws is None else draws
+    rows = np.arange(len(codes)) if rows is None else rows
+    if whole is None:
+        whole = group_statistics([(codes, expression)], len(names), expression.shape[1])
+    genes = _genes_to_test(whole, np.concatenate([one.tested for one in draws]))
+    tables: dict[int, pd.DataFrame] = {}
+    for one in draws:
+        cells = expression[np.searchsorted(rows, one.rows)]
+        tables |= _tested(cells, codes[one.rows], one.tested, var, whole, genes)
+    n_cells = whole.n_cells
     return together(
         [
             _described(
@@ -269,10 +323,10 @@ def each_against_rest(
                 names[i],
                 REST,
                 "",
-                of_label[names[i]],
-                n_cells - of_label[names[i]],
+                n_cells[i],
+                n_cells.sum() - n_cells[i],
             )
-            for i, table in _tested(expression, codes, tested, var).items()
+            for i, table in sorted(tables.items())
         ]
     )
 
@@ -284,12 +338,16 @@ def contrast_genes(
 
     expression: log-normalised CSR, its first `n_in` rows the group, the others what it is compared with.
     """
+    from cellscribe.markers import group_statistics
+
     codes = np.where(np.arange(expression.shape[0]) < n_in, 0, 1)
+    statistics = group_statistics([(codes, expression)], 2, expression.shape[1])
+    genes = _genes_to_test(statistics, np.array([0, 1]))
     one = contrast
     return together(
         [
             _described(table, one.name, one.column, one.group, one.against, one.within, one.n_in, one.n_out)
-            for table in _tested(expression, codes, [0], var).values()
+            for table in _tested(expression, codes, np.array([0]), var, statistics, genes).values()
         ]
     )
 
@@ -312,31 +370,34 @@ def _described(
     return table
 
 
+def _genes_to_test(statistics: GroupStatistics, groups: np.ndarray) -> np.ndarray:
+    """The columns of the genes that enough cells of some of these groups express."""
+    shares = statistics.expressing[groups] / np.maximum(statistics.n_cells[groups, None], 1)
+    return np.flatnonzero((shares >= MIN_SHARE_TESTED).any(axis=0))
+
+
 def _tested(
-    expression: sp.csr_matrix, codes: np.ndarray, tested: Sequence[int], var: pd.DataFrame
+    expression: sp.csr_matrix,
+    codes: np.ndarray,
+    tested: np.ndarray,
+    var: pd.DataFrame,
+    statistics: GroupStatistics,
+    kept: np.ndarray,
 ) -> dict[int, pd.DataFrame]:
     """Wilcoxon rank-sum test of each tested code's cells against all others, genes by falling score.
 
+    statistics: by code, of these cells, or of all that they were drawn from. kept: the columns of the genes to test.
     Source: scanpy.tl.rank_genes_groups (Wolf et al. 2018), p values adjusted by Benjamini and Hochberg.
     """
-    import pandas as pd
-
-    from cellscribe.markers import group_statistics
-
-    if not tested:
-        return {}
-    n_groups = int(codes.max()) + 1
-    statistics = group_statistics([(codes, expression)], n_groups, expression.shape[1])
-    shares = statistics.expressing / np.maximum(statistics.n_cells[:, None], 1)
-    looked_at = shares if n_groups == 2 else shares[list(tested)]
-    kept = np.flatnonzero((looked_at >= MIN_SHARE_TESTED).any(axis=0))
-    if not len(kept):
+    if not len(tested) or not len(kept):
         return {}
 
     import anndata
+    import pandas as pd
 
     from cellscribe.compiled import import_scanpy
 
+    n_groups = len(statistics.n_cells)
     adata = anndata.AnnData(
         X=expression[:, kept],
         obs=pd.DataFrame(
@@ -351,24 +412,30 @@ def _tested(
         adata, "code", groups=[str(i) for i in tested], method="wilcoxon", tie_correct=True
     )
     result = adata.uns["rank_genes_groups"]
+    drawn = len(codes) < statistics.n_cells.sum()
     all_names = var.index.astype(str).to_numpy()
     gene_ids = var["gene_ids"].astype(str).to_numpy() if "gene_ids" in var else np.full(len(var), "")
     tables = {}
-    for code in tested:
+    for code in tested.tolist():
         genes = result["names"][str(code)].astype(int)
         inside = np.arange(n_groups) == code
-        _, _, share_in = statistics.of(inside)
-        _, _, share_out = statistics.of(~inside)
+        (_, mean_in, share_in), (_, mean_out, share_out) = (
+            statistics.of(side, genes) for side in (inside, ~inside)
+        )
+        fold_change = result["logfoldchanges"][str(code)].astype(float)
+        if drawn:
+            # scanpy's own is of the drawn cells.
+            fold_change = np.log2((np.expm1(mean_in) + 1e-9) / (np.expm1(mean_out) + 1e-9))
         tables[code] = pd.DataFrame(
             {
                 "gene": all_names[genes],
                 "gene_id": gene_ids[genes],
-                "log2_fold_change": result["logfoldchanges"][str(code)].astype(float).round(4),
+                "log2_fold_change": fold_change.round(4),
                 "score": result["scores"][str(code)].astype(float).round(4),
                 "p": result["pvals"][str(code)].astype(float),
                 "adjusted_p": result["pvals_adj"][str(code)].astype(float),
-                "share_in": share_in[genes].round(4),
-                "share_out": share_out[genes].round(4),
+                "share_in": share_in.round(4),
+                "share_out": share_out.round(4),
             }
         )
     return tables

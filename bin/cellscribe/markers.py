@@ -19,8 +19,6 @@ from cellscribe.genes import ID_COLUMNS, SYMBOL_COLUMNS, gene_set_masks
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-# So many cells of each group are in a sample of cells, where it has them.
-FEWEST_OF_A_GROUP = 200
 MARKERS_A_LABEL = 50
 MARKER_COLUMNS = (
     "label",
@@ -94,6 +92,13 @@ class GroupStatistics:
         """Variance between cells by gene, of some groups together; parameters as of `of`."""
         n, mean, _ = self.of(groups, columns)
         return np.maximum(self._total(self.squares, groups, columns) / max(n, 1) - mean**2, 0)
+
+    def joined(self, groups: np.ndarray) -> GroupStatistics:
+        """The same cells in fewer groups. groups: the new group of each, int (n_groups,)."""
+        total = GroupStatistics.zeros(int(groups.max()) + 1, self.sums.shape[1])
+        for name in ("n_cells", "sums", "squares", "expressing"):
+            np.add.at(getattr(total, name), groups, getattr(self, name))
+        return total
 
     @staticmethod
     def _total(part: np.ndarray, groups: np.ndarray, columns: Sequence[int] | None) -> np.ndarray:
@@ -179,22 +184,6 @@ def group_statistics(
     for groups, block in blocks:
         statistics.add(groups, block)
     return statistics
-
-
-def stratified_sample(groups: np.ndarray, n: int) -> np.ndarray:
-    """Choose about `n` cells at most, each group by its share but no fewer than FEWEST_OF_A_GROUP of its cells.
-
-    groups: shape (n_obs,), whole numbers. Returns sorted row numbers, all of them where n suffices.
-    """
-    if len(groups) <= n:
-        return np.arange(len(groups))
-    generator = np.random.default_rng(0)
-    chosen = []
-    for group in np.unique(groups):
-        rows = np.flatnonzero(groups == group)
-        wanted = min(len(rows), max(FEWEST_OF_A_GROUP, round(n * len(rows) / len(groups))))
-        chosen.append(generator.choice(rows, size=wanted, replace=False))
-    return np.sort(np.concatenate(chosen))
 
 
 def rank_markers(

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
-CELLS_TESTED = 20_000
 BLOCK = 10_000
 TOP_GENES = 8
 COMPARISONS_SHOWN = 12
@@ -82,8 +81,10 @@ def marker_evidence(
         others, _ = named_as(adata.var, orthologs["from"], orthologs["to"], column)
     located = markers.locate_markers(expected, adata.var, matched_by, others, own_too=own_too)
     columns = sorted({column for hits in located.values() for _, column in hits})
-    _, final_codes = np.unique(cells.final.astype(str), return_inverse=True)
-    sample = markers.stratified_sample(final_codes, CELLS_TESTED)
+    names, final_codes, n_cells = np.unique(cells.final.astype(str), return_inverse=True, return_counts=True)
+    sizes = dict(zip(names, n_cells, strict=True))
+    draws = differential.draw_cells(final_codes)
+    sample = np.unique(np.concatenate([one.rows for one in draws]))
     wanted = np.unique(
         np.concatenate([sample, *(rows for one in contrasts for rows in (one.rows_in, one.rows_out))])
     )
@@ -105,9 +106,9 @@ def marker_evidence(
             cells.final,
             no_cluster=cells.no_cluster,
         )
-    sizes = dict(zip(*np.unique(cells.final.astype(str), return_counts=True), strict=True))
+    whole = statistics.joined(np.searchsorted(names, final.astype(str)))
     types = differential.each_against_rest(
-        expression[np.searchsorted(wanted, sample)], cells.final[sample], adata.var, final_key, sizes
+        expression, cells.final, adata.var, final_key, draws, wanted, whole
     )
     tested = _tested(types, expression, wanted, contrasts, final_key, adata.var)
     expected_columns = {label: {column for _, column in hits} for label, hits in located.items()}

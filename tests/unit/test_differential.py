@@ -146,6 +146,51 @@ def test_cells_are_drawn_where_there_are_many_and_the_whole_number_is_kept() -> 
     assert sum(len(one.rows_in) for one in many) <= differential.CELLS_OF_ALL_COMPARISONS
 
 
+def test_labels_are_tested_on_a_seeded_draw_of_a_large_sample_and_rare_ones_on_more_of_their_cells() -> None:
+    codes = np.random.default_rng(1).permutation(np.repeat([0, 1, 2, 3, 4], [60_000, 39_491, 450, 50, 9]))
+    first, *apart = differential.draw_cells(codes)
+    for one, again in zip((first, *apart), differential.draw_cells(codes), strict=True):
+        np.testing.assert_array_equal(one.rows, again.rows)
+        assert (np.diff(one.rows) > 0).all()
+    assert first.tested.tolist() == [0, 1]
+    assert len(first.rows) == differential.CELLS_TESTED
+    assert np.bincount(codes[first.rows]) == pytest.approx(np.bincount(codes) / 5, rel=0.3, abs=5)
+    for one, n_own in zip(apart, (200, 50), strict=True):
+        (code,) = one.tested
+        others = codes[one.rows][codes[one.rows] != code]
+        assert len(one.rows) - len(others) == n_own
+        assert (others == 0).mean() == pytest.approx(0.6, abs=0.03)
+        assert (others == 1).mean() == pytest.approx(0.4, abs=0.03)
+    # No more cells are read for it than so many of each rare label.
+    read = np.unique(np.concatenate([one.rows for one in (first, *apart)]))
+    assert len(read) < differential.CELLS_TESTED + 250
+
+
+def test_a_label_of_nearly_all_cells_is_tested_against_enough_of_the_few_others() -> None:
+    codes = np.repeat([0, 1, 2], [99_700, 200, 100])
+    _, *apart = differential.draw_cells(codes)
+    sides = {int(one.tested[0]): np.bincount(codes[one.rows]).tolist() for one in apart}
+    assert sides[0][0] == 2_000 and sum(sides[0][1:]) == 200
+    assert 2 * sides[0][2] == pytest.approx(sides[0][1], rel=0.3)
+    assert (sides[1][1], sides[2][2]) == (200, 100)
+
+
+def test_all_cells_are_tested_where_they_are_few_and_no_label_without_enough_on_both_sides() -> None:
+    codes = np.repeat([0, 1, 2], [19_980, 11, 9])
+    (draw,) = differential.draw_cells(codes)
+    np.testing.assert_array_equal(draw.rows, np.arange(20_000))
+    assert draw.tested.tolist() == [0, 1]
+    (draw,) = differential.draw_cells(np.repeat([0, 1], [100_000, 9]))
+    assert not len(draw.tested)
+
+
+def test_many_rare_labels_share_what_is_tested() -> None:
+    codes = np.repeat(np.arange(302), [50_000, 50_000, *[150] * 300])
+    _, *apart = differential.draw_cells(codes)
+    assert len(apart) == 300
+    assert {len(one.rows) for one in apart} == {150 + 400}
+
+
 def test_the_score_and_p_value_are_those_of_the_rank_sum_test() -> None:
     cells = simulated()
     expression = log_normalise(cells.X)

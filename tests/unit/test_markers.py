@@ -46,6 +46,10 @@ def test_group_statistics_are_the_same_whatever_the_blocks(cells):
     np.testing.assert_allclose(mean_of_some, mean[some])
     variance = chosen.toarray().astype(np.float64).var(axis=0)
     np.testing.assert_allclose(whole.variance(codes_chosen, some), variance[some], rtol=1e-4)
+    joined = whole.joined(np.array([1, 0, 0]))
+    assert joined.n_cells.tolist() == [n, (codes == 0).sum()]
+    for of_two, of_three in zip(joined.of(np.array([True, False])), (n, mean, share), strict=True):
+        np.testing.assert_array_equal(of_two, of_three)
 
 
 def test_markers_are_found_by_id_first_and_by_symbol_where_there_is_no_id(cells):
@@ -132,17 +136,6 @@ def test_housekeeping_genes_are_known_by_id_and_by_symbol_with_dots_too():
     ids = [""] * 6 + ["ENSG00000198888", ""]
     told = markers.housekeeping(pd.Series(symbols), pd.Series(ids))
     assert told.tolist() == [True, True, True, True, False, False, True, True]
-
-
-def test_the_sample_is_stratified_seeded_and_small():
-    groups = np.repeat([0, 1, 2], [30_000, 9_000, 50])
-    rows = markers.stratified_sample(groups, 10_000)
-    assert np.array_equal(rows, markers.stratified_sample(groups, 10_000))
-    assert len(np.unique(rows)) == len(rows) <= 10_100
-    counts = np.bincount(groups[rows])
-    assert counts[2] == 50
-    assert counts[0] / counts[1] == pytest.approx(30 / 9, rel=0.02)
-    assert np.array_equal(markers.stratified_sample(groups, len(groups)), np.arange(len(groups)))
 
 
 def test_ranked_markers_are_each_types_own_genes_and_say_which_were_expected(cells):

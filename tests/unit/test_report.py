@@ -454,10 +454,10 @@ def test_blocks_and_the_whole_matrix_give_the_same_page(tmp_path, monkeypatch):
 
 
 def test_the_marker_test_takes_a_sample_of_a_large_file_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(report_evidence, "CELLS_TESTED", 60)
-    monkeypatch.setattr(report_evidence.markers, "FEWEST_OF_A_GROUP", 10)
+    monkeypatch.setattr(differential, "CELLS_TESTED", 60)
+    monkeypatch.setattr(differential, "FEWEST_OF_A_SIDE", 10)
     _, text = read(make(tmp_path))
-    assert re.search(r"on 6\d cells drawn from all names", text)
+    assert re.search(r"on 6\d cells drawn at random", text)
 
 
 @pytest.mark.parametrize(
