@@ -174,6 +174,7 @@ def write_report(inputs: ReportInputs) -> None:
             final_key,
             relatives(inputs.models, manifests, cells.cl_ids),
             labels_said(provenance),
+            cluster_key=str(annotation["names"].get("cluster") or ""),
             not_shown=handfuls(cells, manifest),
             own_too=any(not one.get("orthologs") for one in annotation.get("models") or []),
         )
@@ -182,7 +183,7 @@ def write_report(inputs: ReportInputs) -> None:
         write_table(evidence.table, inputs.markers)
         write_table(printed(evidence.differential), inputs.differential)
         write_table(types_by_cluster(cells), inputs.clusters)
-        write_table(verdicts.verdict_table(evidence.clusters), inputs.verdicts)
+        write_table(verdicts.verdict_table(evidence.clusters, evidence.cluster_genes), inputs.verdicts)
         write_json(
             {
                 "sample": inputs.sample,
@@ -452,7 +453,7 @@ def marker_section(found: Findings) -> dict[str, Any]:
 def cluster_section(found: Findings) -> dict[str, Any]:
     """Each cluster's name with its verdict, and which types it holds."""
     judged = found.evidence.clusters
-    rows = cluster_rows(found.cells, found.annotation, judged)
+    rows = cluster_rows(found.cells, found.annotation, judged, found.evidence.cluster_genes)
     return {
         "clusters": rows[:CLUSTERS_SHOWN],
         "clusters_hidden": max(len(rows) - CLUSTERS_SHOWN, 0),

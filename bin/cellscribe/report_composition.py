@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TYPES_BY_CLUSTER = 18
 # Of a user's own there may be hundreds.
 CLUSTERS_SHOWN = 100
+GENES_SHOWN = 6
 # Of so many clusters that are all weak a table is a wall that says one thing.
 FEWEST_FOLDED = 20
 # Of a type with fewer cells, or with a smaller part left unassigned, the page need not warn.
@@ -176,9 +177,14 @@ def _cell_ontology_url(cl_id: str) -> str:
 
 
 def cluster_rows(
-    cells: Cells, annotation: dict[str, Any], judged: Sequence[verdicts.ClusterVerdict]
+    cells: Cells,
+    annotation: dict[str, Any],
+    judged: Sequence[verdicts.ClusterVerdict],
+    genes: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
-    """One row a cluster: its name, whether its genes support it, and how many of its cells are unassigned or far."""
+    """One row a cluster: its name, whether its genes support it, how many of its cells are unassigned or far, and what
+    marks it here. genes: those that mark each cluster, the first first.
+    """
     by_name = {one.cluster: one for one in judged}
     cluster = np.full(len(cells.final), "", dtype=object) if cells.cluster is None else cells.cluster
     names, codes = np.unique(cluster.astype(str), return_inverse=True)
@@ -199,6 +205,7 @@ def cluster_rows(
                 if some and cells.distance is not None
                 else "–",
                 "judged": by_name.get(name),
+                "genes": ", ".join(genes.get(name, ())[:GENES_SHOWN]),
             }
         )
     return rows

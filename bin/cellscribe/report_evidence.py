@@ -27,6 +27,9 @@ COMPARISONS_SHOWN = 12
 GENES_COMPARED = 12
 # Rows of a dot plot.
 MOST_ROWS = 60
+# Of more clusters the sums of all genes take too much memory, and nobody reads what marks each.
+MOST_CLUSTERS_TESTED = 60
+GENES_OF_A_CLUSTER = 10
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,13 @@ class MarkerEvidence:
     """What the genes say: verdicts by final label, of the unassigned by closest label, by cluster; tests; dot plots.
 
     shown: `table` without housekeeping genes, with as many others, and without the names that are not to be shown.
+    cluster_genes: the first genes that mark each cluster here, without housekeeping genes; {} where none was tested.
     """
 
     named: list[verdicts.Support]
     left: list[verdicts.Support]
     clusters: list[verdicts.ClusterVerdict]
+    cluster_genes: dict[str, list[str]]
     table: pd.DataFrame
     shown: pd.DataFrame
     differential: pd.DataFrame
@@ -61,6 +66,7 @@ def marker_evidence(
     kin: Mapping[str, frozenset[str]] | None = None,
     labels: Sequence[str] = (),
     *,
+    cluster_key: str = "",
     not_shown: Sequence[str] = (),
     own_too: bool = False,
 ) -> MarkerEvidence:
@@ -68,7 +74,8 @@ def marker_evidence(
 
     orthologs: between which organisms the mapping used them. own_too: whether others of several models did without. The
     same pass keeps the cells of the contrasts, and tests them. labels: the model's, in whose order they have their
-    colours, on the page of all samples too. not_shown: labels whose genes are in the tables alone.
+    colours, on the page of all samples too. cluster_key: the column of `cells.cluster`. not_shown: labels whose genes
+    are in the tables alone.
     """
     pairs, codes = _grouped(cells.predicted, cells.final)
     cluster = np.full(len(codes), "", dtype=object) if cells.cluster is None else cells.cluster
@@ -85,42 +92,59 @@ def marker_evidence(
     sizes = dict(zip(names, n_cells, strict=True))
     draws = differential.draw_cells(final_codes)
     sample = np.unique(np.concatenate([one.rows for one in draws]))
+    cluster_names, in_cluster = np.unique(cluster.astype(str), return_inverse=True)
+    test_clusters = 1 < len(cluster_names) <= MOST_CLUSTERS_TESTED
+    cluster_draws = differential.draw_cells(in_cluster) if test_clusters else []
     wanted = np.unique(
-        np.concatenate([sample, *(rows for one in contrasts for rows in (one.rows_in, one.rows_out))])
+        np.concatenate(
+            [
+                sample,
+                *(one.rows for one in cluster_draws),
+                *(rows for one in contrasts for rows in (one.rows_in, one.rows_out)),
+            ]
+        )
     )
-    statistics, cluster_statistics, expression = _read_once(
-        adata, (codes, len(pairs)), (cluster_codes, len(by_cluster)), columns, wanted
-    )
+    groupings = [Grouped(codes, len(pairs)), Grouped(cluster_codes, len(by_cluster), columns)]
+    if test_clusters:
+        groupings.append(Grouped(in_cluster, len(cluster_names)))
+    (statistics, cluster_statistics, *of_clusters), expression = _read_once(adata, groupings, wanted)
     predicted, final = (np.array(part, dtype=object) for part in zip(*pairs, strict=True))
     judge = verdicts.Judge(statistics, predicted, predicted, located, expected, kin or {})
     named, left = verdicts.judge_labels(judge, final)
     clusters: list[verdicts.ClusterVerdict] = []
     if cells.cluster is not None:
-        of_cluster, of_label = (np.array(part, dtype=object) for part in zip(*by_cluster, strict=True))
-        place = {column: i for i, column in enumerate(columns)}
-        own = {label: [(gene, place[column]) for gene, column in hits] for label, hits in located.items()}
-        clusters = verdicts.judge_clusters(
-            verdicts.Judge(cluster_statistics, of_label, of_cluster, own, expected, kin or {}),
-            cells.cluster,
-            cells.predicted,
-            cells.final,
-            no_cluster=cells.no_cluster,
+        clusters = _cluster_verdicts(
+            cells, by_cluster, cluster_statistics, located, columns, expected, kin or {}
         )
     whole = statistics.joined(np.searchsorted(names, final.astype(str)))
     types = differential.each_against_rest(
         expression, cells.final, adata.var, final_key, draws, wanted, whole
     )
-    tested = _tested(types, expression, wanted, contrasts, final_key, adata.var)
+    of_cluster = types.iloc[:0]
+    if test_clusters:
+        of_cluster = differential.each_against_rest(
+            expression, cluster, adata.var, cluster_key, cluster_draws, wanted, *of_clusters
+        )
+        of_cluster = of_cluster[of_cluster["group"] != cells.no_cluster]
+        of_cluster["comparison"] = f"{cluster_key}: " + of_cluster["comparison"]
+    tested = _tested([types, of_cluster], expression, wanted, contrasts, adata.var)
     expected_columns = {label: {column for _, column in hits} for label, hits in located.items()}
     symbols, ids = (
         adata.var[name] if name in adata.var else adata.var_names.to_series()
         for name in ("gene_symbols", "gene_ids")
     )
     usual = adata.var_names[markers.housekeeping(symbols, ids)]
-    table, shown = (
+    table, shown, marking = (
         markers.rank_markers(tests, adata.var, expected_columns)
-        for tests in (types, types[~types["gene"].isin(usual)])
+        for tests in (
+            types,
+            types[~types["gene"].isin(usual)],
+            of_cluster[~of_cluster["gene"].isin(usual)],
+        )
     )
+    cluster_genes = {
+        name: genes.head(GENES_OF_A_CLUSTER).tolist() for name, genes in marking.groupby("label")["gene"]
+    }
     shown = shown[~shown["label"].isin(list(not_shown))]
     colours = label_colours(
         sorted(sizes, key=lambda name: -sizes[name]), list(dict.fromkeys([*labels, *expected]))
@@ -129,6 +153,7 @@ def marker_evidence(
         named,
         left,
         clusters,
+        cluster_genes,
         table,
         shown,
         differential.together(tested),
@@ -141,50 +166,78 @@ def marker_evidence(
     )
 
 
-def _read_once(
-    adata: anndata.AnnData,
-    groups: tuple[np.ndarray, int],
-    clusters: tuple[np.ndarray, int],
+def _cluster_verdicts(
+    cells: Cells,
+    groups: Sequence[tuple[str, str]],
+    statistics: markers.GroupStatistics,
+    located: Mapping[str, Sequence[tuple[markers.Marker, int]]],
     columns: Sequence[int],
-    wanted: np.ndarray,
-) -> tuple[markers.GroupStatistics, markers.GroupStatistics, sp.csr_matrix]:
-    """One pass of X: sums of all genes by group, of the genes `columns` by cluster, and the rows `wanted`.
+    expected: Mapping[str, Sequence[markers.Marker]],
+    kin: Mapping[str, frozenset[str]],
+) -> list[verdicts.ClusterVerdict]:
+    """Judge each cluster. groups: its name and a predicted label, as `statistics` has them, of the genes `columns`."""
+    assert cells.cluster is not None
+    of_cluster, of_label = (np.array(part, dtype=object) for part in zip(*groups, strict=True))
+    place = {column: i for i, column in enumerate(columns)}
+    own = {label: [(gene, place[column]) for gene, column in hits] for label, hits in located.items()}
+    return verdicts.judge_clusters(
+        verdicts.Judge(statistics, of_label, of_cluster, own, expected, kin),
+        cells.cluster,
+        cells.predicted,
+        cells.final,
+        no_cluster=cells.no_cluster,
+    )
 
-    groups, clusters: each cell's code, (n_obs,), and how many codes there are. wanted: rising rows, whose
-    log-normalised expression is returned, CSR.
-    """
+
+@dataclass(frozen=True)
+class Grouped:
+    """Groups of cells whose sums are wanted. codes: each cell's, (n_obs,). columns: of the genes; None for all."""
+
+    codes: np.ndarray
+    n_groups: int
+    columns: Sequence[int] | None = None
+
+
+def _read_once(
+    adata: anndata.AnnData, groupings: Sequence[Grouped], wanted: np.ndarray
+) -> tuple[list[markers.GroupStatistics], sp.csr_matrix]:
+    """One pass of X: sums for each grouping, and log-normalised expression, CSR, of the rows `wanted`, which rise."""
     import scipy.sparse as sp
 
-    (codes, n_groups), (cluster_codes, n_clusters) = groups, clusters
-    statistics = markers.GroupStatistics.zeros(n_groups, adata.n_vars)
-    cluster_statistics = markers.GroupStatistics.zeros(n_clusters, len(columns))
+    statistics = [
+        markers.GroupStatistics.zeros(one.n_groups, adata.n_vars if one.columns is None else len(one.columns))
+        for one in groupings
+    ]
     kept: list[sp.csr_matrix] = []
     for start in range(0, adata.n_obs, BLOCK):
         end = min(start + BLOCK, adata.n_obs)
         block = log_normalise(sp.csr_matrix(adata.X[start:end]))
-        statistics.add(codes[start:end], block)
-        cluster_statistics.add(cluster_codes[start:end], block[:, columns])
+        for one, sums in zip(groupings, statistics, strict=True):
+            sums.add(one.codes[start:end], block if one.columns is None else block[:, one.columns])
         first, last = np.searchsorted(wanted, [start, end])
         kept.append(block[wanted[first:last] - start])
-    return statistics, cluster_statistics, sp.vstack(kept, format="csr")
+    return statistics, sp.vstack(kept, format="csr")
 
 
 def _tested(
-    types: pd.DataFrame,
+    by_itself: Sequence[pd.DataFrame],
     expression: sp.csr_matrix,
     wanted: np.ndarray,
     contrasts: Sequence[differential.Contrast],
-    final_key: str,
     var: pd.DataFrame,
 ) -> list[pd.DataFrame]:
-    """Each label against the rest, and what the user compares. types: the former; wanted: the rows of expression."""
+    """What is tested by itself, each label and each cluster against the rest, and what the user compares.
+
+    wanted: the rows of expression.
+    """
     # What the user compares goes before the same by itself, whose cells may be others.
-    asked = [
-        one.group
-        for one in contrasts
-        if (one.column, one.against, one.within) == (final_key, differential.REST, "")
+    asked = {
+        (one.column, one.group) for one in contrasts if (one.against, one.within) == (differential.REST, "")
+    }
+    tested = [
+        tests[[pair not in asked for pair in zip(tests["column"], tests["group"], strict=True)]]
+        for tests in by_itself
     ]
-    tested = [types[~types["group"].isin(asked)]]
     for one in contrasts:
         rows = np.searchsorted(wanted, np.concatenate([one.rows_in, one.rows_out]))
         tested.append(differential.contrast_genes(expression[rows], len(one.rows_in), one, var))

@@ -85,6 +85,7 @@ VERDICT_COLUMNS = (
     "compared_with",
     "genes_up",
     "genes_not_up",
+    "top_genes",
     "reason",
 )
 
@@ -457,8 +458,8 @@ def _most(labels: np.ndarray) -> tuple[str, int]:
     return str(names[numbers.argmax()]), int(numbers.max())
 
 
-def verdict_table(verdicts: Sequence[ClusterVerdict]) -> pd.DataFrame:
-    """One row a cluster, with the columns `VERDICT_COLUMNS`."""
+def verdict_table(verdicts: Sequence[ClusterVerdict], top_genes: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """One row a cluster, with the columns `VERDICT_COLUMNS`. top_genes: those that mark each cluster in this sample."""
     import pandas as pd
 
     rows = [
@@ -479,6 +480,7 @@ def verdict_table(verdicts: Sequence[ClusterVerdict]) -> pd.DataFrame:
             one.support.compared_with,
             ",".join(call.symbol for call in one.support.calls if call.up),
             ",".join(call.symbol for call in one.support.calls if call.not_up),
+            ",".join(top_genes.get(one.cluster, ())),
             one.why,
         )
         for one in verdicts

@@ -298,14 +298,14 @@ def test_a_model_without_markers_judges_no_cluster_and_says_so(cells):
 def test_the_table_has_its_columns_and_says_which_genes(cells, expected):
     labels = labels_of(cells)
     swapped = np.where(labels == "B cell", "T cell", np.where(labels == "T cell", "B cell", labels))
-    table = verdicts.verdict_table(by_cluster(cells, expected, labels, swapped))
+    table = verdicts.verdict_table(by_cluster(cells, expected, labels, swapped), {"0": ["LYZ", "CD14"]})
     assert list(table) == list(verdicts.VERDICT_COLUMNS)
     row = table.set_index("label").loc["T cell"]
     assert (row["verdict"], row["points_to"], row["n_markers"]) == (CONTRADICTED, "B cell", 10)
     assert set(row["genes_not_up"].split(",")) <= {f"T{i}" for i in range(10)}
     assert len(row["genes_not_up"].split(",")) == row["n_not_up"]
     assert float(row["points_to_rise"]) > float(row["rise"]) + verdicts.CLEARLY_MORE
-    empty = verdicts.verdict_table([])
+    empty = verdicts.verdict_table([], {})
     assert list(empty) == list(verdicts.VERDICT_COLUMNS) and isinstance(empty, pd.DataFrame)
 
 
@@ -342,7 +342,7 @@ def test_a_cluster_whose_commonest_name_has_less_than_half_of_it_holds_several_t
     assert verdicts.verdict_warnings(found) == [
         f"Cluster 7 (30 cells, 33 % of them called B cell) {one.why}."
     ]
-    assert verdicts.verdict_table(found).set_index("cluster").loc["7", "reason"] == one.why
+    assert verdicts.verdict_table(found, {}).set_index("cluster").loc["7", "reason"] == one.why
     assert not replace(one, share=0.5).mixed and not replace(one, label=UNASSIGNED).mixed
     assert replace(one, share=0.5).why == one.support.why
 
