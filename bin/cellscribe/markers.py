@@ -6,7 +6,7 @@ verdicts.py's subject.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,14 @@ import numpy as np
 import pandas as pd
 
 from cellscribe.align import match_genes
+from cellscribe.differential import MIN_CELLS_TO_TEST, MIN_SHARE_TESTED
 from cellscribe.genes import ID_COLUMNS, SYMBOL_COLUMNS, gene_set_masks
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
 MARKERS_A_LABEL = 50
+MARKING_GENES = 10
 MARKER_COLUMNS = (
     "label",
     "gene",
@@ -184,6 +186,24 @@ def group_statistics(
     for groups, block in blocks:
         statistics.add(groups, block)
     return statistics
+
+
+def marking_genes(
+    statistics: GroupStatistics, members: np.ndarray, names: pd.Index, left_out: Collection[str]
+) -> list[str]:
+    """The genes that most clearly mark some groups of cells against all others, at most MARKING_GENES, the first first.
+
+    statistics: of log-normalised expression. members: bool (n_groups,). names: (n_genes,). Ranked by Welch's t, which
+    needs no more than these sums, among the genes that a tenth of the cells express. None of fewer than 10 cells.
+    """
+    (n, mean, share), (n_rest, mean_rest, _) = (statistics.of(side) for side in (members, ~members))
+    if min(n, n_rest) < MIN_CELLS_TO_TEST:
+        return []
+    error = np.sqrt(statistics.variance(members) / n + statistics.variance(~members) / n_rest)
+    difference = np.where((share >= MIN_SHARE_TESTED) & ~names.isin(list(left_out)), mean - mean_rest, 0)
+    score = np.divide(difference, error, out=np.zeros_like(difference), where=error > 0)
+    first = np.argsort(-score, kind="stable")[:MARKING_GENES]
+    return [str(names[i]) for i in first if score[i] > 0]
 
 
 def rank_markers(

@@ -149,7 +149,8 @@ def write_report(inputs: ReportInputs) -> None:
     With a `truth_key` also the table of agreement with these labels, where the sample has them, and its JSON.
 
     Raises InputError where the annotated file lacks the labels that annotation.json names. X is read a block
-    of cells at a time, so that memory holds no more of it than the tests' 20,000 cells, and 40,000 for comparisons.
+    of cells at a time, so that memory holds no more of it than the tests' 20,000 cells, 200 of each rare label, and
+    40,000 for comparisons.
     """
     import anndata
 
@@ -174,7 +175,6 @@ def write_report(inputs: ReportInputs) -> None:
             final_key,
             relatives(inputs.models, manifests, cells.cl_ids),
             labels_said(provenance),
-            cluster_key=str(annotation["names"].get("cluster") or ""),
             not_shown=handfuls(cells, manifest),
             own_too=any(not one.get("orthologs") for one in annotation.get("models") or []),
         )

@@ -28,8 +28,7 @@ GENES_COMPARED = 12
 # Rows of a dot plot.
 MOST_ROWS = 60
 # Of more clusters the sums of all genes take too much memory, and nobody reads what marks each.
-MOST_CLUSTERS_TESTED = 60
-GENES_OF_A_CLUSTER = 10
+MOST_CLUSTERS_TOLD = 60
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class MarkerEvidence:
     """What the genes say: verdicts by final label, of the unassigned by closest label, by cluster; tests; dot plots.
 
     shown: `table` without housekeeping genes, with as many others, and without the names that are not to be shown.
-    cluster_genes: the first genes that mark each cluster here, without housekeeping genes; {} where none was tested.
+    cluster_genes: the first genes that mark each cluster here, without housekeeping genes; {} where none were sought.
     """
 
     named: list[verdicts.Support]
@@ -66,7 +65,6 @@ def marker_evidence(
     kin: Mapping[str, frozenset[str]] | None = None,
     labels: Sequence[str] = (),
     *,
-    cluster_key: str = "",
     not_shown: Sequence[str] = (),
     own_too: bool = False,
 ) -> MarkerEvidence:
@@ -74,8 +72,7 @@ def marker_evidence(
 
     orthologs: between which organisms the mapping used them. own_too: whether others of several models did without. The
     same pass keeps the cells of the contrasts, and tests them. labels: the model's, in whose order they have their
-    colours, on the page of all samples too. cluster_key: the column of `cells.cluster`. not_shown: labels whose genes
-    are in the tables alone.
+    colours, on the page of all samples too. not_shown: labels whose genes are in the tables alone.
     """
     pairs, codes = _grouped(cells.predicted, cells.final)
     cluster = np.full(len(codes), "", dtype=object) if cells.cluster is None else cells.cluster
@@ -93,19 +90,12 @@ def marker_evidence(
     draws = differential.draw_cells(final_codes)
     sample = np.unique(np.concatenate([one.rows for one in draws]))
     cluster_names, in_cluster = np.unique(cluster.astype(str), return_inverse=True)
-    test_clusters = 1 < len(cluster_names) <= MOST_CLUSTERS_TESTED
-    cluster_draws = differential.draw_cells(in_cluster) if test_clusters else []
+    tell_clusters = 1 < len(cluster_names) <= MOST_CLUSTERS_TOLD
     wanted = np.unique(
-        np.concatenate(
-            [
-                sample,
-                *(one.rows for one in cluster_draws),
-                *(rows for one in contrasts for rows in (one.rows_in, one.rows_out)),
-            ]
-        )
+        np.concatenate([sample, *(rows for one in contrasts for rows in (one.rows_in, one.rows_out))])
     )
     groupings = [Grouped(codes, len(pairs)), Grouped(cluster_codes, len(by_cluster), columns)]
-    if test_clusters:
+    if tell_clusters:
         groupings.append(Grouped(in_cluster, len(cluster_names)))
     (statistics, cluster_statistics, *of_clusters), expression = _read_once(adata, groupings, wanted)
     predicted, final = (np.array(part, dtype=object) for part in zip(*pairs, strict=True))
@@ -120,32 +110,25 @@ def marker_evidence(
     types = differential.each_against_rest(
         expression, cells.final, adata.var, final_key, draws, wanted, whole
     )
-    of_cluster = types.iloc[:0]
-    if test_clusters:
-        of_cluster = differential.each_against_rest(
-            expression, cluster, adata.var, cluster_key, cluster_draws, wanted, *of_clusters
-        )
-        of_cluster = of_cluster[of_cluster["group"] != cells.no_cluster]
-        of_cluster["comparison"] = f"{cluster_key}: " + of_cluster["comparison"]
-    tested = _tested([types, of_cluster], expression, wanted, contrasts, adata.var)
+    tested = _tested(types, expression, wanted, contrasts, final_key, adata.var)
     expected_columns = {label: {column for _, column in hits} for label, hits in located.items()}
     symbols, ids = (
         adata.var[name] if name in adata.var else adata.var_names.to_series()
         for name in ("gene_symbols", "gene_ids")
     )
     usual = adata.var_names[markers.housekeeping(symbols, ids)]
-    table, shown, marking = (
+    table, shown = (
         markers.rank_markers(tests, adata.var, expected_columns)
-        for tests in (
-            types,
-            types[~types["gene"].isin(usual)],
-            of_cluster[~of_cluster["gene"].isin(usual)],
-        )
+        for tests in (types, types[~types["gene"].isin(usual)])
     )
-    cluster_genes = {
-        name: genes.head(GENES_OF_A_CLUSTER).tolist() for name, genes in marking.groupby("label")["gene"]
-    }
     shown = shown[~shown["label"].isin(list(not_shown))]
+    cluster_genes: dict[str, list[str]] = {}
+    if tell_clusters:
+        told = [str(name) for name in cluster_names if name != cells.no_cluster]
+        cluster_genes = {
+            name: markers.marking_genes(of_clusters[0], cluster_names == name, adata.var_names, usual)
+            for name in told
+        }
     colours = label_colours(
         sorted(sizes, key=lambda name: -sizes[name]), list(dict.fromkeys([*labels, *expected]))
     )
@@ -220,24 +203,21 @@ def _read_once(
 
 
 def _tested(
-    by_itself: Sequence[pd.DataFrame],
+    types: pd.DataFrame,
     expression: sp.csr_matrix,
     wanted: np.ndarray,
     contrasts: Sequence[differential.Contrast],
+    final_key: str,
     var: pd.DataFrame,
 ) -> list[pd.DataFrame]:
-    """What is tested by itself, each label and each cluster against the rest, and what the user compares.
-
-    wanted: the rows of expression.
-    """
+    """Each label against the rest, and what the user compares. types: the former; wanted: the rows of expression."""
     # What the user compares goes before the same by itself, whose cells may be others.
-    asked = {
-        (one.column, one.group) for one in contrasts if (one.against, one.within) == (differential.REST, "")
-    }
-    tested = [
-        tests[[pair not in asked for pair in zip(tests["column"], tests["group"], strict=True)]]
-        for tests in by_itself
+    asked = [
+        one.group
+        for one in contrasts
+        if (one.column, one.against, one.within) == (final_key, differential.REST, "")
     ]
+    tested = [types[~types["group"].isin(asked)]]
     for one in contrasts:
         rows = np.searchsorted(wanted, np.concatenate([one.rows_in, one.rows_out]))
         tested.append(differential.contrast_genes(expression[rows], len(one.rows_in), one, var))

@@ -168,3 +168,19 @@ def test_nothing_is_tested_against_fewer_than_ten_cells(cells):
     table = markers.rank_markers(tested, cells.var, {})
     assert len(table) == 0
     assert list(table.columns)[:4] == ["label", "gene", "gene_id", "rank"]
+
+
+def test_the_genes_that_mark_a_group_are_found_by_its_sums():
+    """Gene 3 is higher in each cell of group 1, gene 4 in half of them; gene 5, which all of these lack, marks none."""
+    generator = np.random.default_rng(0)
+    groups = np.repeat([0, 1, 2], [60, 40, 5])
+    values = generator.normal(1, 0.1, (105, 8))
+    values[:, 5] = np.where(groups == 1, 0, 1)
+    values[groups == 1, 3] += 2
+    values[np.flatnonzero(groups == 1)[::2], 4] += 1
+    statistics = markers.group_statistics([(groups, sp.csr_matrix(values))], 3, 8)
+    names = pd.Index([f"g{i}" for i in range(8)])
+    found = markers.marking_genes(statistics, np.array([False, True, False]), names, [])
+    assert found[:2] == ["g3", "g4"] and "g5" not in found
+    assert markers.marking_genes(statistics, np.array([False, True, False]), names, ["g3"])[0] == "g4"
+    assert markers.marking_genes(statistics, np.array([False, False, True]), names, []) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -31,12 +33,12 @@ def many_rare() -> anndata.AnnData:
     )
 
 
-def row_of(adata: anndata.AnnData, label: str, gene: str, compare: str = "") -> pd.Series:
+def row_of(adata: anndata.AnnData, label: str, gene: str) -> dict[str, Any]:
     cells = cells_named(adata.obs["cell_type"])
     evidence = report_evidence.marker_evidence(adata, cells, {}, "gene_ids", final_key="cell_type")
     table = evidence.differential
     (row,) = table[(table["group"] == label) & (table["gene"] == gene)].to_dict("records")
-    return row
+    return dict(row)
 
 
 @pytest.mark.parametrize(("label", "gene"), [("A", "g0"), ("B", "g0"), ("rare 00", "g0"), ("rare 00", "g1")])
