@@ -185,6 +185,8 @@ def read_any(options: ConvertOptions) -> AnyCounts:
             # Where counts were found, the whole file tells: in a part they are in X.
             counts.notes = origin.notes
             counts.named_raw = origin.named_raw
+            counts.counts_from = origin.counts_from or counts.counts_from
+            counts.recovered_from = origin.recovered_from
             counts.warnings = [*dict.fromkeys([*origin.warnings, *counts.warnings])]
         elif several := looks_like_several(counts.obs):
             counts.warnings.append(several)

@@ -165,7 +165,7 @@ def _not_to_be_compared(
         return ""
     parts = ", and ".join(f"no cell has {shown(value)} in {where}" for value, where, _ in absent)
     hints = (
-        _same_label(value, known) if where == final_key else nearest(value, set(known))
+        _same_label(value, known) if where == final_key else nearest(value, sorted(set(known)))
         for value, where, known in absent
     )
     return f"{shown(_name(one, one.within))} was not compared: {parts}{next(filter(None, hints), '.')}"
@@ -237,7 +237,7 @@ def _same_label(label: str, known: np.ndarray) -> str:
     """As `nearest`, but for spelling alone: CD4 T cell is near CD8 T cell, and the sample may well lack the one."""
 
     def plain(name: str) -> str:
-        return plain_name(name).replace("+", "").replace(" ", "")
+        return plain_name(name).replace("+", "").replace(" ", "").rstrip("s")
 
     same = next((name for name in sorted(set(known)) if plain(name) == plain(label)), "")
     return f"; did you mean '{same}'?" if same else ""

@@ -108,7 +108,8 @@ def poor_labels(tested: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
     return {
         label: percent(scores["precision"], 0)
         for label, scores in tested.items()
-        if "precision" in scores and scores["precision"] < POOR_PRECISION
+        # 0 is also of a label that no cell of the test got.
+        if 0 < scores.get("precision", 1) < POOR_PRECISION
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ COMPARISONS_SHOWN = 12
 GENES_COMPARED = 12
 # Rows of a dot plot.
 MOST_ROWS = 60
-# Of more clusters the sums of all genes take too much memory, and nobody reads what marks each.
+# Of more clusters the sums of all genes take much memory, and nobody reads what marks each.
 MOST_CLUSTERS_TOLD = 60
 
 
@@ -89,15 +89,12 @@ def marker_evidence(
     sizes = dict(zip(names, n_cells, strict=True))
     draws = differential.draw_cells(final_codes)
     sample = np.unique(np.concatenate([one.rows for one in draws]))
-    cluster_names, in_cluster = np.unique(cluster.astype(str), return_inverse=True)
-    tell_clusters = 1 < len(cluster_names) <= MOST_CLUSTERS_TOLD
     wanted = np.unique(
         np.concatenate([sample, *(rows for one in contrasts for rows in (one.rows_in, one.rows_out))])
     )
-    groupings = [Grouped(codes, len(pairs)), Grouped(cluster_codes, len(by_cluster), columns)]
-    if tell_clusters:
-        groupings.append(Grouped(in_cluster, len(cluster_names)))
-    (statistics, cluster_statistics, *of_clusters), expression = _read_once(adata, groupings, wanted)
+    (statistics, cluster_statistics), expression = _read_once(
+        adata, [Grouped(codes, len(pairs)), Grouped(cluster_codes, len(by_cluster), columns)], wanted
+    )
     predicted, final = (np.array(part, dtype=object) for part in zip(*pairs, strict=True))
     judge = verdicts.Judge(statistics, predicted, predicted, located, expected, kin or {})
     named, left = verdicts.judge_labels(judge, final)
@@ -122,13 +119,17 @@ def marker_evidence(
         for tests in (types, types[~types["gene"].isin(usual)])
     )
     shown = shown[~shown["label"].isin(list(not_shown))]
-    cluster_genes: dict[str, list[str]] = {}
-    if tell_clusters:
-        told = [str(name) for name in cluster_names if name != cells.no_cluster]
-        cluster_genes = {
-            name: markers.marking_genes(of_clusters[0], cluster_names == name, adata.var_names, usual)
-            for name in told
-        }
+    cluster_genes = {}
+    if cells.cluster is not None:
+        # The first draw is of all cells alike.
+        drawn = draws[0].rows
+        cluster_genes = _cluster_genes(
+            expression[np.searchsorted(wanted, drawn)],
+            cells.cluster[drawn],
+            cells.no_cluster,
+            adata.var_names,
+            usual,
+        )
     colours = label_colours(
         sorted(sizes, key=lambda name: -sizes[name]), list(dict.fromkeys([*labels, *expected]))
     )
@@ -170,6 +171,28 @@ def _cluster_verdicts(
         cells.final,
         no_cluster=cells.no_cluster,
     )
+
+
+def _cluster_genes(
+    expression: sp.csr_matrix,
+    cluster: np.ndarray,
+    no_cluster: str,
+    names: pd.Index,
+    left_out: Collection[str],
+) -> dict[str, list[str]]:
+    """The first genes that mark each cluster; {} where there is one, or more than anybody reads of.
+
+    expression: log-normalised CSR, (n_cells, n_genes). cluster: (n_cells,), `no_cluster` for cells that are in none.
+    """
+    clusters, codes = np.unique(cluster.astype(str), return_inverse=True)
+    if not 1 < len(clusters) <= MOST_CLUSTERS_TOLD:
+        return {}
+    sums = markers.group_statistics([(codes, expression)], len(clusters), len(names))
+    return {
+        str(name): markers.marking_genes(sums, clusters == name, names, left_out)
+        for name in clusters
+        if name != no_cluster
+    }
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def joint_markers(
             name = names.setdefault(cl_id, label) if cl_id and ids.count(cl_id) == 1 else label
             if label in own:
                 expected.setdefault(name, own[label])
-        for label in own.keys() - {str(entry.get("label")) for entry in manifest.get("labels") or []}:
+        for label in sorted(own.keys() - {str(entry.get("label")) for entry in manifest.get("labels") or []}):
             expected.setdefault(label, own[label])
         terms = read_optional(folder / "ontology.json").get("terms", {})
         broad |= {ancestor for cl_id in ids if cl_id in terms for ancestor in terms[cl_id]["ancestors"]}

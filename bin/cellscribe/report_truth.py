@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,9 @@ from cellscribe import figures, truth
 from cellscribe.cli import warn
 from cellscribe.drawing import data_uri
 from cellscribe.io import write_json, write_table
+from cellscribe.model.manifest import MANIFEST
 from cellscribe.report_inputs import Cells, ReportInputs
+from cellscribe.report_models import read_optional
 from cellscribe.report_words import count, percent
 from cellscribe.truth_map import check_meanings, read_truth_map
 from cellscribe.words import some
@@ -39,13 +41,16 @@ def hold_against_truth(
     """
     if not inputs.truth_key:
         return None, []
-    labels, notes = truth.read_truth(obs, inputs.sample, inputs.truth_key, inputs.truth_csv)
+    meanings = read_truth_map(inputs.truth_map) if inputs.truth_map else {}
+    labels, notes = truth.read_truth(obs, inputs.sample, inputs.truth_key, inputs.truth_csv, list(meanings))
     agreement = None
     if labels is not None:
         trained = {str(one["label"]): str(one.get("cl_id") or "") for one in manifest.get("labels") or []}
         predicted = dict.fromkeys(cells.predicted.tolist(), "")
         known = list({**trained, **predicted})
-        meanings = _meanings(inputs, known)
+        # Of a model that lists no labels those are known alone that this sample's cells got: another's may have more.
+        if inputs.truth_map and all(read_optional(model / MANIFEST).get("labels") for model in inputs.models):
+            check_meanings(meanings, known, inputs.truth_map, inputs.sample)
         agreement = truth.compare(
             labels,
             cells.predicted,
@@ -69,19 +74,12 @@ def hold_against_truth(
     return agreement, notes
 
 
-def _meanings(inputs: ReportInputs, known: Sequence[str]) -> dict[str, str]:
-    """What the user's words mean, by the table that was given; none without one. known: labels of the model."""
-    if inputs.truth_map is None:
-        return {}
-    meanings = read_truth_map(inputs.truth_map)
-    check_meanings(meanings, known, inputs.truth_map, inputs.sample)
-    return meanings
-
-
 def unused_map(meanings: Mapping[str, str], headline: dict[str, Any]) -> list[str]:
     """What to say of a map that names none of the sample's labels."""
     if headline["mapped"]:
         return []
+    if not meanings:
+        return [f"{headline['map']} gives no label a meaning."]
     return [
         f"None of the labels that {headline['map']} names is in column '{headline['column']}': it names "
         f"{some(list(meanings), quoted=True)}."

@@ -43,6 +43,10 @@ class Origin:
     warnings: list[str]
     named_raw: bool = False
     """Whether the file is called as Cell Ranger's raw matrix."""
+    counts_from: str = ""
+    """Where the file has its counts."""
+    recovered_from: str = ""
+    """What stood there in place of counts, as `AnyCounts` has it."""
 
     def written(self) -> str:
         """As text for uns."""
@@ -66,7 +70,8 @@ def origin_of(path: Path) -> Origin | None:
             if told is None:
                 return None
             notes, warnings = ([*map(str, told[name])] for name in ("notes", "warnings"))
-            return Origin(notes, warnings, told.get("named_raw") is True)
+            where, recovered = (str(told.get(name, "")) for name in ("counts_from", "recovered_from"))
+            return Origin(notes, warnings, told.get("named_raw") is True, where, recovered)
         except (TypeError, ValueError, KeyError, AttributeError):
             # Not ours, whatever it is.
             return None

@@ -259,6 +259,14 @@ def _tables(
             obs=obs,
             var=counts.var,
             obsm={key: values[rows] for key, values in counts.obsm.items()},
-            uns={KEY: Origin([note, *counts.notes], counts.warnings, counts.named_raw).written()}
+            uns={
+                KEY: Origin(
+                    [note, *counts.notes],
+                    counts.warnings,
+                    counts.named_raw,
+                    counts.counts_from,
+                    counts.recovered_from,
+                ).written()
+            }
             | ({"feature_names": counts.feature_names} if counts.feature_names else {}),
         )

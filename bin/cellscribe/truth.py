@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,12 +63,13 @@ class Agreement:
 
 
 def read_truth(
-    obs: pd.DataFrame, sample: str, key: str, label_csv: Path | None
+    obs: pd.DataFrame, sample: str, key: str, label_csv: Path | None, meant: Collection[str] = ()
 ) -> tuple[np.ndarray | None, list[str]]:
     """The known label of each cell of obs, text (n_obs,), "" where none is; None where there is no such column.
 
-    A column of the table goes before one of obs. The second value says in sentences what a reader must know. Raises
-    InputError where label_csv is no table of labels.
+    A column of the table goes before one of obs. meant: words that the user gives a meaning, which are labels even
+    where they usually say that there is none ("other"). The second value says in sentences what a reader must know.
+    Raises InputError where label_csv is no table of labels.
     """
     from cellscribe.genes import as_text
 
@@ -92,7 +93,7 @@ def read_truth(
         hint = nearest(key, given_columns(obs)) or "."
         return None, [f"Nothing was compared with known labels: there is no column '{key}' in {where}{hint}"]
     labels = as_text(obs[key])
-    known = is_labelled(labels)
+    known = is_labelled(labels) | np.isin([label.strip() for label in labels], list(meant))
     if not known.any():
         return None, [
             f"Nothing was compared with known labels: no cell has one in column '{key}' of {where}."

@@ -19,31 +19,34 @@ def read_truth_map(path: Path) -> dict[str, str]:
 
     Raises InputError for what is no such table, and for a label that is named twice.
     """
-    import pandas as pd
-
     try:
-        header = next(iter(path.read_text(encoding="utf-8-sig").splitlines()), "")
-        table = pd.read_csv(
-            path, sep=max(",;\t", key=header.count), dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        separator = max(",;\t", key=(lines or [""])[0].count)
+        table = [
+            [field.strip() for field in row] for row in csv.reader(lines, delimiter=separator, strict=True)
+        ]
     except (csv.Error, ValueError) as error:
         raise InputError(
             f"this is no table ({' '.join(str(error).split())})",
             "Give label and meaning as CSV or TSV.",
             file=path,
         ) from error
-    table.columns = [str(name).strip() for name in table.columns]
-    if not set(COLUMNS) <= set(table.columns):
+    header = table[0] if table else []
+    if not set(COLUMNS) <= set(header):
         raise InputError(
-            f"the columns are {', '.join(table.columns)}; label and meaning are needed",
+            f"the columns are {', '.join(header) or 'none'}; label and meaning are needed",
             "Name the columns so in the first line of the table.",
             file=path,
         )
-    rows = [
-        (label.strip(), meaning.strip())
-        for label, meaning in zip(table["label"], table["meaning"], strict=True)
-        if meaning.strip()
-    ]
+    if wide := [number for number, row in enumerate(table, start=1) if any(row[len(header) :])]:
+        raise InputError(
+            f"row {wide[0]} has more values than the {len(header)} columns",
+            'Put a value that holds the separator in quotes, as "T cells, CD4".',
+            file=path,
+        )
+    places = [header.index(name) for name in COLUMNS]
+    filled = [row + [""] * len(header) for row in table[1:]]
+    rows = [(row[places[0]], row[places[1]]) for row in filled if row[places[1]]]
     labels = [label for label, _ in rows]
     if "" in labels:
         raise InputError(
@@ -76,7 +79,7 @@ def check_meanings(meanings: Mapping[str, str], labels: Sequence[str], path: Pat
     if wrong:
         raise InputError(
             f"{len(wrong):,} of its meanings {'is' if len(wrong) == 1 else 'are'} neither a label of the model nor a "
-            f"term of the Cell Ontology: {some(wrong)}",
+            f"type of the Cell Ontology: {some(wrong)}",
             f"Write a label of the model ({some(labels)}) or an id, as CL:0000576.",
             sample=sample or None,
             file=path,

@@ -36,29 +36,32 @@ def relate(
     """Find which labels of the model mean what a known label means, which are its kin, and which stands for it.
 
     labels: the model's label to its Cell Ontology id, "" where it has none. known: those that the model can predict,
-    all by default. meanings: the user's own words to the model's, or to an id. A known label that is written as one of
-    the model's, but for what `plain_name` leaves out, is that one; any other is its namesake's or its id's term in the
-    Cell Ontology, and the same as each label of that term.
+    all by default; others, of cells that got a broader name, count by their term beside what the model can predict.
+    meanings: the user's own words to the model's, or to an id. A known label that is written as one of the model's, but
+    for what `plain_name` leaves out, is that one; any other is its namesake's or its id's term in the Cell Ontology,
+    and the same as each label of that term.
     """
     words = [(meanings or {}).get(label.strip(), label) for label in truth]
     plain = [plain_name(label) for label in labels]
     given = {label: cl_id for label, cl_id in labels.items() if cl_id}
     ids = list(find_cl_ids(list(labels), given).values())
     found = find_cl_ids(words)
+    predictable = np.isin(list(labels), list(labels if known is None else known))
     cl_ids = []
     same = np.zeros((len(truth), len(labels)), dtype=bool)
     for row, label in enumerate(words):
         same[row] = [plain_name(label) == other for other in plain]
-        own = [ids[column] for column in np.flatnonzero(same[row]) if ids[column]]
+        named = same[row] & predictable if (same[row] & predictable).any() else same[row]
+        own = [ids[column] for column in np.flatnonzero(named) if ids[column]]
         cl_ids.append(own[0] if own else found[label])
-        if not same[row].any() and cl_ids[-1]:
-            same[row] = [cl_ids[-1] == other for other in ids]
+        if cl_ids[-1]:
+            of_term = np.array([cl_ids[-1] == other for other in ids])
+            same[row] |= of_term & ~predictable if (same[row] & predictable).any() else of_term
     above = {cl_id: others - ROOTS for cl_id, others in lineages([*cl_ids, *ids]).items()}
     compatible = np.array(
         [[one in above.get(other, ()) or other in above.get(one, ()) for other in ids] for one in cl_ids],
         dtype=bool,
     ).reshape(same.shape)
-    predictable = np.isin(list(labels), list(labels if known is None else known))
     broader = np.zeros_like(same)
     for row in np.flatnonzero(~(same & predictable).any(axis=1)).tolist():
         stands = standing_for(

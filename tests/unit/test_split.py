@@ -80,6 +80,18 @@ def test_counts_of_a_layer_are_converted_and_the_page_says_where_the_cells_are_f
     assert report["notes"][0] == "These are the 4 of the 11 cells of in.h5ad whose 'donor' is 'a'."
     assert report["notes"][: len(origin.notes)] == origin.notes and report["n_cells"] == 4
     np.testing.assert_array_equal(ad.read_h5ad(made).X.toarray(), COUNTS[[1, 4, 8, 10]])
+    assert (report["counts_from"], report["counts_recovered_from"]) == ("layers/umis", "")
+
+
+def test_a_part_tells_that_its_counts_were_recovered_in_the_whole_file(tmp_path: Path) -> None:
+    """In a part they are counts in X, and its page must not say that they were found there."""
+    scaled = np.log1p(COUNTS / COUNTS.sum(axis=1, keepdims=True) * 10_000)
+    run_split(several(tmp_path / "in.h5ad", scaled), "s", "donor", tmp_path / "split.json")
+    made = tmp_path / "c.h5ad"
+    report = run_convert(
+        ConvertOptions(sample="s_a", input=tmp_path / "s_a.h5ad", output=made, metrics=tmp_path / "c.json")
+    )
+    assert report["counts_from"] == "X" and "log1p" in report["counts_recovered_from"]
 
 
 def test_what_is_odd_in_the_whole_file_is_odd_in_each_sample_and_said_there(tmp_path: Path) -> None:

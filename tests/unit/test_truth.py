@@ -100,6 +100,14 @@ def test_labels_of_one_term_are_told_apart_where_the_truth_has_their_words() -> 
     assert found.same.tolist() == [[True, False], [True, True]]
 
 
+@pytest.mark.parametrize("truth", ["T cells", "Other T cell"])
+def test_a_broader_name_that_some_cells_got_changes_nothing_for_the_label_of_its_term(truth: str) -> None:
+    """Both of one term: the one is what the model can predict, the other what a cell between two T cells is called."""
+    alone = relate([truth], {"Other T cell": "CL:0000084"})
+    beside = relate([truth], {"T cell": "CL:0000084", "Other T cell": "CL:0000084"}, ["Other T cell"])
+    assert alone.same.tolist() == [[True]] and beside.same.tolist() == [[True, True]]
+
+
 def test_the_scores_are_those_of_scikit_learn_where_the_words_are_the_models() -> None:
     generator = np.random.default_rng(0)
     names = np.array(list(MODEL), dtype=object)
@@ -277,6 +285,12 @@ def test_labels_of_obs_are_read_without_those_that_say_nothing(obs: pd.DataFrame
     labels, warnings = read_truth(obs, "s1", "author", None)
     assert labels is not None and labels.tolist() == ["B cell", "", "", "NK cell"]
     assert warnings == []
+
+
+def test_words_that_say_nothing_are_labels_where_the_user_gives_them_a_meaning(obs: pd.DataFrame) -> None:
+    obs = obs.assign(mine=["other"] + ["unknown"] * (len(obs) - 1))
+    labels, _ = read_truth(obs, "s", "mine", None, ["other"])
+    assert labels is not None and labels.tolist() == ["other"] + [""] * (len(obs) - 1)
 
 
 def test_a_column_that_is_not_there_or_says_nothing_is_a_warning(obs: pd.DataFrame) -> None:

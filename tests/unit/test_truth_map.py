@@ -27,6 +27,11 @@ def test_a_map_is_read_whatever_parts_its_columns(tmp_path: Path, parted: str) -
     assert read_truth_map(path) == {"MNP": "Monocyte", "B1": "CL:0000236"}
 
 
+def test_a_separator_at_the_end_of_each_row_and_a_map_without_rows_are_read(tmp_path: Path) -> None:
+    assert read_truth_map(written(tmp_path, "label,meaning\nMNP,Monocyte,\n")) == {"MNP": "Monocyte"}
+    assert read_truth_map(written(tmp_path, "label,meaning\n")) == {}
+
+
 def test_a_label_with_a_comma_is_quoted(tmp_path: Path) -> None:
     path = written(tmp_path, 'label,meaning\n"CD4, naive",B cell\n')
     assert read_truth_map(path) == {"CD4, naive": "B cell"}
@@ -35,11 +40,13 @@ def test_a_label_with_a_comma_is_quoted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no table"),
+        ("", "the columns are none; label and meaning are needed"),
+        ('label,meaning\n"MNP,Monocyte\n', "no table"),
+        ("label,meaning\nT cells, CD4,CL:0000624\n", "row 2 has more values than the 2 columns"),
         ("label,cl_id\nMNP,CL:0000576\n", "the columns are label, cl_id; label and meaning are needed"),
         ("MNP,Monocyte\n", "the columns are MNP, Monocyte; label and meaning are needed"),
         ("label,meaning\nMNP,Monocyte\nMNP,B cell\n", "1 of its labels is named more than once: 'MNP'"),
-        ("label,meaning\nMNP,Mono,cyte\nB,C\nD,E,F,G\n", "no table"),
+        ("label,meaning\nB,C\nD,E,F,G\n", "row 3 has more values than the 2 columns"),
         ("label,meaning\n,Monocyte\n", "a row without a label means 'Monocyte'"),
     ],
 )
