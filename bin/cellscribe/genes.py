@@ -336,9 +336,14 @@ def _called(column: str) -> str:
     return "index" if column == "index" else f"column '{column}'"
 
 
+def has_symbol_tables() -> bool:
+    """Whether the tables that symbols.py reads are here: the code that a model carries has none of them."""
+    return ORTHOLOGS.is_file() and SYMBOLS.is_file()
+
+
 def looked_up_symbols(gene_ids: np.ndarray) -> np.ndarray:
-    """Today's symbols by Ensembl ids, "" for what is not known. The code that a model carries has no table of them."""
-    if not (SYMBOLS.is_file() and ORTHOLOGS.is_file()):
+    """Today's symbols by Ensembl ids, "" for what is not known, and for all where there are no tables of them."""
+    if not has_symbol_tables():
         return np.full(len(gene_ids), "", dtype=object)
     from cellscribe.symbols import symbols_of_ids
 

@@ -440,9 +440,7 @@ def marker_section(found: Findings) -> dict[str, Any]:
         "unassigned": UNASSIGNED,
         "top_genes": top_genes(evidence.shown, [*(one.label for one in evidence.named), UNASSIGNED]),
         "top_plots": [data_uri(png) for png in evidence.top_plots],
-        "handfuls": [
-            name for name in handfuls(found.cells, found.manifest) if (evidence.table["label"] == name).any()
-        ],
+        "handfuls": [name for name in evidence.not_shown if (evidence.table["label"] == name).any()],
         "n_tested": count(evidence.n_tested),
         "all_tested": evidence.n_tested == len(found.cells.final),
         "markers_file": found.inputs.markers.name,

@@ -35,7 +35,7 @@ MOST_CLUSTERS_TOLD = 60
 class MarkerEvidence:
     """What the genes say: verdicts by final label, of the unassigned by closest label, by cluster; tests; dot plots.
 
-    shown: `table` without housekeeping genes, with as many others, and without the names that are not to be shown.
+    shown: `table` without housekeeping genes, with as many others, and without the names `not_shown`.
     cluster_genes: the first genes that mark each cluster here, without housekeeping genes; {} where none were sought.
     """
 
@@ -45,6 +45,7 @@ class MarkerEvidence:
     cluster_genes: dict[str, list[str]]
     table: pd.DataFrame
     shown: pd.DataFrame
+    not_shown: Sequence[str]
     differential: pd.DataFrame
     contrasts: list[differential.Contrast]
     dot_plots: list[bytes]
@@ -140,6 +141,7 @@ def marker_evidence(
         cluster_genes,
         table,
         shown,
+        not_shown,
         differential.together(tested),
         list(contrasts),
         _expected_plots(statistics, predicted, final, named, left, located, colours),

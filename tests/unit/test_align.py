@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from cellscribe import align, symbols
+from cellscribe import genes, symbols
 from cellscribe.align import GeneMatch, check_overlap, looks_like, match_genes, without_version
 from cellscribe.errors import InputError, ModelMismatchError
 
@@ -186,7 +186,7 @@ def test_ids_are_not_asked_what_they_are_called_today(monkeypatch):
 
 @pytest.mark.parametrize("table", ["ORTHOLOGS", "SYMBOLS"])
 def test_without_the_tables_no_gene_has_a_symbol_of_another_year(monkeypatch, tmp_path, table):
-    monkeypatch.setattr(align, table, tmp_path / "none.tsv.gz")
+    monkeypatch.setattr(genes, table, tmp_path / "none.tsv.gz")
     model = pd.DataFrame({"gene_id": ["ENSG00000169429", ""], "symbol": ["CXCL8", "CD3E"]})
     assert match_genes(pd.DataFrame(index=["IL8", "CD3E"]), model).found.tolist() == [False, True]
 

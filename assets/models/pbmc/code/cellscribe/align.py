@@ -14,10 +14,9 @@ from cellscribe.errors import InputError, ModelMismatchError
 from cellscribe.genes import (
     ENSEMBL,
     ID_COLUMNS,
-    ORTHOLOGS,
     SYMBOL_COLUMNS,
-    SYMBOLS,
     as_text,
+    has_symbol_tables,
     parted_names,
 )
 
@@ -209,7 +208,7 @@ def other_spellings(genes: pd.DataFrame, *, former: bool) -> Iterator[dict[str, 
     """
     symbols = genes["symbol"].to_numpy(dtype=object)
     yield from _with_dots(enumerate(symbols))
-    if not (former and len(genes) and ORTHOLOGS.is_file() and SYMBOLS.is_file()):
+    if not (former and len(genes) and has_symbol_tables()):
         return
     from cellscribe.symbols import other_symbols
 
