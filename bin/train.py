@@ -36,6 +36,11 @@ def _about(context: click.Context, parameter: click.Parameter, value: str) -> di
     multiple=True,
     help="Labels in a table of their own, as CELLxGENE Explorer saves them: one for all references, or one for each.",
 )
+@click.option(
+    "--label-map",
+    type=file_in,
+    help="A table (label, name) of what labels shall be called; cells of a label without a name are left out.",
+)
 @click.option("--batch-key", help="The obs column of donors or batches, held out whole in the test.")
 @click.option("--levels", default="", callback=_names, help="obs columns of coarser labels, comma-separated.")
 @click.option("--name", required=True, help="The model's name.")

@@ -13,8 +13,9 @@ workflow TRAINING {
             def train = readJson(json).train
             def references = train.references.collect { path -> file(path, glob: false, checkIfExists: true) }
             def label_csvs = train.label_csvs.collect { path -> file(path, glob: false, checkIfExists: true) }
+            def label_map = train.label_map ? file(train.label_map, glob: false, checkIfExists: true) : []
             def cl_map = train.cl_map ? file(train.cl_map, glob: false, checkIfExists: true) : []
-            tuple(train.name, references, label_csvs, cl_map, train.options)
+            tuple(train.name, references, label_csvs, label_map, cl_map, train.options)
         }
     )
     // What a task says is not shown.

@@ -112,7 +112,9 @@ def _training(params: Mapping[str, Any], launch: Launch, problems: Problems) -> 
         existing_files(name, str(params[name] or "").split(","), launch, problems)
         for name in ("reference", "label_csv")
     )
-    cl_maps = existing_files("cl_map", [params["cl_map"] or ""], launch, problems)
+    label_maps, cl_maps = (
+        existing_files(name, [params[name] or ""], launch, problems) for name in ("label_map", "cl_map")
+    )
     for path in dict.fromkeys(references):
         if references.count(path) > 1:
             problems.add(
@@ -130,6 +132,7 @@ def _training(params: Mapping[str, Any], launch: Launch, problems: Problems) -> 
         "name": name,
         "references": references,
         "label_csvs": label_csvs,
+        "label_map": label_maps[0] if label_maps else None,
         "cl_map": cl_maps[0] if cl_maps else None,
         "options": options_of(TRAIN, params) | _about(params),
     }

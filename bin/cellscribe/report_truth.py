@@ -11,11 +11,11 @@ from cellscribe import figures, truth
 from cellscribe.cli import warn
 from cellscribe.drawing import data_uri
 from cellscribe.io import write_json, write_table
+from cellscribe.label_map import check_meanings, read_label_map
 from cellscribe.model.manifest import MANIFEST
 from cellscribe.report_inputs import Cells, ReportInputs
 from cellscribe.report_models import read_optional
 from cellscribe.report_words import count, percent
-from cellscribe.truth_map import check_meanings, read_truth_map
 from cellscribe.words import some
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def hold_against_truth(
     """
     if not inputs.truth_key:
         return None, []
-    meanings = read_truth_map(inputs.truth_map) if inputs.truth_map else {}
+    meanings = read_label_map(inputs.truth_map, "meaning") if inputs.truth_map else {}
     labels, notes = truth.read_truth(obs, inputs.sample, inputs.truth_key, inputs.truth_csv, list(meanings))
     agreement = None
     if labels is not None:

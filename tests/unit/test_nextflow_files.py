@@ -118,7 +118,7 @@ def test_what_a_user_named_lies_in_no_place_that_its_step_writes_to() -> None:
     """Beside it, a model called `models` would be written into, and models.csv, a sheet, would be no catalogue."""
     for name, folders in {
         "fetch_model": ["given/*"],
-        "train": ["_reference?/*", "_labels?/*", "_cl_map/*"],
+        "train": ["_reference?/*", "_labels?/*", "_label_map/*", "_cl_map/*"],
         "check_input": ["ours/*", "own/*"],
     }.items():
         text = (ROOT / "modules" / name / "main.nf").read_text()
@@ -128,7 +128,7 @@ def test_what_a_user_named_lies_in_no_place_that_its_step_writes_to() -> None:
         )
         assert not {folder.split("/")[0] for folder in folders} & {one.split("/")[0] for one in written}
     # TRAIN writes to a folder of the model's name.
-    for folder in ("_reference1", "_labels", "_cl_map"):
+    for folder in ("_reference1", "_labels", "_label_map", "_cl_map"):
         assert problem(folder, PARAMETERS["model_name"])
 
 

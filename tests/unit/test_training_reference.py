@@ -287,3 +287,29 @@ def test_counts_stored_twice_for_one_place_are_added_up(write, cells):
     read = read_reference([write(doubled)], "cell_type")
     assert read.counts.nnz == cells.X.nnz
     assert abs(read.counts - 2 * cells.X).max() == 0
+
+
+def test_labels_of_several_references_are_joined_under_new_names(write, cells, tmp_path, capsys):
+    other = simulate(60, seed=3)
+    other.obs["cell_type"] = [f"{label}s" for label in other.obs["cell_type"]]
+    dropped, *kept = sorted(TYPES)
+    table = tmp_path / "names.csv"
+    rows = [f"{label}s,{label}" for label in kept] + [f"{dropped},", f"{dropped}s,", "never,x"]
+    table.write_text("\n".join(["label,name", *rows]) + "\n")
+    paths = [write(cells, "one.h5ad"), write(other, "two.h5ad")]
+    read = read_reference(paths, "cell_type", label_map=table)
+    assert read.names == kept
+    given = [*cells.obs["cell_type"], *(label[:-1] for label in other.obs["cell_type"])]
+    assert read.labels.tolist() == [label for label in given if label != dropped]
+    assert read.n_unlabelled == given.count(dropped)
+    assert read.sources == ["one.h5ad", "two.h5ad", "names.csv"]
+    said = capsys.readouterr().err
+    assert "no cell has the label 'never'" in said and "without a label in" not in said
+
+
+def test_coarser_labels_are_held_against_the_new_names(write, cells, tmp_path):
+    table = tmp_path / "names.csv"
+    one, *_, two = cells.obs.sort_values("broad")["cell_type"]
+    table.write_text(f"label,name\n{one},both\n{two},both\n")
+    with pytest.raises(InputError, match="both"):
+        read_reference([write(cells)], "cell_type", label_map=table, levels=["broad"])

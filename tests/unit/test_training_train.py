@@ -117,7 +117,7 @@ def test_one_batch_rare_labels_and_given_levels_go_the_whole_way(ready):
         ("label,cl_id\nB cell,CL:9999999\n", "CL:9999999 is not in the Cell Ontology"),
         ("label,cl_id\nB cell,CL_0000236\n", "'CL_0000236', given for 'B cell', is neither an id"),
         ("name,id\nB cell,CL:0000236\n", "label and cl_id are needed"),
-        ("", "this is no table"),
+        ("", "the columns are none; label and cl_id are needed"),
     ],
 )
 def test_a_bad_table_of_ids_is_refused(ready, no_training, table, said):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import importlib.metadata
 import re
@@ -18,10 +17,10 @@ import pandas as pd
 from cellscribe.cli import log
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, umask, write_json
+from cellscribe.label_map import read_label_map, tell_unknown
 from cellscribe.model import manifest
 from cellscribe.model.manifest import MANIFEST, write_manifest
 from cellscribe.model.ontology import LINEAGE, Ontology, build_ontology, find_cl_ids, lineage_level
-from cellscribe.schema import nearest
 from cellscribe.training.evaluate import Evaluation
 
 if TYPE_CHECKING:
@@ -64,32 +63,13 @@ def check_names(name: str, version: str, output: Path, levels: Sequence[str] = (
         )
 
 
-def read_cl_map(path: Path) -> dict[str, str]:
-    """A table with the columns label and cl_id. Raises InputError for anything else."""
-    try:
-        table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
-    except (csv.Error, ValueError) as error:
-        raise InputError(
-            f"this is no table ({error})", "Give label and cl_id as CSV or TSV.", file=path
-        ) from error
-    if not {"label", "cl_id"} <= set(table.columns):
-        raise InputError(
-            f"the columns are {', '.join(table.columns)}; label and cl_id are needed",
-            "Name the columns so in the first line of the table.",
-            file=path,
-        )
-    return dict(zip(table["label"], table["cl_id"], strict=True))
-
-
 def place_labels(names: Sequence[str], cl_map: Path | None) -> tuple[dict[str, str], Ontology]:
     """Each label's Cell Ontology id ("" where unknown), and the ontology around them.
 
     Raises InputError for ids and names in `cl_map` that the Cell Ontology does not have.
     """
-    given = read_cl_map(cl_map) if cl_map else {}
-    for label in given:
-        if label not in names:
-            log(f"--cl_map: no cell has the label '{label}'{nearest(label, names)}")
+    given = read_label_map(cl_map, "cl_id", keep_blank=True) if cl_map else {}
+    tell_unknown("--cl_map", given, names)
     cl_ids = find_cl_ids(names, given)
     for name in names:
         if given.get(name) and not cl_ids[name]:

@@ -38,6 +38,7 @@ class TrainOptions(ModelOptions):
     output: Path
     name: str
     label_csv: tuple[Path, ...] = ()
+    label_map: Path | None = None
     kind: str = "consensus"
     batch_key: str | None = None
     levels: tuple[str, ...] = ()

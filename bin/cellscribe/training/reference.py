@@ -17,6 +17,7 @@ from cellscribe.counts import GENE_EXPRESSION
 from cellscribe.errors import InputError
 from cellscribe.h5ad_input import cell_names, open_h5ad
 from cellscribe.label_csv import check_cells, is_labelled, read_label_csv, with_labels
+from cellscribe.label_map import read_label_map, renamed, tell_unknown
 from cellscribe.model.ontology import plain_name
 from cellscribe.schema import nearest
 from cellscribe.stored import SomeRows, StoredInput, blocks
@@ -110,13 +111,31 @@ class LabelledCells:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What `read_reference` was asked to take of each file."""
+
+    label_key: str
+    names: Mapping[str, str]
+    batch_key: str | None
+    levels: Sequence[str]
+    organism: str
+    counts_layer: str | None
+    gene_column: str | None
+    covariates: Sequence[str]
+    no_label: str | None
+    scratch: Path | None
+
+
 @dataclass
 class _File:
     """Labelled cells of one file. Their counts are where they lie: the rows (n_cells,) and columns (n_genes,) of
-    `matrix`. genes, labels, batches, levels and covariates are those of `LabelledCells`.
+    `matrix`. genes, labels, batches, levels and covariates are those of `LabelledCells`. given: the labels that the
+    file has, each once, as they stand there.
     """
 
     name: str
+    given: set[str]
     matrix: sp.csr_matrix | StoredInput
     rows: np.ndarray
     columns: np.ndarray
@@ -140,6 +159,7 @@ def read_reference(
     label_key: str,
     *,
     label_csv: Sequence[Path] = (),
+    label_map: Path | None = None,
     batch_key: str | None = None,
     levels: Sequence[str] = (),
     organism: str = "auto",
@@ -151,31 +171,31 @@ def read_reference(
 ) -> LabelledCells:
     """Read labelled h5ad files and join them on the genes that all of them have.
 
-    label_csv: tables whose columns go before those of obs, one for each path or one for all of them. covariates: obs
-    columns to keep where they are there. no_label: one more word for no label. scratch: a folder with room for the
-    counts, eight bytes each; by default that of temporary files.
+    label_csv: tables whose columns go before those of obs, one for each path or one for all of them. label_map: a table
+    of what labels shall be called (`label`, `name`). covariates: obs columns to keep where they are there. no_label:
+    one more word for no label. scratch: a folder with room for the counts, eight bytes each; by default that of
+    temporary files.
     Cells without a label (empty, "unknown", "unlabelled", ...) or a batch, cells that were read before and labels with
     fewer than five cells are left out, and warnings say so. Without `batch_key` each file is one batch. Raises
     InputError where a column is missing, where raw counts are not found, where a fine label has two coarse ones, where
     a table labels cells that are not there, where most cells are a batch of their own, or where fewer than two labels
     remain.
     """
-    files = [
-        _open_one(
-            path,
-            table,
-            label_key,
-            batch_key,
-            levels,
-            organism,
-            counts_layer,
-            gene_column,
-            covariates,
-            no_label,
-            scratch,
-        )
-        for path, table in zip(paths, read_label_csvs(paths, label_csv, label_key), strict=True)
-    ]
+    asked = _Asked(
+        label_key=label_key,
+        names=read_label_map(label_map, "name", keep_blank=True) if label_map else {},
+        batch_key=batch_key,
+        levels=levels,
+        organism=organism,
+        counts_layer=counts_layer,
+        gene_column=gene_column,
+        covariates=covariates,
+        no_label=no_label,
+        scratch=scratch,
+    )
+    tables = read_label_csvs(paths, label_csv, label_key)
+    files = [_open_one(path, table, asked) for path, table in zip(paths, tables, strict=True)]
+    tell_unknown("--label_map", asked.names, set[str]().union(*(file.given for file in files)))
     if not batch_key:
         files = [
             replace(file, batches=np.full(len(file.labels), name, dtype=object))
@@ -216,7 +236,11 @@ def read_reference(
         labels=labels[keep],
         batches=np.concatenate([file.batches for file in files])[keep],
         organism=organisms.pop(),
-        sources=[file.name for file in files] + [path.name for path in label_csv],
+        sources=[
+            *(file.name for file in files),
+            *(path.name for path in label_csv),
+            *([label_map.name] if label_map else []),
+        ],
         levels=merged,
         left_out=left_out,
         n_unlabelled=sum(file.n_unlabelled for file in files),
@@ -349,46 +373,34 @@ def read_label_csvs(
     return tables * len(paths)
 
 
-def _open_one(
-    path: Path,
-    table: pd.DataFrame | None,
-    label_key: str,
-    batch_key: str | None,
-    levels: Sequence[str],
-    organism: str,
-    counts_layer: str | None,
-    gene_column: str | None,
-    covariates: Sequence[str],
-    no_label: str | None,
-    scratch: Path | None,
-) -> _File:
-    read = open_h5ad(path, counts_layer, scratch)
+def _open_one(path: Path, table: pd.DataFrame | None, asked: _Asked) -> _File:
+    read = open_h5ad(path, asked.counts_layer, asked.scratch)
     if table is not None:
         read = replace(read, obs=with_labels(read.obs, table))
     for note in read.notes:
         log(f"{path.name}: {note}")
     for warning in read.warnings:
         warn(f"{path.name}: {warning}")
-    _check_columns(read.obs, filter(None, (label_key, batch_key, *levels)), path)
+    _check_columns(read.obs, filter(None, (asked.label_key, asked.batch_key, *asked.levels)), path)
     is_gene = np.flatnonzero(read.feature_types == GENE_EXPRESSION)
-    identity, _ = gene_names.identify_genes(read.var.iloc[is_gene], gene_column, [])
+    identity, _ = gene_names.identify_genes(read.var.iloc[is_gene], asked.gene_column, [])
     found, _ = gene_names.check_organism(
-        gene_names.read_organism(organism), identity.gene_ids, identity.gene_symbols
+        gene_names.read_organism(asked.organism), identity.gene_ids, identity.gene_symbols
     )
-    labels = gene_names.as_text(read.obs[label_key])
-    labelled = is_labelled(labels, no_label)
-    if not labelled.all():
-        log(
-            f"{path.name}: {plural(int((~labelled).sum()), 'cell')} without a label in '{label_key}' left out"
-        )
-    batches = gene_names.as_text(read.obs[batch_key]) if batch_key else labels
-    rows = _rows_with_batch(labelled, batches, batch_key, path)
+    given = gene_names.as_text(read.obs[asked.label_key])
+    labels = renamed(given, asked.names, path.name) if asked.names else given
+    labelled = is_labelled(labels, asked.no_label)
+    if n_without := int((~is_labelled(given, asked.no_label)).sum()):
+        log(f"{path.name}: {plural(n_without, 'cell')} without a label in '{asked.label_key}' left out")
+    batches = gene_names.as_text(read.obs[asked.batch_key]) if asked.batch_key else labels
+    rows = _rows_with_batch(labelled, batches, asked.batch_key, path)
     coarse = {
         level: dict(_one_parent(labels[rows], gene_names.as_text(read.obs[level])[rows], level, path))
-        for level in levels
+        for level in asked.levels
     }
     return _File(
         name=path.name,
+        given={label.strip() for label in set(given.tolist())},
         matrix=read.matrix,
         rows=rows,
         columns=is_gene,
@@ -398,7 +410,7 @@ def _open_one(
         organism=found,
         levels=coarse,
         n_unlabelled=int((~labelled).sum()),
-        covariates=read.obs[[name for name in covariates if name in read.obs]].iloc[rows],
+        covariates=read.obs[[name for name in asked.covariates if name in read.obs]].iloc[rows],
     )
 
 

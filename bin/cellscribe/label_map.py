@@ -1,23 +1,25 @@
-"""A table of what the user's own words for known labels mean, in a model's words or the Cell Ontology's."""
+"""Tables that say something of each label: what it means, what it shall be called, which Cell Ontology id it has."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from cellscribe.cli import log
 from cellscribe.errors import InputError
 from cellscribe.model.ontology import find_cl_ids, is_term, plain_name
 from cellscribe.schema import nearest
-from cellscribe.words import some
-
-COLUMNS = ("label", "meaning")
+from cellscribe.words import plural, some
 
 
-def read_truth_map(path: Path) -> dict[str, str]:
-    """Each label that the table gives a meaning. Commas, semicolons and tabs part its columns.
+def read_label_map(path: Path, says: str, *, keep_blank: bool = False) -> dict[str, str]:
+    """What a table with the columns `label` and `says` has of each label. Commas, semicolons and tabs part its columns.
 
-    Raises InputError for what is no such table, and for a label that is named twice.
+    keep_blank: whether a label of which it says nothing is kept too, as "". Raises InputError for what is no such
+    table, and for a label that is named twice.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -28,13 +30,13 @@ def read_truth_map(path: Path) -> dict[str, str]:
     except (csv.Error, ValueError) as error:
         raise InputError(
             f"this is no table ({' '.join(str(error).split())})",
-            "Give label and meaning as CSV or TSV.",
+            f"Give label and {says} as CSV or TSV.",
             file=path,
         ) from error
     header = table[0] if table else []
-    if not set(COLUMNS) <= set(header):
+    if not {"label", says} <= set(header):
         raise InputError(
-            f"the columns are {', '.join(header) or 'none'}; label and meaning are needed",
+            f"the columns are {', '.join(header) or 'none'}; label and {says} are needed",
             "Name the columns so in the first line of the table.",
             file=path,
         )
@@ -44,13 +46,13 @@ def read_truth_map(path: Path) -> dict[str, str]:
             'Put a value that holds the separator in quotes, as "T cells, CD4".',
             file=path,
         )
-    places = [header.index(name) for name in COLUMNS]
-    filled = [row + [""] * len(header) for row in table[1:]]
-    rows = [(row[places[0]], row[places[1]]) for row in filled if row[places[1]]]
+    places = [header.index(name) for name in ("label", says)]
+    filled = [row + [""] * len(header) for row in table[1:] if any(row)]
+    rows = [(row[places[0]], row[places[1]]) for row in filled if row[places[1]] or keep_blank]
     labels = [label for label, _ in rows]
     if "" in labels:
         raise InputError(
-            f"a row without a label means '{dict(rows)['']}'",
+            f"a row without a label has the {says} '{dict(rows)['']}'",
             "Write the label, or take the row out.",
             file=path,
         )
@@ -62,6 +64,30 @@ def read_truth_map(path: Path) -> dict[str, str]:
             file=path,
         )
     return dict(rows)
+
+
+def renamed(labels: np.ndarray, names: Mapping[str, str], file: str) -> np.ndarray:
+    """The labels as `names` calls them, text (n_obs,); "" where it has no name for one, and as they are where it does
+    not list them. What becomes of them is logged. file: whose labels they are.
+    """
+    given, of = np.unique(np.char.strip(labels.astype(str)), return_inverse=True)
+    numbers = np.bincount(of, minlength=len(given))
+    blank = np.array([names.get(label) == "" for label in given.tolist()], dtype=bool)
+    if blank.any():
+        log(
+            f"{file}: {plural(int(numbers[blank].sum()), 'cell')} left out, as --label_map has no name for "
+            f"{some(given[blank].tolist(), quoted=True)}"
+        )
+    if others := [label for label in given.tolist() if label and label not in names]:
+        log(f"{file}: --label_map does not list {some(others, quoted=True)}: kept as they are")
+    return np.array([names.get(label, label) for label in given.tolist()], dtype=object)[of]
+
+
+def tell_unknown(parameter: str, listed: Collection[str], known: Collection[str]) -> None:
+    """Log each label that a table lists and no cell has."""
+    for label in listed:
+        if label not in known:
+            log(f"{parameter}: no cell has the label '{label}'{nearest(label, list(known))}")
 
 
 def check_meanings(meanings: Mapping[str, str], labels: Sequence[str], path: Path, sample: str = "") -> None:
