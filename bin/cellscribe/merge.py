@@ -21,9 +21,10 @@ from cellscribe.contract import MERGED_BY, OutputNames
 from cellscribe.counts_file import new_counts_file, open_counts
 from cellscribe.errors import InputError
 from cellscribe.explorer import explorer_warnings
-from cellscribe.genes import as_text, unique_names
+from cellscribe.genes import as_text
 from cellscribe.given_clusters import FOUND_ANEW, read_clusters
 from cellscribe.io import read_json, write_table
+from cellscribe.merge_genes import join_genes
 from cellscribe.words import first_names, plural
 
 if TYPE_CHECKING:
@@ -176,88 +177,6 @@ def _read_sample(path: Path) -> SampleFile:
             {key: read_elem(item) for key, item in file.get("obsm", {}).items()},
             {key: read_elem(item) for key, item in file.get("uns", {}).items()},
         )
-
-
-# --- genes ---
-
-
-def join_genes(tables: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[np.ndarray]]:
-    """The union of the samples' genes, and each sample's genes' columns in it, int32 (n_genes,).
-
-    A gene is the same by its Ensembl id; where one of two has none, by its symbol, if that is one gene's alone in its
-    sample and in the union. Genes keep the order in which they are first seen. Columns: `gene_ids`, `gene_symbols`,
-    `n_samples`: in how many samples the gene was measured. The index is unique, as in a sample's file.
-    """
-    ids: list[str] = []
-    symbols: list[str] = []
-    by_id: dict[tuple[str, int], int] = {}
-    by_symbol: dict[str, list[int]] = {}
-    seen: dict[tuple[bytes, bytes], np.ndarray] = {}
-    places = []
-    for table in tables:
-        own_ids, own_symbols = _identity(table)
-        key = ("\n".join(own_ids).encode(), "\n".join(own_symbols).encode())
-        if key not in seen:
-            seen[key] = _place(own_ids, own_symbols, ids, symbols, by_id, by_symbol)
-        places.append(seen[key])
-    measured = np.zeros(len(ids), dtype=np.int32)
-    for place in places:
-        measured[place] += 1
-    id_array, symbol_array = np.array(ids, dtype=object), np.array(symbols, dtype=object)
-    names, _ = unique_names(symbol_array, id_array)
-    var = pd.DataFrame(
-        {"gene_ids": id_array, "gene_symbols": symbol_array, "n_samples": measured},
-        index=pd.Index(names, dtype=object),
-    )
-    return var, places
-
-
-def _identity(table: pd.DataFrame) -> tuple[list[str], list[str]]:
-    names = as_text(table.index)
-    ids = as_text(table["gene_ids"]) if "gene_ids" in table else np.full(len(table), "", dtype=object)
-    symbols = as_text(table["gene_symbols"]) if "gene_symbols" in table else names
-    return ids.tolist(), np.where(symbols != "", symbols, names).tolist()
-
-
-def _place(
-    own_ids: Sequence[str],
-    own_symbols: Sequence[str],
-    ids: list[str],
-    symbols: list[str],
-    by_id: dict[tuple[str, int], int],
-    by_symbol: dict[str, list[int]],
-) -> np.ndarray:
-    """Find each gene's column in the union, adding those that are new; the union's tables grow in place."""
-    once = dict.fromkeys(own_symbols, 0)
-    for symbol in own_symbols:
-        once[symbol] += 1
-    times: dict[str, int] = {}
-    taken: set[int] = set()
-    place = np.empty(len(own_ids), dtype=np.int32)
-    # Genes with an id first: what has none takes what they leave.
-    for i in sorted(range(len(own_ids)), key=lambda i: own_ids[i] == ""):
-        gene_id, symbol = own_ids[i], own_symbols[i]
-        times[gene_id] = times.get(gene_id, 0) + 1
-        key = (gene_id, times[gene_id])
-        column = by_id.get(key) if gene_id else None
-        if column is None and once[symbol] == 1 and len(by_symbol.get(symbol, ())) == 1:
-            candidate = by_symbol[symbol][0]
-            if candidate not in taken and (not gene_id or not ids[candidate]):
-                column = candidate
-        if column is None and not gene_id and once[symbol] > 1:
-            # Genes of one symbol without an id: the first with the first, and so on.
-            column = next((c for c in by_symbol.get(symbol, ()) if c not in taken and not ids[c]), None)
-        if column is None:
-            column = len(ids)
-            ids.append(gene_id)
-            symbols.append(symbol)
-            by_symbol.setdefault(symbol, []).append(column)
-        if gene_id:
-            ids[column] = gene_id
-            by_id.setdefault(key, column)
-        taken.add(column)
-        place[i] = column
-    return place
 
 
 # --- cells ---

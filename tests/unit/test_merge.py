@@ -21,6 +21,7 @@ from cellscribe.contract import OutputNames
 from cellscribe.counts_file import CsrWriter
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, write_h5ad, write_json
+from cellscribe.symbols import known_symbols
 
 NAMES = OutputNames.of()
 LABELS = np.array(["B cell", "T cell", "NK cell"], dtype=object)
@@ -326,6 +327,63 @@ def test_genes_that_share_an_id_within_a_sample_stay_apart_and_meet_their_like()
     var, places = merge.join_genes([twice, twice.iloc[::-1], twice])
     assert len(var) == 4 and var.index.is_unique
     assert places[0].tolist() == places[2].tolist() and len(set(places[1].tolist())) == 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("HLA-A", "HLA.A"),  # R's make.names
+        ("RP11-34P13.7", "RP11.34P13.7"),
+        *(("CXCL8", "IL8"), ("JCHAIN", "IGJ"), ("Adgre1", "Emr1")),  # today and before
+    ],
+)
+@pytest.mark.parametrize("ids", [("", ""), ("ENSG1", ""), ("", "ENSG1")])
+def test_genes_are_joined_by_other_spellings_of_their_symbols(
+    one: str, other: str, ids: tuple[str, str]
+) -> None:
+    samples = [genes((ids[0], one), ("", "B")), genes(("", "B"), (ids[1], other))]
+    var, places = merge.join_genes(samples)
+    assert var["gene_symbols"].tolist() == [one, "B"] and var["n_samples"].tolist() == [2, 2]
+    assert var["gene_ids"].tolist() == [ids[0] or ids[1], ""]
+    assert [place.tolist() for place in places] == [[0, 1], [1, 0]]
+    var, _ = merge.join_genes(samples[::-1])
+    assert sorted(var["gene_symbols"]) == sorted(["B", other])
+
+
+def test_a_gene_of_three_symbols_is_one_in_three_samples_and_apart_where_one_sample_has_two() -> None:
+    today, (first, second, *_) = next(
+        names for names in known_symbols()[1].values() if len(names[1]) > 1 and "-" not in str(names)
+    )
+    var, _ = merge.join_genes([genes(("", name)) for name in (first, today, second)])
+    assert var["gene_symbols"].tolist() == [first] and var["n_samples"].tolist() == [3]
+    var, _ = merge.join_genes([genes(("", today)), genes(("", first), ("", second))])
+    assert var["gene_symbols"].tolist() == [today, first, second]
+
+
+def test_genes_that_lie_side_by_side_in_a_sample_are_two_in_all() -> None:
+    samples = [genes(("", "IL8")), genes(("", "CXCL8")), genes(("", "CXCL8"), ("", "IL8"))]
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        var, places = merge.join_genes([samples[i] for i in order])
+        assert sorted(var["gene_symbols"]) == ["CXCL8", "IL8"] and var["n_samples"].tolist() == [2, 2]
+        assert all(len(set(place.tolist())) == len(place) for place in places)
+
+
+def test_spellings_do_not_join_genes_of_different_ids_nor_what_two_genes_may_be() -> None:
+    different = [genes(("ENSG1", "HLA-A")), genes(("ENSG2", "HLA.A"))]
+    assert len(merge.join_genes(different)[0]) == 2
+    shared = [genes(("", "HLA-A"), ("", "HLA-A")), genes(("", "HLA.A"))]
+    assert len(merge.join_genes(shared)[0]) == 3
+    var, _ = merge.join_genes([genes(("", "A-B.C"), ("", "A.B-C")), genes(("", "A.B.C"))])
+    assert len(var) == 3
+
+
+def test_counts_of_genes_in_other_spellings_stand_in_one_column(tmp_path: Path) -> None:
+    a = write_sample(tmp_path, "a", var=genes(("", "HLA-A"), ("", "IL8")))
+    b = write_sample(tmp_path, "b", var=genes(("", "CXCL8"), ("", "HLA.A")))
+    adata, merged, _, _ = run(tmp_path)
+    assert adata.var_names.tolist() == ["HLA-A", "IL8"] and merged.warnings == []
+    np.testing.assert_array_equal(adata.X.toarray()[:40], a.X.toarray())
+    np.testing.assert_array_equal(adata.X.toarray()[40:], b.X.toarray()[:, [1, 0]])
 
 
 def test_samples_of_different_references_have_the_union_of_their_genes(tmp_path: Path) -> None:
