@@ -34,6 +34,7 @@ from cellscribe.cli import (
 @click.option(
     "--composition", type=path_out, required=True, help="The table of cells by sample and label (TSV)."
 )
+@click.option("--pseudobulk", type=path_out, required=True, help="Counts summed by sample and label (h5ad).")
 @click.option("--page", type=path_out, required=True, help="The page (HTML).")
 @cluster_options
 @click.option("--seed", type=int, default=0, help="Seed of clusters and UMAP.")
@@ -44,6 +45,7 @@ def main(
     samples: Path | None,
     output: Path,
     composition: Path,
+    pseudobulk: Path,
     page: Path,
     cluster_key: str | None,
     cluster_resolution: float,
@@ -51,13 +53,14 @@ def main(
     cpus: int,
     pipeline_version: str,
 ) -> None:
-    """Join the samples of a folder in one file, with clusters and a UMAP of all cells, a table and a page."""
+    """Join the samples of a folder: one file with clusters and a UMAP of all cells, sums by label, a table, a page."""
     from cellscribe.merge import run_merge
 
     run_merge(
         inputs,
         output,
         composition,
+        pseudobulk,
         page,
         listed=samples,
         cluster_key=cluster_key,

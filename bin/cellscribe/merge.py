@@ -23,8 +23,10 @@ from cellscribe.errors import InputError
 from cellscribe.explorer import explorer_warnings
 from cellscribe.genes import as_text
 from cellscribe.given_clusters import FOUND_ANEW, read_clusters
-from cellscribe.io import read_json, write_table
+from cellscribe.io import read_json, write_plain, write_table
 from cellscribe.merge_genes import join_genes
+from cellscribe.pseudobulk import SumsByLabel
+from cellscribe.verify import verified_path
 from cellscribe.words import first_names, plural
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ def run_merge(
     inputs: Path,
     output: Path,
     composition_out: Path,
+    pseudobulk_out: Path,
     page_out: Path,
     *,
     listed: Path | None = None,
@@ -87,7 +90,7 @@ def run_merge(
     seed: int = 0,
     pipeline_version: str = "unknown",
 ) -> Merged:
-    """Write the samples of a folder as one h5ad, their composition as a table, and a page.
+    """Write the samples of a folder as one h5ad, their composition as a table, their sums by label, and a page.
 
     inputs: a folder of `<sample>.annotated.h5ad` and `<sample>.annotation.json`, as ANNOTATE writes them. listed:
     all samples of the run (JSON), to tell which are missing. cluster_key, cluster_resolution: as `merge_samples` takes
@@ -104,12 +107,14 @@ def run_merge(
         merged.warnings[:0] = _missing(listed, {one.sample for one in samples})
     for warning in merged.warnings:
         warn(warning)
-    write_merged(samples, merged, output)
+    sums = SumsByLabel(merged.obs, merged.label_key, len(merged.var), without=_of_steps(samples, merged.obs))
+    write_merged(samples, merged, sums, output)
+    with verified_path(pseudobulk_out) as temporary:
+        write_plain(sums.table(merged.var), temporary)
     composition = composition_table(merged.obs["sample"], merged.obs[merged.label_key])
     write_table(composition, composition_out)
-    write_page(
-        merged, composition, samples[0].info, page_out, output.name, composition_out.name, pipeline_version
-    )
+    files = {"cells": output.name, "composition": composition_out.name, "sums": pseudobulk_out.name}
+    write_page(merged, composition, samples[0].info, page_out, files, pipeline_version)
     return merged
 
 
@@ -423,8 +428,14 @@ def _plain(value: Any) -> Any:
 # --- the file ---
 
 
-def write_merged(samples: Sequence[SampleFile], merged: Merged, output: Path) -> None:
-    """Write the merged file; of counts no more than a block of rows is ever in memory.
+def _of_steps(samples: Sequence[SampleFile], obs: pd.DataFrame) -> list[str]:
+    """Columns of obs that QC and ANNOTATE wrote."""
+    own = tuple(f"{key}_" for one in samples for key in one.runs)
+    return [name for name in obs if name.startswith((*own, "qc_"))]
+
+
+def write_merged(samples: Sequence[SampleFile], merged: Merged, sums: SumsByLabel, output: Path) -> None:
+    """Write the merged file, and add its rows to `sums`; of counts no more than a block of rows is ever in memory.
 
     Raises OutputError where the file, opened again, is not whole.
     """
@@ -436,6 +447,7 @@ def write_merged(samples: Sequence[SampleFile], merged: Merged, output: Path) ->
     with new_counts_file(tables, output) as (_, matrix):
         for block in joined_blocks(samples, merged.places, len(merged.var)):
             matrix.append(block)
+            sums.add(block)
 
 
 def joined_blocks(

@@ -33,11 +33,12 @@ def write_page(
     composition: pd.DataFrame,
     info: dict[str, Any],
     output: Path,
-    merged_file: str,
-    composition_file: str,
+    files: dict[str, str],
     pipeline_version: str,
 ) -> None:
-    """Draw and write the page. info: annotation.json of one of the samples, for the model."""
+    """Draw and write the page. info: annotation.json of one of the samples, for the model. files: names of what lies
+    beside it, the `cells`, the `composition` and the `sums`.
+    """
     samples = merged.obs["sample"].astype(str).to_numpy(dtype=object)
     labels = merged.obs[merged.label_key].astype(str).to_numpy(dtype=object)
     names = list(dict.fromkeys(composition["label"]))
@@ -69,8 +70,7 @@ def write_page(
         "colours": colours,
         "most_panels": figures.MOST_PANELS,
         "n_colours": len(PALETTE),
-        "merged_file": merged_file,
-        "composition_file": composition_file,
+        "files": files,
         "pipeline_version": pipeline_version,
     }
     with atomic_path(output) as temporary:

@@ -21,7 +21,16 @@ def merge(root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 def outputs(folder: Path) -> list[object]:
     return [
         *("--output", folder / "m.h5ad", "--composition", folder / "c.tsv"),
-        *("--page", folder / "p.html", "--cpus", 1, "--pipeline-version", "9.8.7"),
+        *(
+            "--pseudobulk",
+            folder / "s.h5ad",
+            "--page",
+            folder / "p.html",
+            "--cpus",
+            1,
+            "--pipeline-version",
+            "9.8.7",
+        ),
     ]
 
 
@@ -36,6 +45,7 @@ def test_the_command_writes_the_file_the_table_and_the_page(root: Path, tmp_path
     assert done.returncode == 0, done.stderr
     merged = anndata.read_h5ad(tmp_path / "out" / "m.h5ad", backed="r")
     assert merged.shape == (40, 400) and merged.obsm["X_x_umap"].shape == (40, 2)
+    assert anndata.read_h5ad(tmp_path / "out" / "s.h5ad").obs["n_cells"].sum() == 40
     assert "cellscribe 9.8.7" in (tmp_path / "out" / "p.html").read_text()
     assert (tmp_path / "out" / "c.tsv").read_text().startswith("sample\tlabel\tn_cells\tshare\n")
 

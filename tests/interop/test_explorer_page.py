@@ -136,7 +136,7 @@ def test_the_page_of_merged_samples_offers_the_same_and_the_samples(
     for sample in ("s1", "s2"):
         annotated(tmp_path, sample)
     file = tmp_path / "merged.h5ad"
-    run_merge(tmp_path, file, tmp_path / "composition.tsv", tmp_path / "page.html")
+    run_merge(tmp_path, file, tmp_path / "composition.tsv", tmp_path / "sums.h5ad", tmp_path / "page.html")
     said = look(cellxgene, selenium, file, tmp_path, "SYM7")
     check(said, file, "SYM7")
     assert "sample" in said["columns"]

@@ -56,7 +56,13 @@ RUN_FILES = {
 }
 MERGED = {
     f"merged/{name}"
-    for name in ("merged.annotated.h5ad", "merged.sha256", "composition.tsv", "merged.report.html")
+    for name in (
+        "merged.annotated.h5ad",
+        "merged.sha256",
+        "composition.tsv",
+        "merged.pseudobulk.h5ad",
+        "merged.report.html",
+    )
 }
 ONCE = ["CHECK_INPUT", "FETCH_MODEL", "MULTIQC", "SUMMARY", "VERSIONS"]
 PER_SAMPLE = ["ANNOTATE", "CONVERT", "MAP", "QC", "REPORT"]
@@ -241,6 +247,8 @@ def test_the_samples_that_did_not_fail_are_in_one_file(trained: Any) -> None:
     assert (whole.X != one.X).nnz == 0
     assert whole.obsm[OutputNames.of(run_name="day1").umap_explorer].shape == (one.n_obs, 2)
     assert pd.read_csv(folder / "composition.tsv", sep="\t")["n_cells"].sum() == one.n_obs
+    sums = anndata.read_h5ad(folder / "merged.pseudobulk.h5ad")
+    assert sums.obs["n_cells"].sum() == one.n_obs and sums.X.sum() == one.X.sum()
     assert "1 sample in one file" in (folder / "merged.report.html").read_text()
 
 
@@ -249,7 +257,7 @@ def test_what_a_run_with_a_failed_sample_published_can_be_verified(trained: Any)
     assert told["bad"] == "failed at CONVERT (summary/failures.tsv)"
     more = {"truth.tsv", "annotated.zarr.zip"}
     assert told["good"] == f"{len({*SAMPLE_FILES, *more} - {'sha256'})} files as listed"
-    assert told["merged"] == "3 files as listed"
+    assert told["merged"] == "4 files as listed"
     assert "models/small" in told
 
 

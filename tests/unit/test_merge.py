@@ -96,7 +96,9 @@ def flat(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(folder: Path) -> tuple[anndata.AnnData, merge.Merged, pd.DataFrame, str]:
     out = folder / "out"
-    merged = merge.run_merge(folder, out / "m.h5ad", out / "c.tsv", out / "p.html", pipeline_version="0.1.0")
+    merged = merge.run_merge(
+        folder, out / "m.h5ad", out / "c.tsv", out / "s.h5ad", out / "p.html", pipeline_version="0.1.0"
+    )
     table = pd.read_csv(out / "c.tsv", sep="\t")
     return anndata.read_h5ad(out / "m.h5ad"), merged, table, (out / "p.html").read_text()
 
@@ -133,6 +135,7 @@ def test_samples_of_the_run_that_got_no_labels_and_limits_that_were_changed_are_
         tmp_path / "in",
         out / "m.h5ad",
         out / "c.tsv",
+        out / "s.h5ad",
         out / "p.html",
         listed=listed,
         pipeline_version="0.1.0",
@@ -190,7 +193,9 @@ def test_clusters_of_the_file_that_was_parted_are_those_of_all_cells(tmp_path: P
         mine = pd.Categorical(np.where(np.arange(40) % 4, np.arange(40) % 2, None))
         write_sample(tmp_path, name, seed=seed, obs={"mine": mine})
     out = tmp_path / "out"
-    merge.run_merge(tmp_path, out / "m.h5ad", out / "c.tsv", out / "p.html", cluster_key="mine")
+    merge.run_merge(
+        tmp_path, out / "m.h5ad", out / "c.tsv", out / "s.h5ad", out / "p.html", cluster_key="mine"
+    )
     obs = anndata.read_h5ad(out / "m.h5ad").obs
     assert obs[NAMES.cluster].astype(str).tolist() == ["no cluster", "1", "0", "1"] * 20
     alone = obs[NAMES.cluster] == "no cluster"
@@ -202,7 +207,13 @@ def test_clusters_of_the_file_that_was_parted_are_those_of_all_cells(tmp_path: P
     page = (out / "p.html").read_text()
     assert "the column &#39;mine&#39; of obs" in page and "20 of 80 cells have no cluster" in page
     merged = merge.run_merge(
-        tmp_path, out / "m.h5ad", out / "c.tsv", out / "p.html", cluster_key="gone", cluster_resolution=9
+        tmp_path,
+        out / "m.h5ad",
+        out / "c.tsv",
+        out / "s.h5ad",
+        out / "p.html",
+        cluster_key="gone",
+        cluster_resolution=9,
     )
     assert merged.uns["cellscribe"]["clusters"] == "Leiden at a resolution of 9, all samples together"
     assert "there is no such column" in merged.warnings[0] and merged.obs[NAMES.cluster].nunique() > 3
@@ -248,7 +259,9 @@ def test_cells_in_no_cluster_are_none_of_the_clusters_on_the_page(
 
     monkeypatch.setattr(figures, "umap_by_category", watched)
     out = tmp_path / "out"
-    merge.run_merge(tmp_path, out / "m.h5ad", out / "c.tsv", out / "p.html", cluster_key="mine")
+    merge.run_merge(
+        tmp_path, out / "m.h5ad", out / "c.tsv", out / "s.h5ad", out / "p.html", cluster_key="mine"
+    )
     page = (out / "p.html").read_text()
     cells = re.findall(r"<tr><th>(\w[\w ]*)</th><td class=\"n\">(\d+)</td>", page)
     assert cells == [("y", "30"), ("x", "20")] and "1 of 2 come to 90 %" in page
@@ -263,6 +276,7 @@ def test_the_page_leads_to_the_pages_of_its_samples_and_of_the_run(tmp_path: Pat
     assert links == [
         "m.h5ad",
         "c.tsv",
+        "s.h5ad",
         "../summary/multiqc_report.html",
         "../samples/a/a.report.html",
         "../samples/b%202/b%202.report.html",
