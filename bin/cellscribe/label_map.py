@@ -10,6 +10,7 @@ import numpy as np
 
 from cellscribe.cli import log
 from cellscribe.errors import InputError
+from cellscribe.label_csv import is_labelled
 from cellscribe.model.ontology import find_cl_ids, is_term, plain_name
 from cellscribe.schema import nearest
 from cellscribe.words import plural, some
@@ -78,7 +79,7 @@ def renamed(labels: np.ndarray, names: Mapping[str, str], file: str) -> np.ndarr
             f"{file}: {plural(int(numbers[blank].sum()), 'cell')} left out, as --label_map has no name for "
             f"{some(given[blank].tolist(), quoted=True)}"
         )
-    if others := [label for label in given.tolist() if label and label not in names]:
+    if others := [label for label in given[is_labelled(given)].tolist() if label not in names]:
         log(f"{file}: --label_map does not list {some(others, quoted=True)}: kept as they are")
     return np.array([names.get(label, label) for label in given.tolist()], dtype=object)[of]
 

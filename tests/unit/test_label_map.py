@@ -88,10 +88,10 @@ def test_a_label_of_which_nothing_is_said_is_kept_where_that_says_something(tmp_
 
 
 def test_labels_are_called_by_their_new_names(capsys: pytest.CaptureFixture[str]) -> None:
-    labels = np.array(["DC", " pDC", "debris", "NK", "", "DC"], dtype=object)
+    labels = np.array(["DC", " pDC", "debris", "NK", "unknown", "DC"], dtype=object)
     names = {"DC": "Dendritic cell", "pDC": "Dendritic cell", "debris": ""}
     found = renamed(labels, names, "one.h5ad")
-    assert found.tolist() == ["Dendritic cell", "Dendritic cell", "", "NK", "", "Dendritic cell"]
+    assert found.tolist() == ["Dendritic cell", "Dendritic cell", "", "NK", "unknown", "Dendritic cell"]
     said = capsys.readouterr().err
     assert "one.h5ad: 1 cell left out, as --label_map has no name for 'debris'" in said
     assert "one.h5ad: --label_map does not list 'NK': kept as they are" in said
