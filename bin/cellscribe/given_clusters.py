@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cellscribe.clusters import Clusters
-from cellscribe.contract import kept_column
+from cellscribe.contract import NO_CLUSTER, free_name, kept_column
 from cellscribe.genes import as_text
 from cellscribe.schema import nearest
 from cellscribe.several import NO_SAMPLE
@@ -14,6 +14,8 @@ from cellscribe.several import NO_SAMPLE
 # More clusters than these no page can show and nobody looks at; more numbers than these are a measurement.
 MOST_CLUSTERS = 2_000
 MOST_NUMBERS = 500
+# What a cluster is called that the user calls as cells without one are.
+GIVEN = f"{NO_CLUSTER} (given)"
 FOUND_ANEW = "Clusters were found anew and not taken from the column '{}' of obs: {}"
 
 
@@ -21,7 +23,8 @@ def read_clusters(obs: pd.DataFrame, key: str) -> tuple[Clusters | None, list[st
     """The clusters of a column of obs, None where there is none of that name or what it holds are no clusters.
 
     The second value says in sentences what a reader must know. Clusters are in the order of numbers, of a categorical's
-    categories, else of the alphabet. A cell without a value is in none.
+    categories, else of the alphabet. A cell without a value is in none. A cluster that is called `no cluster`
+    gets another name, as that stands for cells that are in none.
     """
     # As CONVERT writes the names of columns.
     column = kept_column(key if key in obs else key.replace("/", "_"), obs)
@@ -32,13 +35,30 @@ def read_clusters(obs: pd.DataFrame, key: str) -> tuple[Clusters | None, list[st
     names, codes = _named(values)
     if problem := _no_clusters(values, codes, len(names)):
         return None, [FOUND_ANEW.format(key, problem)]
+    names, warnings = _apart_from_none(names, key)
+    return Clusters(codes, names, key), [*_without_cluster(codes, key), *warnings]
+
+
+def _without_cluster(codes: np.ndarray, key: str) -> list[str]:
+    """A sentence of how many cells are in no cluster; none where all are in one."""
     n_without = int((codes < 0).sum())
     if not n_without:
-        return Clusters(codes, names, key), []
+        return []
     has, keeps = ("has", "It keeps its") if n_without == 1 else ("have", "Each keeps its")
-    return Clusters(codes, names, key), [
+    return [
         f"{n_without:,} of {len(codes):,} cells {has} no cluster in the column '{key}' of obs. {keeps} own label as "
         "that of its cluster, and is in no verdict on clusters."
+    ]
+
+
+def _apart_from_none(names: list[str], key: str) -> tuple[list[str], list[str]]:
+    """The names, that of a cluster called `no cluster` changed, and a sentence that says so; none where none is."""
+    if NO_CLUSTER not in names:
+        return names, []
+    given = free_name(GIVEN, names)
+    return [given if name == NO_CLUSTER else name for name in names], [
+        f"A cluster in the column '{key}' of obs is called '{NO_CLUSTER}', which stands for cells that are in none: it "
+        f"is called '{given}' here. If its cells are in no cluster, leave their values in the column empty."
     ]
 
 

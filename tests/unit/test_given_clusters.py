@@ -48,6 +48,18 @@ def test_a_cell_without_a_value_is_in_no_cluster_and_that_is_said(values):
     assert read(["a", "a", None])[1][0].startswith("1 of 3 cells has no cluster")
 
 
+def test_a_cluster_that_is_called_as_cells_without_one_are_is_told_apart_from_them():
+    clusters, (without, renamed) = read(["no cluster", "b", None, "no cluster", "b"])
+    assert clusters.column()[:3].tolist() == ["no cluster (given)", "b", "no cluster"]
+    assert without.startswith("1 of 5 cells has no cluster")
+    assert renamed == (
+        "A cluster in the column 'mine' of obs is called 'no cluster', which stands for cells that are in none: it is "
+        "called 'no cluster (given)' here. If its cells are in no cluster, leave their values in the column empty."
+    )
+    taken, (said,) = read(["no cluster", "no cluster (given)"] * 2)
+    assert taken.names == ["no cluster (given)_2", "no cluster (given)"] and "(given)_2' here" in said
+
+
 def test_a_column_that_is_not_there_is_told_with_the_nearest():
     clusters, (said,) = read(["a", "a"], "mines")
     assert clusters is None
