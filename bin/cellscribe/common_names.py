@@ -60,6 +60,8 @@ IDS = {
     "dc": "CL:0000451",
     "cdc1": "CL:0002394",
     "cdc2": "CL:0002399",
+    "dc1": "CL:0002394",
+    "dc2": "CL:0002399",
     "ilc": "CL:0001065",
     "hspc": "CL:0008001",
     "eryth": "CL:0000764",
@@ -71,6 +73,36 @@ IDS = {
     "oligo": "CL:0000128",
     "microglia": "CL:0000129",
 }
+
+# Synonyms of the Cell Ontology, as `plain_name` gives them, that in single-cell data mostly mean something else.
+MISLEADING = frozenset(
+    (
+        # Genes, by which neurons of any region are called.
+        *("vip", "vip gaba", "lamp5", "lhx6 tac3", "sst chodl", "cck cell", "ngf cell"),
+        # Fast-spiking and low-threshold-spiking neurons, of the striatum alone.
+        *("fs", "lts"),
+        # Neurons of a crab's stomach; also intercalated cells (IC), granulocytes and monocytes (GM), ...
+        *("ab", "gm", "ic", "lg", "lp", "pd", "py", "vd"),
+        # Neurons of the retina and regulatory B cells; also numbers of clusters.
+        *("c41", "c42", "c43", "g5", "g19", "g24", "b10 cell"),
+        # A fly's photoreceptors; also numbers of clusters.
+        *(f"r{number} cell" for number in range(1, 9)),
+        "arc",  # pericyte; also the arcuate nucleus and a gene
+        "crypt cell",  # of a fish's nose; also of the gut
+        "dp cell",  # double-positive thymocyte; also of the dermal papilla
+        "epc",  # endothelial progenitor; also of the ectoplacental cone
+        "gbc",  # globular bushy cell; also globose basal cell of the nose
+        "ipc",  # plasmacytoid dendritic cell; also intermediate progenitor of neurons
+        "k cell",  # koniocellular neuron; also of the gut
+        "lc",  # Langerhans cell; also Leydig cell and the locus coeruleus
+        "p cell",  # of the heart's sinus node; also of the retina
+        "pe cell",  # of the ciliary epithelium; also of the primitive endoderm
+        "stalk cell",  # of a fly's ovary; also of a growing vessel
+        "vec",  # endothelial cell of heart valves; also of all vessels
+        # Conventional and plasmacytoid dendritic cells once, two types of the former now.
+        *("dc1", "dc2", "type 1 dc", "type 2 dc"),
+    )
+)
 
 
 def words_of(label: str) -> frozenset[str]:

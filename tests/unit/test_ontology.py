@@ -4,14 +4,17 @@ import json
 import socket
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cellscribe import common_names
+from cellscribe.genes import SYMBOLS
 from cellscribe.model.ontology import (
     Ontology,
     build_ontology,
     descendants,
     find_cl_ids,
+    known_names,
     lineage_level,
     nearest_safe_ancestor,
     plain_name,
@@ -99,6 +102,44 @@ def test_signs_and_greek_letters_are_read_however_they_are_written(label, as_if)
 def test_no_name_is_read_in_part(label):
     """A minus of any shape says what cells are not; letters of other scripts may say anything."""
     assert find_cl_ids([label]) == {label: ""}
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        *("Vip", "VIP", "Lamp5", "Arc", "Cck", "CCK cells", "NGF", "Sst Chodl", "FS"),
+        *("IC", "GM", "LP", "C42", "R1", "B10", "crypt cells", "K cell", "DP", "LC", "IPC", "GBC"),
+        *("DC3", "type 2 DC", "Bm2' B cell"),
+    ],
+)
+def test_a_synonym_that_mostly_means_other_cells_gives_no_id(label):
+    """A gene, neurons of one region or a crab's stomach, numbers of clusters, other cells in another tissue."""
+    assert find_cl_ids([label]) == {label: ""}
+    assert find_cl_ids([label], {label: T_CELL}) == {label: T_CELL}
+
+
+def test_numbered_dendritic_cells_are_conventional_ones():
+    found = find_cl_ids(["DC1", "DC2", "cDC1", "cDC2", "pDC"])
+    assert found["DC1"] == found["cDC1"] and found["DC2"] == found["cDC2"]
+    names = {label: build_ontology([cl_id]).name(cl_id) for label, cl_id in found.items()}
+    assert names["DC2"] == "CD1c-positive myeloid dendritic cell"
+    assert names["pDC"] == "plasmacytoid dendritic cell"
+
+
+def test_no_synonym_that_is_a_gene_gives_an_id_but_for_what_everybody_calls_a_cell():
+    symbols = pd.read_csv(SYMBOLS, sep="\t", dtype=str, keep_default_na=False)["symbol"]
+    genes = set(symbols.str.casefold())
+    found = {name for name in known_names() if name.removesuffix(" cell") in genes}
+    assert found == {"pdc", "rpe", "gip cell", "pole cell", "t cell"}
+
+
+def test_every_misleading_synonym_is_one_of_the_ontology():
+    from cellxgene_ontology_guide.ontology_parser import OntologyParser
+
+    parser = OntologyParser()
+    terms = parser.get_term_label_to_id_map("CL").values()
+    synonyms = {plain_name(name) for cl_id in terms for name in parser.get_term_synonyms(cl_id)}
+    assert synonyms >= common_names.MISLEADING
 
 
 @pytest.mark.parametrize("label", ["NKT", "NK T", "NK_T", "NK-T cells", "NK T cell"])

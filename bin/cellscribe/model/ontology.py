@@ -125,26 +125,11 @@ def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -
 
     Names are compared as `plain_name` gives them ("CD20+ Monocytes" does not become "monocyte": only whole names count,
     but "cell" may be missing). A given value may be an id or a term's name. Names of terms that say nothing, such as
-    "cell", and of which each tissue has its own, such as "alpha cell", give no id.
+    "cell", and those that mean other cells elsewhere, such as "alpha cell" and "Vip" (`known_names`), give no id.
     """
-    from cellxgene_ontology_guide.ontology_parser import OntologyParser
-
     from cellscribe.common_names import common_id
 
-    parser = OntologyParser()
-    by_name = parser.get_term_label_to_id_map("CL")
-    known: dict[str, str] = {}
-    for cl_id in by_name.values():
-        if parser.is_term_deprecated(cl_id):
-            continue
-        for synonym in parser.get_term_synonyms(cl_id):
-            known.setdefault(plain_name(synonym), cl_id)
-    for name, cl_id in by_name.items():
-        if not parser.is_term_deprecated(cl_id):
-            known[plain_name(name)] = cl_id
-    # Other cells in each tissue.
-    for letter in GREEK.values():
-        known.pop(f"{letter} cell", None)
+    known = known_names()
     given = given or {}
     result = {}
     for label in labels:
@@ -156,6 +141,34 @@ def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -
         )
         result[label] = "" if found in ROOTS and label not in given else found
     return result
+
+
+def known_names() -> dict[str, str]:
+    """Names and exact synonyms of the Cell Ontology's terms, as `plain_name` gives them, to ids.
+
+    A name goes before another term's synonym. Left out are those that two terms share, synonyms that mostly mean
+    something else (`MISLEADING`), and Greek letters, of which each tissue has its own.
+    """
+    from cellxgene_ontology_guide.ontology_parser import OntologyParser
+
+    from cellscribe.common_names import MISLEADING
+
+    parser = OntologyParser()
+    names: dict[str, set[str]] = {}
+    synonyms: dict[str, set[str]] = {}
+    for name, cl_id in parser.get_term_label_to_id_map("CL").items():
+        if parser.is_term_deprecated(cl_id):
+            continue
+        names.setdefault(plain_name(name), set()).add(cl_id)
+        for synonym in map(plain_name, parser.get_term_synonyms(cl_id)):
+            if synonym not in MISLEADING:
+                synonyms.setdefault(synonym, set()).add(cl_id)
+    greek = {f"{letter} cell" for letter in GREEK.values()}
+    return {
+        name: next(iter(cl_ids))
+        for name, cl_ids in (synonyms | names).items()
+        if len(cl_ids) == 1 and name not in greek
+    }
 
 
 def plain_name(name: str) -> str:
