@@ -16,6 +16,7 @@ from cellscribe.model.ontology import (
     find_cl_ids,
     known_names,
     lineage_level,
+    lineages,
     nearest_safe_ancestor,
     plain_name,
 )
@@ -124,6 +125,11 @@ def test_numbered_dendritic_cells_are_conventional_ones():
     names = {label: build_ontology([cl_id]).name(cl_id) for label, cl_id in found.items()}
     assert names["DC2"] == "CD1c-positive myeloid dendritic cell"
     assert names["pDC"] == "plasmacytoid dendritic cell"
+    # The Cell Ontology has the first below plasmacytoid ones.
+    assert all(found["pDC"] not in above for above in lineages(list(found.values())).values())
+    ontology = build_ontology(list(found.values()))
+    assert ontology.name(ontology.lineage(found["DC1"])[1]) == "myeloid dendritic cell"
+    assert found["pDC"] not in ontology.lineage(found["DC1"])
 
 
 def test_no_synonym_that_is_a_gene_gives_an_id_but_for_what_everybody_calls_a_cell():

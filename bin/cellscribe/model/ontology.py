@@ -10,14 +10,20 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from cellxgene_ontology_guide.ontology_parser import OntologyParser
 
 LINEAGE = "lineage"
 SAYS_NOTHING = 0.75
 # cell, native cell, eukaryotic cell, animal cell: that one of these covers a type says nothing of it.
 ROOTS = frozenset(("CL:0000000", "CL:0000003", "CL:0000255", "CL:0000548"))
+# Type 1 conventional dendritic cells (XCR1, CLEC9A) stand below plasmacytoid ones in the ontology, beside their true
+# parent: confused with these they would be called plasmacytoid, and agree with them.
+NO_ANCESTORS = {"CL:0002394": frozenset(("CL:0000784",))}
 GREEK = {letter: unicodedata.name(letter).split()[-1].lower() for letter in "αβγδεζηθικμνξοπρστυφχψω"} | {
     "λ": "lambda"
 }
@@ -93,10 +99,10 @@ def build_ontology(cl_ids: Sequence[str]) -> Ontology:
     for cl_id in filter(None, cl_ids):
         if not parser.is_valid_term_id(cl_id):
             raise KeyError(cl_id)
-        wanted |= {cl_id, *parser.get_term_ancestors(cl_id)}
+        wanted |= {cl_id, *_ancestors(parser, cl_id)}
     terms = {}
     for cl_id in sorted(wanted):
-        distances = parser.get_term_ancestors_with_distances(cl_id)
+        distances = _ancestors(parser, cl_id)
         ancestors = sorted((a for a in distances if a in wanted), key=lambda a: (distances[a], a))
         terms[cl_id] = Term(cl_id, parser.get_term_label(cl_id) or cl_id, tuple(ancestors))
     curated = set(get_curated_ontology_term_list(CuratedOntologyTermList.CELL_SUBCLASS))
@@ -116,7 +122,14 @@ def lineages(cl_ids: Sequence[str]) -> dict[str, frozenset[str]]:
 
     parser = OntologyParser()
     known = [cl_id for cl_id in dict.fromkeys(cl_ids) if cl_id and parser.is_valid_term_id(cl_id)]
-    return {cl_id: frozenset(parser.get_term_ancestors(cl_id)) - {cl_id} for cl_id in known}
+    return {cl_id: frozenset(_ancestors(parser, cl_id)) for cl_id in known}
+
+
+def _ancestors(parser: OntologyParser, cl_id: str) -> dict[str, int]:
+    """The ancestors of a term with how many steps they are away, without those that it has by mistake."""
+    distances = parser.get_term_ancestors_with_distances(cl_id)
+    wrong = NO_ANCESTORS.get(cl_id, frozenset()) | {cl_id}
+    return {term: distance for term, distance in distances.items() if term not in wrong}
 
 
 def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -> dict[str, str]:
