@@ -54,83 +54,60 @@ class ConvertOptions:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class PickedGenes:
+    """The genes to go on with, of one genome.
+
+    n_features: features of the input by kind. is_gene: bool, (n_features,). other_species: bool, (n_obs,), the cells
+    that are mostly of another genome, None where there is but one. genomes: their names. prefix: the genome's prefix
+    that was taken off the names. by_genome: each cell's counts on each genome's genes, this one's first,
+    (n_obs, n_genomes); None where there is but one.
+    """
+
+    n_features: dict[str, int]
+    is_gene: np.ndarray
+    other_species: np.ndarray | None
+    genomes: list[str]
+    by_genome: np.ndarray | None
+    identity: genes.GeneIdentity
+    prefix: str
+
+    @property
+    def columns(self) -> np.ndarray:
+        """Columns of the matrix, int (n_genes,)."""
+        return np.flatnonzero(self.is_gene)
+
+
+@dataclass(frozen=True)
+class KeptCells:
+    """The cells to go on with: `keep`, bool, and `totals`, counts on the picked genes, each (n_obs,).
+
+    called: how cells were called among all droplets, None where they were not.
+    """
+
+    keep: np.ndarray
+    totals: np.ndarray
+    called: dict[str, Any] | None
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of the matrix, int (n_cells,)."""
+        return np.flatnonzero(self.keep)
+
+
 def run_convert(options: ConvertOptions) -> dict[str, Any]:
     """Read, check and write one sample. Returns what convert.json holds. Raises InputError for bad input."""
-    import anndata
-
-    organism = genes.read_organism(options.organism)
+    asked = genes.read_organism(options.organism)
     counts = read_any(options)
     _not_empty(counts, options.input)
-    n_features = {str(kind): int(n) for kind, n in pd.Series(counts.feature_types).value_counts().items()}
-    listed = (f"{n:,} {kind}" for kind, n in n_features.items())
-    is_gene = gene_features(counts.feature_types, listed, options.input)
-    is_gene, other_species, genomes, by_genome = pick_genome(counts, is_gene, options)
-
-    identity, prefix = genes.identify_genes(counts.var[is_gene], options.gene_column, genomes)
-    genomes = genomes or ([prefix] if prefix else [])
-    notes = [*counts.notes, *identity.notes]
-    warnings = [*counts.warnings, *identity.warnings]
-    organism, sentence = genes.check_organism(organism, identity.gene_ids, identity.gene_symbols)
+    picked = _pick_genes(counts, options)
+    notes = [*counts.notes, *picked.identity.notes]
+    warnings = [*counts.warnings, *picked.identity.warnings]
+    organism, sentence = genes.check_organism(asked, picked.identity.gene_ids, picked.identity.gene_symbols)
     (notes if organism != "unknown" else warnings).append(sentence)
-
-    gene_columns = np.flatnonzero(is_gene)
-    matrix = counts.matrix if is_gene.all() else SomeColumns(counts.matrix, gene_columns)
-    if by_genome is None:
-        by_genome = group_totals(counts.matrix, is_gene[:, None])
-    totals = by_genome[:, 0]
-    if options.genome and not totals.any():
-        raise InputError(
-            f"no cell has counts on the genes of '{options.genome}'",
-            "Choose another genome.",
-            file=options.input,
-        )
-    keep = np.ones(matrix.shape[0], dtype=bool)
-    called = None
-    # By all genomes' counts: a cell of another species holds few on this one, and is no empty droplet.
-    if _must_call(options, counts, by_genome.sum(axis=1), notes, warnings):
-        keep, cells = call_cells(matrix, seed=options.seed, totals=totals)
-        called = cells.as_dict()
-        _tell_of_called(cells, notes, warnings)
-    if other_species is not None and (n_other := int((keep & other_species).sum())):
-        keep = keep & ~other_species
-        notes.append(
-            f"{n_other:,} cells with most counts on another genome than '{options.genome}' were left out."
-        )
-    if not keep.any():
-        raise InputError(
-            f"no cell of genome '{options.genome}' is left", "Choose another genome.", file=options.input
-        )
-
-    rows = np.flatnonzero(keep)
-    tables = anndata.AnnData(
-        obs=_obs(counts.obs.iloc[rows], options, notes, warnings),
-        var=_var(counts.var[is_gene], identity, warnings),
-    )
-    others = _other_features(counts, warnings)
-    for key, values in counts.obsm.items():
-        if key not in others:
-            tables.obsm[key] = values[rows]
-    n_without = int((totals[keep] == 0).sum())
-    if n_without:
-        warnings.append(f"{n_without:,} of {tables.n_obs:,} cells have no counts at all.")
-
-    report: dict[str, Any] = {
-        "sample": options.sample,
-        "path": str(options.input),
-        "source": counts.source,
-        "counts_from": counts.counts_from,
-        "counts_recovered_from": counts.recovered_from,
-        "n_cells": tables.n_obs,
-        "n_genes": tables.n_vars,
-        "organism": organism,
-        "genomes": genomes,
-        "genome_prefix_removed": prefix,
-        "features": n_features,
-        "called_cells": called,
-        "cellranger_metrics": counts.metrics,
-        "notes": notes,
-        "warnings": warnings,
-    }
+    kept = _keep_cells(counts, picked, options, notes, warnings)
+    tables, others = _tables(counts, picked, kept, options, notes, warnings)
+    report = _report(counts, picked, kept, tables, options, organism, notes, warnings)
     if names := _names_of_features(counts, others, tables.obsm):
         tables.uns["feature_names"] = names
     tables.uns["cellscribe"] = {
@@ -140,10 +117,121 @@ def run_convert(options: ConvertOptions) -> dict[str, Any]:
     }
     for warning in warnings:
         warn(warning)
-    _write_counts(tables, counts, keep, gene_columns, others, options.output)
+    _write_counts(tables, counts, kept.keep, picked.columns, others, options.output)
     write_json(report, options.metrics)
     log(f"{options.sample}: {tables.n_obs:,} cells x {tables.n_vars:,} genes from {counts.source}")
     return report
+
+
+def _pick_genes(counts: AnyCounts, options: ConvertOptions) -> PickedGenes:
+    """Tell genes from other features, choose the genome, and find what the genes are.
+
+    Raises InputError where no feature is a gene, and as `pick_genome` and `genes.identify_genes` do.
+    """
+    n_features = {str(kind): int(n) for kind, n in pd.Series(counts.feature_types).value_counts().items()}
+    listed = (f"{n:,} {kind}" for kind, n in n_features.items())
+    is_gene = gene_features(counts.feature_types, listed, options.input)
+    is_gene, other_species, genomes, by_genome = pick_genome(counts, is_gene, options)
+    identity, prefix = genes.identify_genes(counts.var[is_gene], options.gene_column, genomes)
+    genomes = genomes or ([prefix] if prefix else [])
+    return PickedGenes(n_features, is_gene, other_species, genomes, by_genome, identity, prefix)
+
+
+def _keep_cells(
+    counts: AnyCounts,
+    picked: PickedGenes,
+    options: ConvertOptions,
+    notes: list[str],
+    warnings: list[str],
+) -> KeptCells:
+    """Leave out empty droplets, where they are there, and cells of other genomes; sentences say so.
+
+    Raises InputError where no cell is left.
+    """
+    by_genome = picked.by_genome
+    if by_genome is None:
+        by_genome = group_totals(counts.matrix, picked.is_gene[:, None])
+    totals = by_genome[:, 0]
+    if options.genome and not totals.any():
+        raise InputError(
+            f"no cell has counts on the genes of '{options.genome}'",
+            "Choose another genome.",
+            file=options.input,
+        )
+    keep = np.ones(len(totals), dtype=bool)
+    called = None
+    # By all genomes' counts: a cell of another species holds few on this one, and is no empty droplet.
+    if _must_call(options, counts, by_genome.sum(axis=1), notes, warnings):
+        matrix = counts.matrix if picked.is_gene.all() else SomeColumns(counts.matrix, picked.columns)
+        keep, cells = call_cells(matrix, seed=options.seed, totals=totals)
+        called = cells.as_dict()
+        _tell_of_called(cells, notes, warnings)
+    other_species = picked.other_species
+    if other_species is not None and (n_other := int((keep & other_species).sum())):
+        keep = keep & ~other_species
+        notes.append(
+            f"{n_other:,} cells with most counts on another genome than '{options.genome}' were left out."
+        )
+    if not keep.any():
+        raise InputError(
+            f"no cell of genome '{options.genome}' is left", "Choose another genome.", file=options.input
+        )
+    return KeptCells(keep, totals, called)
+
+
+def _tables(
+    counts: AnyCounts,
+    picked: PickedGenes,
+    kept: KeptCells,
+    options: ConvertOptions,
+    notes: list[str],
+    warnings: list[str],
+) -> tuple[anndata.AnnData, dict[str, np.ndarray]]:
+    """All but the counts of the kept cells, and the columns of features beside the genes by their key of obsm."""
+    import anndata
+
+    tables = anndata.AnnData(
+        obs=_obs(counts.obs.iloc[kept.rows], options, notes, warnings),
+        var=_var(counts.var[picked.is_gene], picked.identity, warnings),
+    )
+    others = _other_features(counts, warnings)
+    for key, values in counts.obsm.items():
+        if key not in others:
+            tables.obsm[key] = values[kept.rows]
+    n_without = int((kept.totals[kept.keep] == 0).sum())
+    if n_without:
+        warnings.append(f"{n_without:,} of {tables.n_obs:,} cells have no counts at all.")
+    return tables, others
+
+
+def _report(
+    counts: AnyCounts,
+    picked: PickedGenes,
+    kept: KeptCells,
+    tables: anndata.AnnData,
+    options: ConvertOptions,
+    organism: str,
+    notes: list[str],
+    warnings: list[str],
+) -> dict[str, Any]:
+    """What convert.json holds."""
+    return {
+        "sample": options.sample,
+        "path": str(options.input),
+        "source": counts.source,
+        "counts_from": counts.counts_from,
+        "counts_recovered_from": counts.recovered_from,
+        "n_cells": tables.n_obs,
+        "n_genes": tables.n_vars,
+        "organism": organism,
+        "genomes": picked.genomes,
+        "genome_prefix_removed": picked.prefix,
+        "features": picked.n_features,
+        "called_cells": kept.called,
+        "cellranger_metrics": counts.metrics,
+        "notes": notes,
+        "warnings": warnings,
+    }
 
 
 def _tell_of_called(cells: CalledCells, notes: list[str], warnings: list[str]) -> None:

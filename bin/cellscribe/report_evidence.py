@@ -29,6 +29,8 @@ GENES_COMPARED = 12
 MOST_ROWS = 60
 # Of more clusters the sums of all genes take much memory, and nobody reads what marks each.
 MOST_CLUSTERS_TOLD = 60
+# Label to its expected markers and their columns in this sample.
+Located = dict[str, list[tuple[markers.Marker, int]]]
 
 
 @dataclass(frozen=True)
@@ -75,65 +77,21 @@ def marker_evidence(
     same pass keeps the cells of the contrasts, and tests them. labels: the model's, in whose order they have their
     colours, on the page of all samples too. not_shown: labels whose genes are in the tables alone.
     """
-    pairs, codes = _grouped(cells.predicted, cells.final)
-    cluster = np.full(len(codes), "", dtype=object) if cells.cluster is None else cells.cluster
-    by_cluster, cluster_codes = _grouped(cluster, cells.predicted)
-    others = None
-    if orthologs:
-        from cellscribe.orthologs import named_as
-
-        column = matched_by if matched_by in adata.var else None
-        others, _ = named_as(adata.var, orthologs["from"], orthologs["to"], column)
-    located = markers.locate_markers(expected, adata.var, matched_by, others, own_too=own_too)
-    columns = sorted({column for hits in located.values() for _, column in hits})
-    names, final_codes, n_cells = np.unique(cells.final.astype(str), return_inverse=True, return_counts=True)
-    sizes = dict(zip(names, n_cells, strict=True))
-    draws = differential.draw_cells(final_codes)
-    sample = np.unique(np.concatenate([one.rows for one in draws]))
-    wanted = np.unique(
-        np.concatenate([sample, *(rows for one in contrasts for rows in (one.rows_in, one.rows_out))])
-    )
-    (statistics, cluster_statistics), expression = _read_once(
-        adata, [Grouped(codes, len(pairs)), Grouped(cluster_codes, len(by_cluster), columns)], wanted
-    )
-    predicted, final = (np.array(part, dtype=object) for part in zip(*pairs, strict=True))
-    judge = verdicts.Judge(statistics, predicted, predicted, located, expected, kin or {})
-    named, left = verdicts.judge_labels(judge, final)
+    located = _located(expected, adata.var, matched_by, orthologs, own_too=own_too)
+    read = _read_once(adata, cells, located, contrasts)
+    judge = verdicts.Judge(read.statistics, read.predicted, read.predicted, located, expected, kin or {})
+    named, left = verdicts.judge_labels(judge, read.final)
+    types = _types_against_rest(read, cells, adata.var, final_key)
+    usual = _usual_genes(adata)
+    table, shown = _marker_tables(types, adata.var, located, usual, not_shown)
     clusters: list[verdicts.ClusterVerdict] = []
+    cluster_genes: dict[str, list[str]] = {}
     if cells.cluster is not None:
-        clusters = _cluster_verdicts(
-            cells, by_cluster, cluster_statistics, located, columns, expected, kin or {}
-        )
-    whole = statistics.joined(np.searchsorted(names, final.astype(str)))
-    types = differential.each_against_rest(
-        expression, cells.final, adata.var, final_key, draws, wanted, whole
-    )
-    tested = _tested(types, expression, wanted, contrasts, final_key, adata.var)
-    expected_columns = {label: {column for _, column in hits} for label, hits in located.items()}
-    symbols, ids = (
-        adata.var[name] if name in adata.var else adata.var_names.to_series()
-        for name in ("gene_symbols", "gene_ids")
-    )
-    usual = adata.var_names[markers.housekeeping(symbols, ids)]
-    table, shown = (
-        markers.rank_markers(tests, adata.var, expected_columns)
-        for tests in (types, types[~types["gene"].isin(usual)])
-    )
-    shown = shown[~shown["label"].isin(list(not_shown))]
-    cluster_genes = {}
-    if cells.cluster is not None:
-        # The first draw is of all cells alike.
-        drawn = draws[0].rows
+        clusters = _cluster_verdicts(cells, read, located, expected, kin or {})
         cluster_genes = _cluster_genes(
-            expression[np.searchsorted(wanted, drawn)],
-            cells.cluster[drawn],
-            cells.no_cluster,
-            adata.var_names,
-            usual,
+            *read.drawn_of_all(cells.cluster), cells.no_cluster, adata.var_names, usual
         )
-    colours = label_colours(
-        sorted(sizes, key=lambda name: -sizes[name]), list(dict.fromkeys([*labels, *expected]))
-    )
+    colours = _colours(cells.final, labels, expected)
     return MarkerEvidence(
         named,
         left,
@@ -142,32 +100,92 @@ def marker_evidence(
         table,
         shown,
         not_shown,
-        differential.together(tested),
+        differential.together(_tested(types, read, contrasts, final_key, adata.var)),
         list(contrasts),
-        _expected_plots(statistics, predicted, final, named, left, located, colours),
-        _found_plots(statistics, final, shown, adata.var, named, colours),
-        len(sample),
+        _expected_plots(read.statistics, read.predicted, read.final, named, left, located, colours),
+        _found_plots(read.statistics, read.final, shown, adata.var, named, colours),
+        read.n_tested,
         colours,
         any(expected.values()),
     )
 
 
+def _located(
+    expected: dict[str, list[markers.Marker]],
+    var: pd.DataFrame,
+    matched_by: str,
+    orthologs: dict[str, Any] | None,
+    *,
+    own_too: bool,
+) -> Located:
+    """As `markers.locate_markers`, among the genes as the model's organism names them where the mapping did so."""
+    others = None
+    if orthologs:
+        from cellscribe.orthologs import named_as
+
+        column = matched_by if matched_by in var else None
+        others, _ = named_as(var, orthologs["from"], orthologs["to"], column)
+    return markers.locate_markers(expected, var, matched_by, others, own_too=own_too)
+
+
+def _colours(
+    final: np.ndarray, labels: Sequence[str], expected: Mapping[str, Sequence[markers.Marker]]
+) -> dict[str, str]:
+    """The colours of labels: those of the model in its order, others by their number of cells."""
+    names, n_cells = np.unique(final.astype(str), return_counts=True)
+    sizes = dict(zip(names, n_cells, strict=True))
+    return label_colours(
+        sorted(sizes, key=lambda name: -sizes[name]), list(dict.fromkeys([*labels, *expected]))
+    )
+
+
+def _usual_genes(adata: anndata.AnnData) -> pd.Index:
+    """Names of the housekeeping genes."""
+    symbols, ids = (
+        adata.var[name] if name in adata.var else adata.var_names.to_series()
+        for name in ("gene_symbols", "gene_ids")
+    )
+    return adata.var_names[markers.housekeeping(symbols, ids)]
+
+
+def _types_against_rest(read: Read, cells: Cells, var: pd.DataFrame, final_key: str) -> pd.DataFrame:
+    """Each final label against all other cells, by the draws that were read and the sums of all cells."""
+    names = np.unique(cells.final.astype(str))
+    whole = read.statistics.joined(np.searchsorted(names, read.final.astype(str)))
+    return differential.each_against_rest(
+        read.expression, cells.final, var, final_key, read.draws, read.rows, whole
+    )
+
+
+def _marker_tables(
+    types: pd.DataFrame,
+    var: pd.DataFrame,
+    located: Located,
+    usual: pd.Index,
+    not_shown: Sequence[str],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The genes that mark each label, of all and of those that the page shows. types: of `_types_against_rest`."""
+    expected_columns = {label: {column for _, column in hits} for label, hits in located.items()}
+    table, shown = (
+        markers.rank_markers(tests, var, expected_columns)
+        for tests in (types, types[~types["gene"].isin(usual)])
+    )
+    return table, shown[~shown["label"].isin(list(not_shown))]
+
+
 def _cluster_verdicts(
     cells: Cells,
-    groups: Sequence[tuple[str, str]],
-    statistics: markers.GroupStatistics,
-    located: Mapping[str, Sequence[tuple[markers.Marker, int]]],
-    columns: Sequence[int],
+    read: Read,
+    located: Located,
     expected: Mapping[str, Sequence[markers.Marker]],
     kin: Mapping[str, frozenset[str]],
 ) -> list[verdicts.ClusterVerdict]:
-    """Judge each cluster. groups: its name and a predicted label, as `statistics` has them, of the genes `columns`."""
+    """Judge each cluster, by the sums of its cells on the expected markers alone."""
     assert cells.cluster is not None
-    of_cluster, of_label = (np.array(part, dtype=object) for part in zip(*groups, strict=True))
-    place = {column: i for i, column in enumerate(columns)}
+    place = {column: i for i, column in enumerate(read.columns)}
     own = {label: [(gene, place[column]) for gene, column in hits] for label, hits in located.items()}
     return verdicts.judge_clusters(
-        verdicts.Judge(statistics, of_label, of_cluster, own, expected, kin),
+        verdicts.Judge(read.cluster_statistics, read.of_label, read.of_cluster, own, expected, kin),
         cells.cluster,
         cells.predicted,
         cells.final,
@@ -206,7 +224,68 @@ class Grouped:
     columns: Sequence[int] | None = None
 
 
+@dataclass(frozen=True)
+class Read:
+    """What one pass of X gave.
+
+    predicted, final: (n_groups,), the labels of the groups of `statistics`, of all genes. of_cluster, of_label:
+    (n_cluster_groups,), the cluster and the predicted label of the groups of `cluster_statistics`, of the genes
+    `columns`. draws: the cells that each final label is tested on. expression: log-normalised CSR, (n_rows, n_genes),
+    of the cells `rows`, which rise: of all draws and contrasts. n_tested: cells of the draws.
+    """
+
+    predicted: np.ndarray
+    final: np.ndarray
+    statistics: markers.GroupStatistics
+    of_cluster: np.ndarray
+    of_label: np.ndarray
+    columns: list[int]
+    cluster_statistics: markers.GroupStatistics
+    draws: list[differential.Draw]
+    rows: np.ndarray
+    expression: sp.csr_matrix
+    n_tested: int
+
+    def drawn_of_all(self, of_cell: np.ndarray) -> tuple[sp.csr_matrix, np.ndarray]:
+        """Expression of the first draw, which is of all cells alike, and what these have in `of_cell`, (n_obs,)."""
+        drawn = self.draws[0].rows
+        return self.expression[np.searchsorted(self.rows, drawn)], of_cell[drawn]
+
+
 def _read_once(
+    adata: anndata.AnnData, cells: Cells, located: Located, contrasts: Sequence[differential.Contrast]
+) -> Read:
+    """Read X, and keep what the verdicts, the tests and the comparisons need of it."""
+    pairs, codes = _grouped(cells.predicted, cells.final)
+    cluster = np.full(len(codes), "", dtype=object) if cells.cluster is None else cells.cluster
+    by_cluster, cluster_codes = _grouped(cluster, cells.predicted)
+    columns = sorted({column for hits in located.values() for _, column in hits})
+    draws = differential.draw_cells(np.unique(cells.final.astype(str), return_inverse=True)[1])
+    sample = np.unique(np.concatenate([one.rows for one in draws]))
+    rows = np.unique(
+        np.concatenate([sample, *(side for one in contrasts for side in (one.rows_in, one.rows_out))])
+    )
+    (statistics, cluster_statistics), expression = _sums_and_rows(
+        adata, [Grouped(codes, len(pairs)), Grouped(cluster_codes, len(by_cluster), columns)], rows
+    )
+    predicted, final = (np.array(part, dtype=object) for part in zip(*pairs, strict=True))
+    of_cluster, of_label = (np.array(part, dtype=object) for part in zip(*by_cluster, strict=True))
+    return Read(
+        predicted,
+        final,
+        statistics,
+        of_cluster,
+        of_label,
+        columns,
+        cluster_statistics,
+        draws,
+        rows,
+        expression,
+        len(sample),
+    )
+
+
+def _sums_and_rows(
     adata: anndata.AnnData, groupings: Sequence[Grouped], wanted: np.ndarray
 ) -> tuple[list[markers.GroupStatistics], sp.csr_matrix]:
     """One pass of X: sums for each grouping, and log-normalised expression, CSR, of the rows `wanted`, which rise."""
@@ -229,13 +308,12 @@ def _read_once(
 
 def _tested(
     types: pd.DataFrame,
-    expression: sp.csr_matrix,
-    wanted: np.ndarray,
+    read: Read,
     contrasts: Sequence[differential.Contrast],
     final_key: str,
     var: pd.DataFrame,
 ) -> list[pd.DataFrame]:
-    """Each label against the rest, and what the user compares. types: the former; wanted: the rows of expression."""
+    """Each label against the rest, and what the user compares. types: the former."""
     # What the user compares goes before the same by itself, whose cells may be others.
     asked = [
         one.group
@@ -244,8 +322,8 @@ def _tested(
     ]
     tested = [types[~types["group"].isin(asked)]]
     for one in contrasts:
-        rows = np.searchsorted(wanted, np.concatenate([one.rows_in, one.rows_out]))
-        tested.append(differential.contrast_genes(expression[rows], len(one.rows_in), one, var))
+        rows = np.searchsorted(read.rows, np.concatenate([one.rows_in, one.rows_out]))
+        tested.append(differential.contrast_genes(read.expression[rows], len(one.rows_in), one, var))
     return tested
 
 
@@ -262,7 +340,7 @@ def _expected_plots(
     final: np.ndarray,
     named: list[verdicts.Support],
     left: list[verdicts.Support],
-    located: dict[str, list[tuple[markers.Marker, int]]],
+    located: Located,
     colours: dict[str, str],
 ) -> list[bytes]:
     """Dot plots of the genes that mark each type in the reference."""
