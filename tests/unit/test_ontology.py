@@ -248,6 +248,20 @@ def test_a_doubtful_t_cell_steps_up_to_t_cell(ontology):
     assert covers[term].tolist() == covers[T_CELL].tolist()
 
 
+def test_a_doubtful_broad_label_keeps_its_own_term_where_finer_ones_lie_below_it():
+    ids = ["CL:0000084", "CL:0000624", "CL:0000625", "CL:0000236", "CL:0000623", "CL:0000576"]
+    ontology = build_ontology(ids)
+    covers = descendants(ontology, ids)
+    for probabilities in ([0.45, 0.40, 0.10, 0.02, 0.02, 0.01], [0.40, 0.45, 0.10, 0.02, 0.02, 0.01]):
+        best = int(np.argmax(probabilities))
+        assert (
+            nearest_safe_ancestor(ontology, covers, ids[best], np.array(probabilities), 0.8) == "CL:0000084"
+        )
+    # A term that is one label's alone is no broader name for it.
+    alone = np.array([0.0, 0.1, 0.1, 0.8, 0.0, 0.0])
+    assert nearest_safe_ancestor(ontology, covers, "CL:0000236", alone, 0.8) != "CL:0000236"
+
+
 def test_no_ancestor_that_covers_every_label_is_ever_given(ontology):
     covers = descendants(ontology, IDS)
     rng = np.random.default_rng(0)

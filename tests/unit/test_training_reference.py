@@ -202,6 +202,43 @@ def test_references_without_ids_are_joined_by_symbols(write, cells):
     assert len(read.genes) == 400 and read.genes["symbol"].iloc[7] == "CD7"
 
 
+def test_genes_that_are_one_under_two_names_are_added_up(write, cells, capsys):
+    twice = cells.copy()
+    ids = twice.var["gene_ids"].tolist()
+    ids[7] = ids[3]
+    twice.var["gene_ids"] = ids
+    read = read_reference([write(twice)], "cell_type")
+    assert len(read.genes) == 399 and not read.genes["gene_id"].duplicated().any()
+    place = read.genes["gene_id"].tolist().index(ids[3])
+    both = np.asarray(cells.X[:, [3, 7]].sum(axis=1)).ravel()
+    np.testing.assert_array_equal(read.counts[:, [place]].toarray().ravel(), both)
+    others = [place for place in range(399) if place != 3]
+    assert abs(read.counts[:, others] - cells.X[:, [i for i in range(400) if i not in (3, 7)]]).max() == 0
+    assert (
+        "1 gene under several names, by id or symbol, added up each: SYM3 and SYM7" in capsys.readouterr().err
+    )
+
+
+def test_symbols_that_a_file_has_twice_are_added_up(write, cells, capsys):
+    named = cells.copy()
+    names = [f"CD{i}" for i in range(400)]
+    names[9] = "CD2"
+    named.var = pd.DataFrame(index=names)
+    read = read_reference([write(named)], "cell_type", organism="human")
+    assert len(read.genes) == 399 and read.counts.sum() == cells.X.sum()
+    assert "added up each: CD2" in capsys.readouterr().err
+
+
+def test_a_gene_without_an_id_is_that_of_its_symbol(write, cells):
+    other = simulate(40, seed=2)
+    other.var["gene_ids"] = [gene if i % 5 else "" for i, gene in enumerate(other.var["gene_ids"])]
+    for order in (("a", "b"), ("b", "a")):
+        files = {"a": write(cells, "a.h5ad"), "b": write(other, "b.h5ad")}
+        read = read_reference([files[name] for name in order], "cell_type")
+        assert read.genes["gene_id"].tolist() == cells.var["gene_ids"].tolist()
+        assert read.counts.sum() == cells.X.sum() + other.X.sum()
+
+
 def test_references_that_share_too_few_genes_are_refused(write, cells):
     other = simulate(40, seed=2)[:, :90].copy()
     with pytest.raises(InputError, match="share only 90 genes by Ensembl id"):

@@ -272,14 +272,14 @@ def nearest_safe_ancestor(
     probabilities: np.ndarray,
     least: float,
 ) -> str:
-    """The nearest ancestor of a label whose labels' summed probability reaches `least`, or "".
+    """The nearest term at or above a label whose labels' summed probability reaches `least`, or "".
 
-    probabilities: (n_labels,). An ancestor that covers more than three quarters of the labels says nothing, and is
-    passed over.
+    probabilities: (n_labels,). The label's own term counts where other labels lie at or below it. A term that covers
+    more than three quarters of the labels says nothing, and is passed over.
     """
-    for term in ontology.lineage(cl_id)[1:]:
+    for term in ontology.lineage(cl_id):
         inside = covers[term]
-        if inside.sum() > SAYS_NOTHING * len(inside):
+        if inside.sum() == 1 or inside.sum() > SAYS_NOTHING * len(inside):
             continue
         if probabilities[inside].sum() >= least:
             return term

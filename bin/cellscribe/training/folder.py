@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cellscribe.cli import log
+from cellscribe.cli import log, warn
 from cellscribe.errors import InputError
 from cellscribe.io import read_json, umask, write_json
 from cellscribe.label_map import read_label_map, tell_unknown
@@ -22,6 +22,7 @@ from cellscribe.model import manifest
 from cellscribe.model.manifest import MANIFEST, write_manifest
 from cellscribe.model.ontology import LINEAGE, Ontology, build_ontology, find_cl_ids, lineage_level
 from cellscribe.training.evaluate import Evaluation
+from cellscribe.words import some
 
 if TYPE_CHECKING:
     from cellscribe.training.options import ModelOptions
@@ -86,6 +87,31 @@ def place_labels(names: Sequence[str], cl_map: Path | None) -> tuple[dict[str, s
         if not cl_ids[name]:
             log(f"label '{name}' has no Cell Ontology id: give one with --cl_map (columns label, cl_id)")
     return cl_ids, ontology
+
+
+def tell_related(cl_ids: Mapping[str, str], ontology: Ontology) -> None:
+    """Warn of labels that are one type by their Cell Ontology ids, and log which lie below another.
+
+    cl_ids: each label's id, "" where it has none.
+    """
+    of_id: dict[str, list[str]] = {}
+    for label, cl_id in cl_ids.items():
+        if cl_id:
+            of_id.setdefault(cl_id, []).append(label)
+    for cl_id, labels in of_id.items():
+        if len(labels) > 1:
+            warn(
+                f"{some(labels, quoted=True)} are one type by their ids, {cl_id} ({ontology.name(cl_id)}), and learned "
+                "as different ones: call them alike with --label_map if they are one."
+            )
+        below = [
+            label for other, own in of_id.items() if cl_id in ontology.lineage(other)[1:] for label in own
+        ]
+        if below:
+            log(
+                f"{some(labels, quoted=True)} lies above {some(below, quoted=True)} in the Cell Ontology: the model "
+                "takes it for cells that are none of these"
+            )
 
 
 def lineage_levels(

@@ -22,7 +22,7 @@ from cellscribe.model.ontology import plain_name
 from cellscribe.schema import nearest
 from cellscribe.stored import SomeRows, StoredInput, blocks
 from cellscribe.training.disk import blocks_of, on_disk
-from cellscribe.words import first_names, plural
+from cellscribe.words import first_names, plural, some
 
 FEWEST_CELLS = 5
 # Two cells of so many counts have the same ones only if they are one cell.
@@ -147,11 +147,19 @@ class _File:
     n_unlabelled: int
     covariates: pd.DataFrame
 
-    def counts(self, cells: np.ndarray, genes: np.ndarray) -> Iterator[sp.csr_matrix]:
-        """The counts of some cells, bool (n_cells,), on some genes, which are positions in `genes`, block by block."""
+    def counts(self, cells: np.ndarray, places: np.ndarray, n_genes: int) -> Iterator[sp.csr_matrix]:
+        """The counts of some cells, bool (n_cells,), block by block: CSR (n_rows, n_genes). places: int, which column
+        each of `genes` is added to, -1 for none.
+        """
+        kept = np.flatnonzero(places >= 0)
+        onto = sp.csr_matrix(
+            (np.ones(len(kept), dtype=np.float32), (self.columns[kept], places[kept])),
+            shape=(self.matrix.shape[1], n_genes),
+        )
         for _, block in blocks(SomeRows(self.matrix, self.rows[cells])):
-            block.sum_duplicates()
-            yield block[:, self.columns[genes]]
+            joined = block @ onto
+            joined.sort_indices()
+            yield joined
 
 
 def read_reference(
@@ -212,7 +220,7 @@ def read_reference(
             f"the references are of several organisms: {', '.join(sorted(organisms))}",
             f"Train a model for each: {', '.join(f'{file.name} is {file.organism}' for file in files)}.",
         )
-    places = _shared_genes(files)
+    genes, places = _shared_genes(files)
     if not organisms:
         raise InputError(
             "the organism cannot be told from the genes' names", "Give --organism human or --organism mouse."
@@ -226,13 +234,13 @@ def read_reference(
         counts=on_disk(
             (
                 block
-                for file, cells, genes in zip(files, of_file, places, strict=True)
-                for block in file.counts(cells, genes)
+                for file, cells, own in zip(files, of_file, places, strict=True)
+                for block in file.counts(cells, own, len(genes))
             ),
-            len(places[0]),
+            len(genes),
             scratch,
         ),
-        genes=files[0].genes.iloc[places[0]].reset_index(drop=True),
+        genes=genes,
         labels=labels[keep],
         batches=np.concatenate([file.batches for file in files])[keep],
         organism=organisms.pop(),
@@ -498,23 +506,61 @@ def _merge_levels(files: Sequence[_File]) -> dict[str, dict[str, str]]:
     return merged
 
 
-def _shared_genes(files: Sequence[_File]) -> list[np.ndarray]:
-    """Where each file has the genes that all files have, in the first one's order: (n_genes,) positions in `genes`.
-
-    Genes are the same by Ensembl id where all files have them, else by symbol.
+def _shared_genes(files: Sequence[_File]) -> tuple[pd.DataFrame, list[np.ndarray]]:
+    """The genes that all files have, in the first one's order, and for each file which of them each of its own is added
+    to: int (its n_genes,), -1 for none. Raises InputError where they are fewer than a hundred.
     """
-    by = "gene_id" if all((file.genes["gene_id"] != "").mean() > 0.5 for file in files) else "symbol"
-    shared: set[str] | None = None
-    for file in files:
-        keys = file.genes[by]
-        once = set(keys[(keys != "") & ~keys.duplicated(keep=False)])
-        shared = once if shared is None else shared & once
-    assert shared is not None
+    keys = _gene_keys([file.genes for file in files])
+    shared = set.intersection(*({key for key in own if key} for own in keys))
     if len(shared) < 100:
         raise InputError(
-            f"the references share only {len(shared)} genes by {'Ensembl id' if by == 'gene_id' else 'symbol'}",
+            f"the references share only {len(shared)} genes by Ensembl id or symbol",
             "Give files that name their genes alike, or the var column in which they do with --gene_column_name.",
         )
-    order = [key for key in files[0].genes[by] if key in shared]
-    places = [{key: i for i, key in enumerate(file.genes[by])} for file in files]
-    return [np.array([place[key] for key in order]) for place in places]
+    first: dict[str, int] = {}
+    for place, key in enumerate(keys[0]):
+        if key in shared:
+            first.setdefault(key, place)
+    genes = files[0].genes.iloc[list(first.values())].reset_index(drop=True)
+    ids = set[str]().union(*(file.genes["gene_id"] for file in files))
+    genes["gene_id"] = [
+        key if key in ids else own for key, own in zip(first, genes["gene_id"].tolist(), strict=True)
+    ]
+    column = {key: place for place, key in enumerate(first)}
+    for file, own in zip(files, keys, strict=True):
+        _tell_joined(file, [key if key in shared else "" for key in own])
+    return genes, [np.array([column.get(key, -1) for key in own], dtype=np.int64) for own in keys]
+
+
+def _gene_keys(tables: Sequence[pd.DataFrame]) -> list[list[str]]:
+    """What each gene of several files is known by: its Ensembl id; without one, the id that its symbol has in any of
+    the files, if that is one alone; else its symbol. tables: columns `gene_id`, `symbol`.
+
+    Genes of one file that are known alike are one under two names, as where several annotations were joined; naming
+    adds them up too (align.py).
+    """
+    ids_of: dict[str, set[str]] = {}
+    for table in tables:
+        for gene_id, symbol in zip(table["gene_id"], table["symbol"], strict=True):
+            if gene_id and symbol:
+                ids_of.setdefault(symbol, set()).add(gene_id)
+    return [
+        [
+            gene_id or (next(iter(ids_of[symbol])) if len(ids_of.get(symbol, ())) == 1 else symbol)
+            for gene_id, symbol in zip(table["gene_id"], table["symbol"], strict=True)
+        ]
+        for table in tables
+    ]
+
+
+def _tell_joined(file: _File, keys: Sequence[str]) -> None:
+    """Log which genes of a file are added up, as they are known alike. keys: (n_genes,), "" for those not kept."""
+    names = pd.Series(np.where(file.genes["symbol"] != "", file.genes["symbol"], file.genes["gene_id"]))
+    kept = pd.Series(keys)
+    again = kept.duplicated(keep=False) & (kept != "")
+    if not again.any():
+        return
+    pairs = [" and ".join(dict.fromkeys(own)) for _, own in names[again].groupby(kept[again], sort=False)]
+    log(
+        f"{file.name}: {plural(len(pairs), 'gene')} under several names, by id or symbol, added up each: {some(pairs)}"
+    )

@@ -32,6 +32,7 @@ from cellscribe.training.folder import (
     manifest_fields,
     new_model,
     place_labels,
+    tell_related,
     write_genes,
 )
 from cellscribe.training.genes import choose_genes, label_sums, marker_scores, moments, silent_genes
@@ -179,6 +180,7 @@ def _train(options: TrainOptions, told: list[str]) -> Path:
     if options.encode_covariates and n_batches == 1:
         warn("--encode_covariates has no effect: there is one batch, so that the encoder sees genes alone")
     cl_ids, ontology = place_labels(names, options.cl_map)
+    tell_related(cl_ids, ontology)
     cells = check_coreceptors(cells, cl_ids, ontology, options)
     codes = cells.codes
     levels = [
