@@ -20,22 +20,67 @@ from cellscribe.model.model import Model
 from cellscribe.one_file import CountsInMemory
 from cellscribe.training.mlflow_folder import FOR_INFERENCE
 
+MODELS = ("pbmc", "pbmc_fine")
+# What the labels of pbmc_fine are among those of the sets.
+COARSE = {
+    "Naive CD4 T cell": "CD4 T cell",
+    "Memory CD4 T cell": "CD4 T cell",
+    "Naive CD8 T cell": "CD8 T cell",
+    "Memory CD8 T cell": "CD8 T cell",
+    "Classical monocyte": "Monocyte",
+    "Non-classical monocyte": "Monocyte",
+    "Conventional dendritic cell": "Dendritic cell",
+    "Plasmacytoid dendritic cell": "Dendritic cell",
+}
 
-@pytest.fixture(scope="module")
-def model(root) -> Model:
-    folder = root / "assets" / "models" / "pbmc"
+
+def opened(root, name: str) -> Model:
+    folder = root / "assets" / "models" / name
     if not (folder / "manifest.json").is_file():
-        pytest.skip("assets/models/pbmc is not there")
+        pytest.skip(f"assets/models/{name} is not there")
     return Model(folder)
 
 
-def test_it_carries_the_library_as_it_is(model, root) -> None:
-    carried = model.folder / "code" / "cellscribe"
+@pytest.fixture(scope="module")
+def model(root) -> Model:
+    return opened(root, "pbmc")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_carries_the_library_as_it_is(root, name) -> None:
+    carried = opened(root, name).folder / "code" / "cellscribe"
     files = sorted(path.relative_to(carried) for path in carried.rglob("*") if path.is_file())
     assert [str(name) for name in files] == sorted(FOR_INFERENCE)
     library = root / "bin" / "cellscribe"
     stale = [str(name) for name in files if not filecmp.cmp(carried / name, library / name, shallow=False)]
     assert stale == [], "renew it: docs/models.md says how"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_folder_is_whole_and_small(root, name) -> None:
+    manifest = verify_model(opened(root, name).folder)
+    assert manifest["organism"] == "human"
+    assert sum(file["size"] for file in manifest["files"].values()) < 10 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("cells", "least", "least_of_monocytes"), [("kang_ctrl", 0.93, 0.8), ("pbmc4k", 0.86, None)]
+)
+def test_finer_labels_are_as_good_as_promised(root, shared_data, cells, least, least_of_monocytes) -> None:
+    model = opened(root, "pbmc_fine")
+    adata = anndata.read_h5ad(shared_data / "labelled" / f"{cells}_labelled.h5ad")
+    answer = answer_cells(map_cells(CountsInMemory(sp.csr_matrix(adata.X), adata.var), model), model)
+    predicted = pd.Series(np.array(answer.labels, dtype=object)[answer.predicted])
+    truth = adata.obs["cell_type_harmonized"].astype(str).to_numpy()
+    known = truth != "unlabelled"
+    assert (predicted.replace(COARSE).to_numpy() == truth)[known].mean() >= least
+    if least_of_monocytes:
+        own = adata.obs["cell_type"].astype(str).to_numpy()
+        for published, label in (
+            ("CD14+ Monocytes", "Classical monocyte"),
+            ("FCGR3A+ Monocytes", "Non-classical monocyte"),
+        ):
+            assert (predicted == label)[own == published].mean() >= least_of_monocytes
 
 
 @pytest.fixture
@@ -61,12 +106,6 @@ def scored(model, shared_data, monkeypatch):
         return float(right.mean()), float(macro), error, float(left.mean())
 
     return _scored
-
-
-def test_the_folder_is_whole_and_small(model):
-    manifest = verify_model(model.folder)
-    assert manifest["organism"] == "human"
-    assert sum(file["size"] for file in manifest["files"].values()) < 10 * 2**20
 
 
 def test_kang_is_named_as_well_as_promised(scored):
