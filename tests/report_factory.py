@@ -232,6 +232,7 @@ def write_sample(
             "names": {name: getattr(names, name) for name in properties},
             "parameters": {"classifier": "consensus"},
             "n_cells": n,
+            "labels": labels.tolist(),
             "composition": counts,
             "predicted_composition": {},
             "unassigned": int(unassigned.sum()),

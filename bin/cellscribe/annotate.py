@@ -154,6 +154,7 @@ def annotate_by_models(
         key = part.names.key.removeprefix(f"{names.key}_")
         for column in ("predicted", "uncertainty", "final"):
             joint.predictions[f"{key}_{column}"] = part.obs[getattr(part.names, column)].to_numpy()
+    joint.info["cl_ids"] = list(together.cl_ids)
     joint.info["models"] = [part.info for part in parts]
     joint.info["agreement"] = {
         "pairs": agreement(answers, union),

@@ -156,7 +156,7 @@ def write_report(inputs: ReportInputs) -> None:
 
     convert, qc, annotation = (read_json(path) for path in (inputs.convert, inputs.qc, inputs.annotation))
     manifests = [read_optional(model / "manifest.json") for model in inputs.models]
-    manifest = joint_manifest(manifests)
+    manifest = joint_manifest(manifests, annotation)
     adata = anndata.read_h5ad(inputs.annotated, backed="r")
     try:
         cells, provenance = read_cells(adata, annotation, inputs), plain_uns(adata, annotation)

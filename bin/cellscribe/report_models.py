@@ -20,20 +20,36 @@ if TYPE_CHECKING:
 MAPS_SHOWN = 6
 
 
-def joint_manifest(manifests: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the page says of the models together, in the form of one model's manifest: the only one as it is."""
+def joint_manifest(manifests: Sequence[dict[str, Any]], annotation: dict[str, Any]) -> dict[str, Any]:
+    """What the page says of the models together, in the form of one model's manifest: the only one as it is.
+
+    The labels are those of the consensus (`labels` and `cl_ids` of annotation.json): it has one for what two models
+    call differently.
+    """
     if len(manifests) == 1:
         return manifests[0]
-    labels: dict[str, dict[str, Any]] = {}
+    names: dict[str, str] = {}
     for manifest in manifests:
         for entry in manifest.get("labels") or []:
-            labels.setdefault(str(entry.get("label")), entry)
+            names.setdefault(str(entry.get("cl_id") or ""), str(entry.get("cl_name") or ""))
     unknown = [list(manifest.get("does_not_know") or []) for manifest in manifests]
     citations = dict.fromkeys(str(manifest.get("citation") or "") for manifest in manifests)
     return {
-        "labels": list(labels.values()),
+        "labels": [
+            {"label": label, "cl_id": cl_id, "cl_name": names.get(cl_id, "") if cl_id else ""}
+            for label, cl_id in zip(annotation["labels"], annotation["cl_ids"], strict=True)
+        ],
         "does_not_know": [name for name in unknown[0] if all(name in other for other in unknown)],
         "citation": "; ".join(citation for citation in citations if citation),
+    }
+
+
+def own_labels(manifests: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Every label of every model under the model's own name, to its Cell Ontology id, "" where it has none."""
+    return {
+        str(entry["label"]): str(entry.get("cl_id") or "")
+        for manifest in reversed(manifests)
+        for entry in manifest.get("labels") or []
     }
 
 

@@ -14,7 +14,7 @@ from cellscribe.io import write_json, write_table
 from cellscribe.label_map import check_meanings, read_label_map
 from cellscribe.model.manifest import MANIFEST
 from cellscribe.report_inputs import Cells, ReportInputs
-from cellscribe.report_models import read_optional
+from cellscribe.report_models import own_labels, read_optional
 from cellscribe.report_words import count, percent
 from cellscribe.words import some
 
@@ -37,7 +37,8 @@ def hold_against_truth(
 ) -> tuple[truth.Agreement | None, list[str]]:
     """Compare with the labels that were asked for, if any, and write what came of it; None where there are none.
 
-    The second value says in sentences what a reader must know.
+    manifest: `joint_manifest`. Known labels may be in the words of one of several models, even where the consensus has
+    another word for that type. The second value says in sentences what a reader must know.
     """
     if not inputs.truth_key:
         return None, []
@@ -45,18 +46,19 @@ def hold_against_truth(
     labels, notes = truth.read_truth(obs, inputs.sample, inputs.truth_key, inputs.truth_csv, list(meanings))
     agreement = None
     if labels is not None:
-        trained = {str(one["label"]): str(one.get("cl_id") or "") for one in manifest.get("labels") or []}
+        manifests = [read_optional(model / MANIFEST) for model in inputs.models]
+        trained, own = own_labels([manifest]), own_labels(manifests)
         predicted = dict.fromkeys(cells.predicted.tolist(), "")
         known = list({**trained, **predicted})
         # Of a model that lists no labels those are known alone that this sample's cells got: another's may have more.
-        if inputs.truth_map and all(read_optional(model / MANIFEST).get("labels") for model in inputs.models):
-            check_meanings(meanings, known, inputs.truth_map, inputs.sample)
+        if inputs.truth_map and all(one.get("labels") for one in manifests):
+            check_meanings(meanings, list(dict.fromkeys([*known, *own])), inputs.truth_map, inputs.sample)
         agreement = truth.compare(
             labels,
             cells.predicted,
             cells.final,
             cells.uncertainty,
-            {**dict.fromkeys(cells.final.tolist(), ""), **predicted, **trained, **cells.cl_ids},
+            {**dict.fromkeys(cells.final.tolist(), ""), **predicted, **own, **trained, **cells.cl_ids},
             known,
             key=inputs.truth_key,
             source=inputs.truth_csv.name if inputs.truth_csv else "obs",

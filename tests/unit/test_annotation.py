@@ -738,6 +738,7 @@ def test_each_of_several_models_has_its_columns_and_the_consensus_the_plain_name
     assert "novel_by" not in info and all("novel_by" in part for part in info["models"])
     assert info["names"]["agreeing"] == names.agreeing
     said = adata.uns[names.predictions]
+    assert info["labels"] == list(said["labels"]) and len(info["cl_ids"]) == len(info["labels"])
     assert said["model_url"] == "https://example.org/consensus, https://example.org/logistic"
     (pair,) = info["agreement"]["pairs"]
     assert pair["same"] > 0.9 and sum(

@@ -1077,6 +1077,7 @@ def test_several_models_have_a_part_of_their_own(tmp_path):
         {"agree": 0.25, "unassigned": 0.0, "other": "Some other type"},
     ]
     annotation |= {
+        "cl_ids": [TYPES.get(name, "") for name in annotation["labels"]],
         "models": models,
         "agreement": {
             "pairs": [{"models": [0, 1], "same": 0.5, "broader": 0.125, "contradict": 0.375}],
@@ -1131,11 +1132,13 @@ def test_markers_of_a_model_of_the_samples_own_organism_are_found_beside_one_tha
         "n_genes_found": 120,
         "median_uncertainty": 0.2,
     }
-    models = [part | {"orthologs": None}, part | {"orthologs": used}]
-    agreement = {"pairs": [], "labels": []}
-    write_json(
-        annotation | {"orthologs": used, "models": models, "agreement": agreement}, files["annotation"]
-    )
+    joint = {
+        "orthologs": used,
+        "cl_ids": [TYPES.get(name, "") for name in annotation["labels"]],
+        "models": [part | {"orthologs": None}, part | {"orthologs": used}],
+        "agreement": {"pairs": [], "labels": []},
+    }
+    write_json(annotation | joint, files["annotation"])
     inputs = ReportInputs(sample="blood", **files | {"models": files["models"] * 2})
     report.write_report(inputs)
     verdicts_of = pd.read_csv(inputs.verdicts, sep="\t")
@@ -1144,6 +1147,71 @@ def test_markers_of_a_model_of_the_samples_own_organism_are_found_beside_one_tha
 
 def test_one_model_has_no_such_part(page):
     assert "What each model says" not in read(page)[1]
+
+
+@pytest.fixture
+def two_models(tmp_path):
+    """Makes the page of cells named by two models that call B cells differently, the first as the consensus does."""
+
+    def _two_models(author, **options):
+        adata = simulated()
+        adata.obs["author"] = adata.obs["cell_type"].replace(author).astype(str)
+        files = write_sample(tmp_path, adata)
+        annotation, other = read_json(files["annotation"]), tmp_path / "other"
+        other.mkdir()
+        manifest = read_json(files["models"][0] / "manifest.json")
+        words = {"B cell": "CD20 positive"}
+        for entry in manifest["labels"]:
+            entry["label"] = words.get(entry["label"], entry["label"])
+        write_json(manifest, other / "manifest.json")
+        joint = {
+            "cl_ids": [TYPES[name] for name in annotation["labels"]],
+            "models": [],
+            "agreement": {"pairs": [], "labels": []},
+        }
+        write_json(annotation | joint, files["annotation"])
+        inputs = ReportInputs(
+            sample="blood", truth_key="author", **options, **files | {"models": (*files["models"], other)}
+        )
+        report.write_report(inputs)
+        return inputs
+
+    return _two_models
+
+
+def test_known_labels_in_the_words_of_any_model_are_held_against_the_consensus(two_models):
+    inputs = two_models({"B cell": "CD20 positive"})
+    table = pd.read_csv(inputs.truth, sep="\t", keep_default_na=False).set_index("truth")
+    assert table.loc["CD20 positive", ["cl_id", "known_to_model", "scored_as"]].tolist() == [
+        "CL:0000236",
+        "yes",
+        "B cell",
+    ]
+    assert table.loc["CD20 positive", "recall"] == 1
+    assert read_json(inputs.truth_summary)["accuracy"] == 1
+    # As many as the file itself tells: the one type with two names is one label.
+    assert f": {len(TYPES)} labels" in read(inputs)[1]
+
+
+def test_the_meaning_of_a_known_label_may_be_in_the_words_of_any_model(two_models, tmp_path):
+    (tmp_path / "map.csv").write_text("label,meaning\nmine,CD20 positive\n")
+    inputs = two_models({"B cell": "mine"}, truth_map=tmp_path / "map.csv")
+    table = pd.read_csv(inputs.truth, sep="\t", keep_default_na=False).set_index("truth")
+    assert table.loc["mine", ["scored_as", "recall"]].tolist() == ["B cell", 1]
+
+
+def test_several_models_have_the_labels_of_their_consensus():
+    manifests = [
+        {"labels": [{"label": "NK", "cl_id": "CL:0000623", "cl_name": "natural killer cell"}]},
+        {"labels": [{"label": "NK cells", "cl_id": "CL:0000623", "cl_name": "natural killer cell"}]},
+    ]
+    annotation = {"labels": ["NK", "blob"], "cl_ids": ["CL:0000623", ""]}
+    assert report_models.joint_manifest(manifests, annotation)["labels"] == [
+        {"label": "NK", "cl_id": "CL:0000623", "cl_name": "natural killer cell"},
+        {"label": "blob", "cl_id": "", "cl_name": ""},
+    ]
+    assert report_models.joint_manifest(manifests[1:], annotation) is manifests[1]
+    assert report_models.own_labels(manifests) == dict.fromkeys(["NK cells", "NK"], "CL:0000623")
 
 
 def test_expected_markers_are_those_of_all_models_under_the_names_of_the_consensus(tmp_path):
