@@ -16,7 +16,7 @@ from cellscribe.model.manifest import MANIFEST
 from cellscribe.report_inputs import Cells, ReportInputs
 from cellscribe.report_models import own_labels, read_optional
 from cellscribe.report_words import count, percent
-from cellscribe.words import some
+from cellscribe.words import first_names, some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,6 +129,10 @@ def truth_part(agreement: truth.Agreement) -> dict[str, Any]:
         "mapped": list(head["mapped"])[:KNOWN_LABELS_SHOWN],
         "scored_share": percent(head["n_known"] / head["n_cells"], 0),
         "finer": list(head["scored_as"].items())[:KNOWN_LABELS_SHOWN],
+        "types": [
+            (label, first_names(types))
+            for label, types in list(head["types_of"].items())[:KNOWN_LABELS_SHOWN]
+        ],
         "key_figures": [
             (percent(head[name]) if head[name] is not None else "–", words)
             for name, words in (

@@ -125,9 +125,10 @@ def compare(
     truth, predicted, final: text (n_obs,); cells whose known label is "" are left out. uncertainty: (n_obs,). labels:
     every label of the model or of `predicted` and `final`, to its Cell Ontology id. known: those that the model can
     predict. meanings: the user's own words to the model's. Accuracy, F1 and calibration are of the predicted label,
-    over the cells whose known label the model can give, itself or by the one label that covers it; what became of all
-    cells is told by the final label. Macro-F1 is the mean over the labels that are scored, known ones that score as one
-    label taken together; the calibration error is that of Guo et al. 2017, ICML.
+    over the cells whose known label the model can give, itself or by the one label that covers it; a type of the known
+    label that no other known one means is right too. What became of all cells is told by the final label. Macro-F1 is
+    the mean over the labels that are scored, known ones that score as one label taken together; the calibration error
+    is that of Guo et al. 2017, ICML.
     """
     rows = np.flatnonzero(truth != "")
     names, codes, sizes = np.unique(truth[rows].astype(str), return_inverse=True, return_counts=True)
@@ -198,14 +199,31 @@ class Compared:
         return self.own | self.relation.broader.any(axis=1)
 
     @cached_property
+    def meant(self) -> np.ndarray:
+        """bool, (n_names, n_labels): which labels a known one means, or is covered by."""
+        return self.relation.same | self.relation.broader
+
+    @cached_property
+    def types(self) -> np.ndarray:
+        """bool, (n_names, n_labels): which labels are types of a known one that the model can give too.
+
+        Of a type that lies below several known labels those count alone that have none of the others below them, and
+        of one that is meant by a known label no other does: what the truth tells apart, the model has to.
+        """
+        types = self.relation.below & self.own[:, np.newaxis]
+        nearer = (types.astype(int) @ self.relation.same.T.astype(int)) > 0
+        taken = self.meant.any(axis=0) | ((nearer.astype(int) @ types.astype(int)) > 0)
+        return types & ~taken
+
+    @cached_property
     def scored(self) -> np.ndarray:
         """bool, (n_names, n_labels): which labels are right for which known one."""
-        return self.relation.same | self.relation.broader
+        return self.meant | self.types
 
     @cached_property
     def akin(self) -> np.ndarray:
         """bool, (n_names, n_labels): which are the same or compatible."""
-        return self.relation.same | self.relation.compatible
+        return self.scored | self.relation.compatible
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -216,9 +234,12 @@ class Compared:
 
     @cached_property
     def scored_as(self) -> list[str]:
-        """(n_names,): the labels that the model has to predict, "" for what it cannot."""
-        asked = self.scored & self.predictable & self.can[:, np.newaxis]
-        return [" or ".join(self.labels[row]) for row in asked]
+        """(n_names,): the labels that the model has to predict, "" for what it cannot; types of them last."""
+        asked = (part & self.predictable & self.can[:, np.newaxis] for part in (self.meant, self.types))
+        return [
+            " or ".join([*self.labels[meant], *self.labels[types]])
+            for meant, types in zip(*asked, strict=True)
+        ]
 
     def of_final(self, relation: np.ndarray) -> np.ndarray:
         """bool, (n_cells,): whether the final label stands so to the known one. relation: as `scored`."""
@@ -284,6 +305,11 @@ def _headline(cells: Compared, order: Sequence[int]) -> dict[str, Any]:
         "share_not_understood": _mean(~cells.left & ~understood[cells.codes]),
         "scored_as": {
             str(cells.names[i]): cells.scored_as[i] for i in order if cells.can[i] and not cells.own[i]
+        },
+        "types_of": {
+            str(cells.names[i]): cells.labels[cells.types[i] & cells.predictable].tolist()
+            for i in order
+            if (cells.types[i] & cells.predictable).any()
         },
         "unknown_labels": n_cells(~cells.can & understood),
         "not_understood": n_cells(~understood),

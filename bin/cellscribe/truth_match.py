@@ -16,14 +16,17 @@ class Relation:
     """How each known label stands to each label of the model; arrays are bool (n_truth, n_labels).
 
     same: they mean one type. compatible: one is an ancestor of the other in the Cell Ontology. broader: the label of
-    the model that stands for a finer known one (several where they are of one term). cl_ids: (n_truth,), "" where none
-    is known. understood: bool (n_truth,), false where neither a label nor a term of a type matches the words.
+    the model that stands for a finer known one (several where they are of one term). below: a type of the known one, by
+    the Cell Ontology or as one of several labels that a model has for one term; none of one that says "other". cl_ids:
+    (n_truth,), "" where none is known. understood: bool (n_truth,), false where neither a label nor a term of a type
+    matches the words.
     """
 
     cl_ids: list[str]
     same: np.ndarray
     compatible: np.ndarray
     broader: np.ndarray
+    below: np.ndarray
     understood: np.ndarray
 
 
@@ -58,10 +61,15 @@ def relate(
             of_term = np.array([cl_ids[-1] == other for other in ids])
             same[row] |= of_term & ~predictable if (same[row] & predictable).any() else of_term
     above = {cl_id: others - ROOTS for cl_id, others in lineages([*cl_ids, *ids]).items()}
-    compatible = np.array(
-        [[one in above.get(other, ()) or other in above.get(one, ()) for other in ids] for one in cl_ids],
-        dtype=bool,
-    ).reshape(same.shape)
+    finer = np.array([[one in above.get(other, ()) for other in ids] for one in cl_ids], dtype=bool)
+    coarser = np.array([[other in above.get(one, ()) for other in ids] for one in cl_ids], dtype=bool)
+    finer, coarser = finer.reshape(same.shape), coarser.reshape(same.shape)
+    below = finer & ~same
+    for row, label in enumerate(words):
+        # Words of a study's own, as "CD4 cm" with the id of CD4 T cells, mean no more than the label that is called so.
+        if cl_ids[row] and found[label] == cl_ids[row]:
+            below[row] |= np.array([cl_ids[row] == other for other in ids]) & ~same[row]
+        below[row] &= "other" not in plain_name(label).split()
     broader = np.zeros_like(same)
     for row in np.flatnonzero(~(same & predictable).any(axis=1)).tolist():
         stands = standing_for(
@@ -70,7 +78,7 @@ def relate(
         broader[row] = predictable & [bool(stands) and cl_id == stands for cl_id in ids]
     types = above.keys() - ROOTS
     understood = same.any(axis=1) | np.array([cl_id in types for cl_id in cl_ids], dtype=bool)
-    return Relation(cl_ids, same, compatible & ~same, broader, understood)
+    return Relation(cl_ids, same, (finer | coarser) & ~same, broader, below, understood)
 
 
 def standing_for(cl_id: str, ids: Iterable[str], above: Mapping[str, frozenset[str]]) -> str:

@@ -314,6 +314,22 @@ def test_labels_below_one_of_the_models_are_scored_as_that_and_the_page_says_so(
     assert "Scored as" in text and "Predicted label" in text and "Final label" in text
 
 
+def test_types_that_are_right_for_a_broader_known_label_are_named_on_the_page(tmp_path):
+    adata = simulated()
+    adata.obs["author"] = "T cell"
+    files = write_sample(tmp_path, adata)
+    manifest = tmp_path / "model" / "manifest.json"
+    told = read_json(manifest)
+    told["labels"] += [{"label": "CD4 T cell", "cl_id": "CL:0000624"}]
+    write_json(told, manifest)
+    inputs = ReportInputs(sample="blood", truth_key="author", **files)
+    report.write_report(inputs)
+    text = read(inputs)[1]
+    assert "those that no other known label means are right too: T cell (CD4 T cell)." in text
+    assert "T cell or CD4 T cell" in text
+    assert read_json(inputs.truth_summary)["types_of"] == {"T cell": ["CD4 T cell"]}
+
+
 def test_the_users_own_words_are_compared_by_what_a_map_says_that_they_mean(tmp_path):
     adata = simulated()
     adata.obs["author"] = adata.obs["cell_type"].replace({"Monocyte": "MNP"}).astype(str)

@@ -25,18 +25,35 @@ def obs() -> pd.DataFrame:
     return pd.DataFrame({"author": pd.Categorical(labels)}, index=[f"AAC{i}-1" for i in range(4)])
 
 
-def agreement(truth: list[str], predicted: list[str], final: list[str] | None = None) -> Agreement:
+# As a coarse and a fine model give them together.
+NESTED = {
+    "Monocyte": "CL:0000576",
+    "CD14+ Monocyte": "CL:0001054",
+    "FCGR3A+ Monocyte": "CL:0000875",
+    "B cell": "CL:0000236",
+    "Other T cell": "CL:0000084",
+    "CD4 T cell": "CL:0000624",
+    "CD4 cm": "CL:0000624",
+}
+
+
+def agreement(
+    truth: list[str],
+    predicted: list[str],
+    final: list[str] | None = None,
+    model: dict[str, str] = MODEL,
+) -> Agreement:
     def text(values: list[str]) -> np.ndarray:
         return np.array(values, dtype=object)
 
-    labels = {**dict.fromkeys([*predicted, *(final or [])], ""), "T cell": "CL:0000084", **MODEL}
+    labels = {**dict.fromkeys([*predicted, *(final or [])], ""), "T cell": "CL:0000084", **model}
     return compare(
         text(truth),
         text(predicted),
         text(final or predicted),
         np.linspace(0, 1, len(truth)),
         labels,
-        list(MODEL),
+        list(model),
         key="author",
         source="obs",
     )
@@ -159,6 +176,74 @@ def test_a_label_below_one_of_the_models_scores_as_that() -> None:
     assert head["macro_f1"] == pytest.approx(f1_score(scored, predicted, average="macro"), abs=1e-4)
     # By its words the final label is not the known one, but its ancestor.
     assert (head["share_same"], head["share_compatible"]) == (0.125, 0.625)
+
+
+def test_a_label_that_has_types_in_the_model_is_right_by_these() -> None:
+    found = agreement(
+        truth=["Monocyte"] * 5 + ["B cell"] * 3,
+        predicted=[
+            "Monocyte",
+            *["CD14+ Monocyte"] * 2,
+            "FCGR3A+ Monocyte",
+            *["B cell"] * 3,
+            "CD14+ Monocyte",
+        ],
+        final=["Monocyte", "CD14+ Monocyte", UNASSIGNED, "FCGR3A+ Monocyte", *["B cell"] * 4],
+        model=NESTED,
+    )
+    head, table = found.headline, found.table.set_index("truth")
+    assert table["scored_as"].tolist() == ["Monocyte or CD14+ Monocyte or FCGR3A+ Monocyte", "B cell"]
+    assert head["types_of"] == {"Monocyte": ["CD14+ Monocyte", "FCGR3A+ Monocyte"]}
+    assert head["scored_as"] == {} and table["known_to_model"].tolist() == ["yes", "yes"]
+    assert table.loc["Monocyte", ["recall", "recall_final", "precision"]].tolist() == [0.8, 0.6, 0.8]
+    # As if each type had been called by the known label.
+    scored = ["Monocyte"] * 5 + ["B cell"] * 3
+    predicted = ["Monocyte"] * 4 + ["B cell"] * 3 + ["Monocyte"]
+    assert head["accuracy"] == 0.75
+    assert head["macro_f1"] == pytest.approx(f1_score(scored, predicted, average="macro"), abs=1e-4)
+    right = np.array(scored) == np.array(predicted)
+    error = expected_calibration_error(1 - np.linspace(0, 1, 8), right)
+    assert head["calibration_error"] == pytest.approx(error, abs=1e-4)
+    # By its words the final label is another one; in the figure it stays what it is, beside its like.
+    assert (head["share_same"], head["share_compatible"]) == (0.5, 0.25)
+    assert list(found.confusion) == ["CD14+ Monocyte", "Monocyte", "FCGR3A+ Monocyte", "B cell"]
+
+
+def test_a_type_that_another_known_label_means_is_right_for_that_one_alone() -> None:
+    found = agreement(
+        truth=["Monocyte"] * 2 + ["CD14+ Monocytes"] * 2,
+        predicted=["CD14+ Monocyte", "FCGR3A+ Monocyte", "CD14+ Monocyte", "Monocyte"],
+        model=NESTED,
+    )
+    assert found.table["scored_as"].tolist() == ["CD14+ Monocyte", "Monocyte or FCGR3A+ Monocyte"]
+    assert found.table["recall"].tolist() == [0.5, 0.5]
+    # Nor is one of a known label between the two.
+    types = agreement(
+        truth=["lymphocyte", "T cell"],
+        predicted=["CD4 T cell"] * 2,
+        model={"lymphocyte": "CL:0000542", "T cell": "CL:0000084", **NESTED},
+    ).headline["types_of"]
+    assert types == {"T cell": ["CD4 T cell", "Other T cell", "CD4 cm"], "lymphocyte": ["B cell"]}
+
+
+def test_labels_that_share_an_id_are_types_of_the_term_and_of_no_other_words() -> None:
+    found = agreement(
+        truth=["CD4 T cell"] * 3 + ["Monocyte"],
+        predicted=["CD4 cm", "CD4 T cell", "Monocyte", "Monocyte"],
+        model=NESTED,
+    )
+    table = found.table.set_index("truth")
+    assert table.loc["CD4 T cell", "scored_as"] == "CD4 T cell or CD4 cm"
+    shares = ["recall", "predicted_same_or_compatible", "share_same_or_compatible"]
+    assert table.loc["CD4 T cell", shares].tolist() == [0.6667] * 3
+    alone = agreement(truth=["CD4 cm"], predicted=["CD4 T cell"], model=NESTED)
+    assert alone.table["scored_as"].tolist() == ["CD4 cm"] and alone.headline["accuracy"] == 0
+
+
+def test_what_is_called_other_has_no_types() -> None:
+    for truth, types in (("Other T cell", []), ("T cell", ["CD4 T cell", "CD4 cm"])):
+        head = agreement(truth=[truth], predicted=["CD4 T cell"], model=NESTED).headline
+        assert head["accuracy"] == bool(types) and head["types_of"].get(truth, []) == types, truth
 
 
 @pytest.mark.parametrize(
