@@ -127,6 +127,8 @@ def find_contrasts(
     obs: one row a cell, with `final_key`, the column of final labels. At most 5,000 cells a side are drawn, and
     40,000 in all.
     """
+    from cellscribe.genes import column_text
+
     final = column_text(obs[final_key])
     wanted: dict[tuple[str, tuple[str, ...], tuple[str, ...], str], Contrast] = {}
     notes: list[str] = []
@@ -151,6 +153,8 @@ def _not_to_be_compared(
 
     final: the final labels as text, (n_obs,).
     """
+    from cellscribe.genes import column_text
+
     if column not in obs:
         return (
             f"Nothing was compared by {shown(column)}: obs has no such column"
@@ -241,11 +245,6 @@ def _same_label(label: str, known: np.ndarray) -> str:
 
     same = next((name for name in sorted(set(known)) if plain(name) == plain(label)), "")
     return f"; did you mean '{same}'?" if same else ""
-
-
-def column_text(column: pd.Series) -> np.ndarray:
-    """A column of obs as text to the letter, spaces too, missing values as ""."""
-    return column.astype(object).where(column.notna(), "").astype(str).to_numpy(dtype=object)
 
 
 def _name(one: Comparison, within: str) -> str:

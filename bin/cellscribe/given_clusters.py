@@ -72,9 +72,6 @@ def _numbers_as_such(column: pd.Series) -> pd.Series:
 def _named(column: pd.Series) -> tuple[list[str], np.ndarray]:
     """The names of the clusters that have cells, and each cell's position in them, -1 for none: int (n_cells,)."""
     text = as_text(column)
-    if _is_number(column):
-        # A column of whole numbers of which some are missing comes as 3.0.
-        text = np.array([value.removesuffix(".0") for value in text], dtype=object)
     missing = np.array([value.lower() in NO_SAMPLE for value in text], dtype=bool)
     given = list(dict.fromkeys(text[~missing].tolist()))
     if isinstance(column.dtype, pd.CategoricalDtype):

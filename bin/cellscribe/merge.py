@@ -21,7 +21,7 @@ from cellscribe.contract import MERGED_BY, OutputNames
 from cellscribe.counts_file import new_counts_file, open_counts
 from cellscribe.errors import InputError
 from cellscribe.explorer import explorer_warnings
-from cellscribe.genes import as_text
+from cellscribe.genes import as_text, column_text
 from cellscribe.given_clusters import FOUND_ANEW, read_clusters
 from cellscribe.io import read_json, write_plain, write_table
 from cellscribe.merge_genes import join_genes
@@ -267,7 +267,7 @@ def _codes(part: pd.Series | None, size: int, position: dict[str, int]) -> np.nd
     own = own.cat.remove_unused_categories()
     values = own.cat.codes.to_numpy()
     # The last is that of missing values, whose code is -1.
-    moved = [position.setdefault(str(name), len(position)) for name in own.cat.categories]
+    moved = [position.setdefault(name, len(position)) for name in column_text(own.cat.categories)]
     moved.append(position.setdefault("", len(position)) if (values < 0).any() else 0)
     return np.array(moved, dtype=np.int32)[values]
 

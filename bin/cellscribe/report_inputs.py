@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellscribe.contract import UNASSIGNED, OutputNames
-from cellscribe.differential import column_text
 from cellscribe.errors import InputError
+from cellscribe.genes import column_text
 
 if TYPE_CHECKING:
     import anndata

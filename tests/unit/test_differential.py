@@ -73,6 +73,8 @@ def test_a_comparison_takes_the_cells_that_it_names(obs: pd.DataFrame) -> None:
     assert sizes("B cell vs T cell", obs) == ({"B cell vs T cell": (40, 40)}, [])
     assert sizes("B cell vs rest", obs) == ({"B cell vs rest": (40, 60)}, [])
     assert sizes("dose: 1 vs 0 + 2", obs) == ({"dose: 1 vs 0 + 2": (33, 67)}, [])
+    obs["measured"] = np.where(np.arange(100) < 10, np.nan, np.where(np.arange(100) < 40, 0, 1.5))
+    assert sizes("measured: 0 vs 1.5", obs) == ({"measured: 0 vs 1.5": (30, 60)}, [])
     within = sizes("condition: stim vs ctrl within each", obs)
     assert within[0] == {
         f"condition: stim vs ctrl within {label}": (20, 20) for label in ("B cell", "T cell")

@@ -6,7 +6,9 @@ import pytest
 
 from cellscribe.errors import InputError
 from cellscribe.genes import (
+    as_text,
     check_organism,
+    column_text,
     detect_organism,
     ensembl_ids,
     gene_set_masks,
@@ -258,6 +260,15 @@ def test_organisms_are_read_in_any_spelling():
     assert [read_organism(name) for name in ("Homo sapiens", "MOUSE", "auto")] == ["human", "mouse", "auto"]
     with pytest.raises(InputError, match="'rat'"):
         read_organism("rat")
+
+
+def test_whole_numbers_are_written_alike_whatever_pandas_made_of_them():
+    floats = pd.Series([0.0, 1.5, np.nan, -2.0, np.inf])
+    for column in (floats, floats.astype("category"), floats.astype(object), floats.astype(np.float32)):
+        assert as_text(column).tolist() == ["0", "1.5", "", "-2", "inf"]
+    assert as_text(pd.Series([0, None], dtype="Int64")).tolist() == ["0", ""]
+    assert as_text(pd.Series([" 1.0", "v2.0 ", None, True])).tolist() == ["1.0", "v2.0", "", "True"]
+    assert column_text(pd.Series([" a ", None, 3.0])).tolist() == [" a ", "", "3"]
 
 
 @pytest.mark.parametrize("organism", ["human", "mouse"])

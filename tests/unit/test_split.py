@@ -56,6 +56,12 @@ def test_each_sample_gets_its_own_cells_in_their_order(tmp_path: Path) -> None:
     assert list(one.var_names) == SYMBOLS and list(one.var["gene_ids"]) == IDS
 
 
+def test_samples_that_are_numbers_with_gaps_are_named_by_whole_ones(tmp_path: Path) -> None:
+    path = several(tmp_path / "in.h5ad", donors=[2.0, 1.0] * 5 + [np.nan])
+    parts = run_split(path, "s", "donor", tmp_path / "split.json")
+    assert [(part.sample, part.value) for part in parts] == [("s_2", "2"), ("s_1", "1"), ("s_unnamed", "")]
+
+
 @pytest.mark.parametrize("many", [1, 2])
 def test_more_samples_than_files_may_be_open_take_more_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int

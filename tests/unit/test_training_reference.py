@@ -141,6 +141,15 @@ def test_labels_that_are_numbers_are_told_of(write, cells, capsys):
     assert "all labels are numbers (0, 1, 2)" in capsys.readouterr().err
 
 
+def test_numbers_of_a_column_with_gaps_are_written_as_whole_ones(write, cells):
+    numbers = np.arange(60) % 3.0
+    cells.obs["leiden"] = np.where(np.arange(60) < 6, np.nan, numbers)
+    cells.obs["run"], cells.obs["coarse"] = numbers + 1, np.where(numbers == 2, 1.0, 0.0)
+    read = read_reference([write(cells)], "leiden", batch_key="run", levels=["coarse"])
+    assert read.names == ["0", "1", "2"] and set(read.batches) == {"1", "2", "3"} and len(read.labels) == 54
+    assert read.levels == {"coarse": {"0": "0", "1": "0", "2": "1"}}
+
+
 def test_counts_that_were_recovered_are_told_of_with_their_file(write, cells, capsys):
     totals = np.asarray(cells.X.sum(axis=1))
     cells.X = sp.csr_matrix(np.log1p(cells.X.toarray() / totals * 1e4))

@@ -372,6 +372,12 @@ def test_labels_of_obs_are_read_without_those_that_say_nothing(obs: pd.DataFrame
     assert warnings == []
 
 
+def test_known_labels_that_are_numbers_are_written_as_whole_ones(obs: pd.DataFrame) -> None:
+    obs["leiden"] = [float("nan"), *range(1, len(obs))]
+    truth, _ = read_truth(obs, "s1", "leiden", None)
+    assert truth is not None and truth.tolist() == ["", *(str(i) for i in range(1, len(obs)))]
+
+
 def test_words_that_say_nothing_are_labels_where_the_user_gives_them_a_meaning(obs: pd.DataFrame) -> None:
     obs = obs.assign(mine=["other"] + ["unknown"] * (len(obs) - 1))
     labels, _ = read_truth(obs, "s", "mine", None, ["other"])

@@ -64,7 +64,7 @@ def read_celltypist(path: Path, *, trusted: bool) -> Parts:
         intercepts = np.broadcast_to(
             np.asarray(classifier.intercept_, dtype=np.float64).ravel(), len(coefficients)
         )
-        labels = [str(label) for label in classifier.classes_]
+        labels = gene_names.column_text(classifier.classes_).tolist()
         features = np.array([str(name) for name in classifier.features], dtype=object)
         deviations = np.asarray(scaler.scale_, dtype=np.float64)
         means = np.zeros(len(deviations))
