@@ -50,7 +50,6 @@ def import_options(function: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--trust-model-code",
-                "--trust_model_code",
                 is_flag=True,
                 help="Read a pickle: only where you trust its source.",
             ),

@@ -55,7 +55,12 @@ def _about(context: click.Context, parameter: click.Parameter, value: str) -> di
     help="The reference's organism; auto finds it by the genes' names.",
 )
 @click.option("--counts-layer", help="The layer of raw counts; by default it is found.")
-@click.option("--gene-column", help="The var column that names the genes; by default it is found.")
+@click.option(
+    "--gene-column",
+    "--gene-column-name",
+    "gene_column",
+    help="The var column that names the genes; by default it is found.",
+)
 @click.option("--cl-map", type=file_in, help="A table (label, cl_id) of Cell Ontology ids.")
 @click.option("--description", default="", help="A sentence for the model card.")
 @click.option("--licence", default="", help="The licence of the model.")

@@ -2,14 +2,17 @@
 
 import errno
 import os
+import re
+import runpy
 import subprocess
 import sys
 
 import click
 import pytest
 from click.testing import CliRunner
+from conftest import ROOT
 
-from cellscribe.cli import common_options, exit_codes, sample_option, set_threads
+from cellscribe.cli import SETTINGS, common_options, exit_codes, sample_option, set_threads, trust_option
 from cellscribe.errors import EXIT_CODES, InputError, ModelFetchError, ModelMismatchError, NothingLeftError
 from cellscribe.progress import progress
 
@@ -117,6 +120,34 @@ def test_an_error_that_only_reads_like_one_of_the_machine_is_our_bug():
 def test_an_unknown_option_is_wrong_usage():
     assert run(None, "--nonsense", "1").exit_code == 2
     assert run(None, "--cpus", "0").exit_code == 2
+
+
+def test_an_option_may_have_the_pipelines_underscores_and_a_wrong_one_is_told_what_is_near():
+    @click.command(context_settings=SETTINGS)
+    @click.option("--label-key")
+    @click.option("--kind", type=click.Choice(["one_way", "other"]))
+    @trust_option
+    def main(label_key: str, kind: str, trust_model_code: bool) -> None:
+        click.echo(f"{label_key} {kind} {trust_model_code}")
+
+    for spelling in ("--label_key", "--label-key"):
+        result = CliRunner().invoke(main, [spelling, "cell_type", "--trust_model_code", "--kind=one_way"])
+        assert result.stdout == "cell_type one_way True\n"
+    wrong = CliRunner().invoke(main, ["--labl_key", "cell_type"])
+    assert wrong.exit_code == 2 and re.search("Did you mean .*--label-key", wrong.stderr), wrong.stderr
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "bin").glob("*.py")), ids=lambda file: file.stem)
+def test_every_command_takes_its_options_with_underscores(file):
+    main = runpy.run_path(str(file))["main"]
+    for command in (main, *getattr(main, "commands", {}).values()):
+        context = click.Context(command, **command.context_settings)
+        known = command.make_parser(context)._long_opt
+        names = [
+            name for option in command.get_params(context) for name in (*option.opts, *option.secondary_opts)
+        ]
+        assert all(name.replace("_", "-") in known for name in names if name.startswith("--"))
+        assert context.token_normalize_func("label_key") == "label-key"
 
 
 def test_the_number_of_threads_is_held_to_cpus(monkeypatch):
