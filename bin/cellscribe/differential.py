@@ -172,7 +172,20 @@ def _not_to_be_compared(
         _same_label(value, known) if where == final_key else nearest(value, sorted(set(known)))
         for value, where, known in absent
     )
-    return f"{shown(_name(one, one.within))} was not compared: {parts}{next(filter(None, hints), '.')}"
+    columns = {where: known for _, where, known in absent}
+    there = " ".join(_values_of(where, known) for where, known in columns.items())
+    return (
+        f"{shown(_name(one, one.within))} was not compared: {parts}{next(filter(None, hints), '.')} {there}"
+    )
+
+
+def _values_of(column: str, values: np.ndarray) -> str:
+    """A sentence of which values a column has, the most frequent ones first. values: text (n_obs,), "" for none."""
+    names, numbers = np.unique(values[values != ""].astype(str), return_counts=True)
+    frequent = [shown(name) for name in names[np.argsort(-numbers, kind="stable")].tolist()]
+    return (
+        f"In {column} there {'is' if len(frequent) == 1 else 'are'} {first_names(frequent) or 'no values'}."
+    )
 
 
 def _contrasts_of(

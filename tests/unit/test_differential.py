@@ -106,7 +106,18 @@ def test_what_is_asked_for_twice_is_compared_once(obs: pd.DataFrame) -> None:
         ("B cells vs T cell", "did you mean 'B cell'"),
         ("condition: stim vs ctrl within B-cell", "did you mean 'B cell'"),
         ("unassigned vs B cell", "8 against 40 cells; each side needs 10"),
-        ("dose: 7 vs 1", "no cell has '7' in dose."),
+        ("dose: 7 vs 1", "no cell has '7' in dose. In dose there are '0', '1', '2'."),
+        (
+            "empty: 7 vs 1",
+            "no cell has '7' in empty, and no cell has '1' in empty. In empty there are no values.",
+        ),
+        ("condition: stimm vs ctrl", "did you mean 'stim'? In condition there are 'ctrl', 'stim'."),
+        (
+            "condition: drug vs ctrl within Z cell",
+            f"no cell has 'drug' in condition, and no cell has 'Z cell' in {FINAL}. In condition there are 'ctrl', "
+            f"'stim'. In {FINAL} there are 'B cell', 'T cell', 'NK cell', 'unassigned'.",
+        ),
+        ("number: x vs y", "In number there are '0', '1', '2', '3', '4', '5', '6', '7' and 84 more."),
         (
             "CD8 cell + B ceII vs T cell",
             f"no cell has 'CD8 cell' in {FINAL}, and no cell has 'B ceII' in {FINAL}.",
@@ -114,7 +125,7 @@ def test_what_is_asked_for_twice_is_compared_once(obs: pd.DataFrame) -> None:
     ],
 )
 def test_a_comparison_that_cannot_be_made_is_told(obs: pd.DataFrame, text: str, words: str) -> None:
-    made, notes = sizes(text, obs)
+    made, notes = sizes(text, obs.assign(empty=None, number=np.arange(100) % 92))
     assert made == {} and words in " ".join(notes)
 
 
@@ -123,9 +134,9 @@ def test_a_comparison_that_cannot_be_made_is_told(obs: pd.DataFrame, text: str, 
 )
 def test_no_label_that_means_another_type_is_advised(obs: pd.DataFrame, asked: str, there: str) -> None:
     (note,) = sizes(f"{asked} vs rest", obs.assign(**{FINAL: there}))[1]
-    assert note.endswith(f"no cell has '{asked}' in {FINAL}.")
+    assert note.endswith(f"no cell has '{asked}' in {FINAL}. In {FINAL} there is '{there}'.")
     (note,) = sizes(f"{there.upper()}s vs rest", obs.assign(**{FINAL: there}))[1]
-    assert note.endswith(f"did you mean '{there}'?")
+    assert f"did you mean '{there}'?" in note
 
 
 def test_a_column_that_was_renamed_as_ours_is_of_that_name_is_compared_all_the_same(
