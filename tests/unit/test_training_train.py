@@ -68,11 +68,11 @@ def test_a_label_of_one_batch_is_scored_as_untested_and_warnings_stand_in_the_ca
     labels, donors = (cells.obs[key].to_numpy(dtype=object) for key in ("cell_type", "donor"))
     donors[labels == "B cell"] = donors[0]
     labels[np.flatnonzero(labels == "NK cell")[:20]] = "nk cells"
-    cells.obs["cell_type"], cells.obs["donor"] = labels, donors
+    cells.obs["cell_type"], cells.obs["donor"], cells.obs["condition"] = labels, donors, "ctrl"
     write_reference(cells, ready.reference[0])
-    folder = train.run_train(dataclasses.replace(ready, batch_key="donor"))
-    (warning,) = verify_model(folder)["training"]["warnings"]
-    assert "written almost alike" in warning
+    folder = train.run_train(dataclasses.replace(ready, batch_key="donor", levels=("condition",)))
+    alike, level = verify_model(folder)["training"]["warnings"]
+    assert "written almost alike" in alike and "at level 'condition' all labels are 'ctrl'" in level
     for card in ("card.md", "card.html"):
         text = (folder / card).read_text()
         assert "written almost alike" in text
@@ -88,6 +88,19 @@ def test_labels_of_which_none_is_in_two_batches_are_told_of(ready):
     write_reference(cells, ready.reference[0])
     folder = train.run_train(dataclasses.replace(ready, batch_key="donor"))
     assert "no label is in two of the parts" in verify_model(folder)["training"]["warnings"][0]
+
+
+def test_a_level_that_is_the_same_for_all_labels_is_told_of(capsys):
+    train.tell_empty_levels(
+        [
+            {"name": "broad", "labels": {"CD4 T cell": "T cell", "B cell": "B cell"}},
+            {"name": "condition", "labels": {"CD4 T cell": "ctrl", "B cell": "ctrl"}},
+        ]
+    )
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(
+        "warning: at level 'condition' all labels are 'ctrl', which every cell will be called"
+    )
 
 
 def test_one_batch_rare_labels_and_given_levels_go_the_whole_way(ready):

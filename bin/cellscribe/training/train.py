@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,17 @@ def check_options(options: TrainOptions) -> None:
             taken.add(key)
 
 
+def tell_empty_levels(levels: Sequence[Mapping[str, Any]]) -> None:
+    """Warn of levels that tell no labels apart. levels: each `name` and `labels`, label -> label at that level."""
+    for level in levels:
+        values = set(level["labels"].values())
+        if len(values) == 1:
+            warn(
+                f"at level '{level['name']}' all labels are '{values.pop()}', which every cell will be called there: "
+                "is it the column of coarser labels? Name that with --levels, or leave the level out."
+            )
+
+
 def run_train(options: TrainOptions) -> Path:
     """Train a model and write its folder; returns it. Raises InputError for references that cannot be used."""
     with warnings_told() as told:
@@ -186,6 +197,7 @@ def _train(options: TrainOptions, told: list[str]) -> Path:
     levels = [
         {"name": level, "labels": {n: cells.levels[level][n] for n in names}} for level in options.levels
     ]
+    tell_empty_levels(levels)
     levels = levels or lineage_levels(ontology, names, cl_ids)
 
     # A label in doubt calibrates nothing, and one that a regression gave is no test of one. But new cells will be like
