@@ -140,3 +140,25 @@ def test_labels_of_one_batch_and_labels_left_out_are_named_as_not_known(hostile)
     assert "these labels come from one batch only" in text
     assert "too few to learn" in text.split("## What it does not know")[1]
     assert json.dumps("too few to learn")[1:-1] in (hostile / "card.html").read_text()
+
+
+def test_a_line_parts_every_list_of_the_markdown_from_what_is_above(tmp_path, model):
+    fields = read_manifest(model)
+    fields["training"]["warnings"] = ["<b>mind this</b>", "and this"]
+    evaluation = Evaluation.from_dict(read_json(model / "evaluation.json"))
+    for tested in (evaluation, None):
+        write_card(tmp_path, fields, tested)
+        lines = (tmp_path / "card.md").read_text().splitlines()
+        starts = [i for i, line in enumerate(lines) if line[:2] in ("- ", "| ")]
+        assert all(lines[i - 1][:2] in ("", lines[i][:2], "|-") for i in starts)
+        assert lines[lines.index("- Warning: and this") + 1] == ""
+
+
+def test_one_label_of_one_batch_is_told_of_as_one(tmp_path, model):
+    fields = read_manifest(model)
+    fields["labels"][0]["n_batches"] = 1
+    fields["training"]["n_unlabelled"] = 1
+    write_card(tmp_path, fields, None)
+    text = (tmp_path / "card.md").read_text()
+    assert "on new donors: this label comes from one batch only." in text
+    assert "(1 further cell has none)" in text

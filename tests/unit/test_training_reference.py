@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from small_model import TYPES, simulate
 
 from cellscribe.errors import InputError
-from cellscribe.training.reference import names_of, read_reference
+from cellscribe.training.reference import Contested, names_of, read_reference
 from cellscribe.truth import relate
 
 
@@ -180,14 +180,25 @@ def test_cells_without_a_label_are_left_out(write, cells):
     assert abs(read.counts - cells.X[7:]).max() == 0
 
 
-def test_labels_of_fewer_than_five_cells_are_left_out_and_named(write, cells):
+def test_labels_of_fewer_than_five_cells_are_left_out_and_named(write, cells, capsys):
     labels = cells.obs["cell_type"].to_numpy(dtype=object)
-    labels[:4], labels[4:9] = "rare", "five"
+    labels[:4], labels[4:9], labels[9] = "rare", "five", "one"
     cells.obs["cell_type"] = labels
     read = read_reference([write(cells)], "cell_type")
-    assert read.left_out == {"rare": 4}
+    assert read.left_out == {"rare": 4, "one": 1}
     assert "five" in read.names and "rare" not in read.names
-    assert len(read.labels) == 56
+    assert len(read.labels) == 55
+    said = capsys.readouterr().err
+    assert "'rare' is left out: 4 cells, too few to learn it" in said and "'one' is left out: 1 cell," in said
+
+
+def test_one_contested_cell_is_told_of_as_one():
+    one = Contested("CD4 T cell", n_cells=9, n_contested=1, n_renamed=1)
+    assert "1 of the 9 cells called CD4 T cell has counts" in one.sentence()
+    assert "none of its own's: 1 was renamed and 0 taught nothing" in one.sentence()
+    several = Contested("CD4 T cell", n_cells=9, n_contested=3, n_renamed=2, n_left_out=1)
+    assert "cells called CD4 T cell have counts" in several.sentence()
+    assert "none of their own's: 2 were renamed and 1 taught nothing" in several.sentence()
 
 
 def test_two_references_are_joined_by_ids_on_the_genes_of_both(write, cells):
@@ -293,7 +304,7 @@ def test_a_label_without_a_parent_is_an_error_before_any_training(write, cells):
 
 def test_fewer_than_two_labels_are_an_error(write, cells):
     cells.obs["one"] = "B cell"
-    with pytest.raises(InputError, match=r"holds 1 label\(s\) with at least 5 cells"):
+    with pytest.raises(InputError, match="holds 1 label with at least 5 cells"):
         read_reference([write(cells)], "one")
 
 

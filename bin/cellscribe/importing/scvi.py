@@ -49,6 +49,7 @@ from cellscribe.training.held_out import (
 from cellscribe.training.members import Members, taught_cells, train_trees
 from cellscribe.training.reference import LabelledCells
 from cellscribe.training.train import REJECTION, gene_table, markers_of, reference_of, silent_table
+from cellscribe.words import plural
 
 SEEN_BY_ENCODER = (
     "Trees, neighbours and their calibration were tested on whole batches that they had not seen, but the encoder may "
@@ -188,7 +189,8 @@ def run_import_scvi(options: ScviOptions) -> Path:
     codes = np.array([names.index(label) for label in cells.labels])
     cl_ids, ontology = place_labels(names, options.cl_map)
     log(
-        f"reference: {len(codes):,} cells, {len(names)} labels, {len(np.unique(cells.batches.astype(str)))} batches"
+        f"reference: {plural(len(codes), 'cell')}, {plural(len(names), 'label')}, "
+        f"{plural(len(np.unique(cells.batches.astype(str))), 'batch')}"
     )
     held = hold_out(placed, codes, names, options)
     calibration, evaluation = test_members(placed, held, codes, names, options.seed)

@@ -50,9 +50,11 @@ def card_markdown(fields: dict[str, Any], labels: list[dict[str, Any]], evaluati
         "",
     ]
     lines += [NOT_TESTED] if evaluation is None else _how_good(evaluation, fields)
-    lines += [f"- {_cell(note)}" for note in fields.get("source", {}).get("notes", ())]
-    lines += [f"- Warning: {_cell(warning)}" for warning in fields["training"].get("warnings", ())]
+    said = [f"- {_cell(note)}" for note in fields.get("source", {}).get("notes", ())]
+    said += [f"- Warning: {_cell(warning)}" for warning in fields["training"].get("warnings", ())]
+    # Without a line between them a list behind a table is rows of it.
     lines += [
+        *(["", *said] if said else []),
         "",
         "## What it knows",
         "",
@@ -72,8 +74,9 @@ def card_markdown(fields: dict[str, Any], labels: list[dict[str, Any]], evaluati
     lines += ["", "## What it does not know", ""]
     lines += [f"- {_cell(unknown)}" for unknown in fields["does_not_know"]]
     if single:
+        these = "this label comes" if len(single) == 1 else "these labels come"
         lines.append(
-            f"- How well it knows {', '.join(map(_cell, single))} on new donors: these labels come from one batch only."
+            f"- How well it knows {', '.join(map(_cell, single))} on new donors: {these} from one batch only."
         )
     lines += [f"- {other_types(fields)}", "", "## How it was made", ""]
     lines += [f"- {_cell(line)}" for line in how_made(fields)]
@@ -115,9 +118,8 @@ def certainty_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
 def measured_on(evaluation: Evaluation, fields: dict[str, Any]) -> str:
     """Which cells the scores are of, what of the model had seen them, and which it could not get right."""
     head, labels = evaluation.headline, evaluation.per_label
-    measured = (
-        f"Measured on {head['n_cells']:,} cells of {plural(head['n_batches'], 'batch')}, {head['split']}."
-    )
+    cells, batches = plural(head["n_cells"], "cell"), plural(head["n_batches"], "batch")
+    measured = f"Measured on {cells} of {batches}, {head['split']}."
     unknown = labels[~labels["tested"] & (labels["n_cells"] > 0)]
     if fields["training"]["n_batches"] == 1:
         return f"{measured} Other donors are named less well than these: the scores flatter."
@@ -159,8 +161,8 @@ def how_made(fields: dict[str, Any]) -> list[str]:
             f"({training['batch_key'] or 'one a file'}), from {', '.join(training['sources'])}; "
             f"labels from {fields['label_key']}"
             + (
-                f" ({training['n_unlabelled']:,} further cells have none)."
-                if training.get("n_unlabelled")
+                f" ({plural(n, 'further cell')} {'has' if n == 1 else 'have'} none)."
+                if (n := training.get("n_unlabelled"))
                 else "."
             )
         )

@@ -22,7 +22,7 @@ from cellscribe.model import manifest
 from cellscribe.model.manifest import MANIFEST, write_manifest
 from cellscribe.model.ontology import LINEAGE, Ontology, build_ontology, find_cl_ids, lineage_level
 from cellscribe.training.evaluate import Evaluation
-from cellscribe.words import some
+from cellscribe.words import plural, some
 
 if TYPE_CHECKING:
     from cellscribe.training.options import ModelOptions
@@ -231,7 +231,7 @@ def label_entries(
 def not_learned(cells: LabelledCells, names: Sequence[str]) -> list[str]:
     """What a model that learned from these cells does not know, though they have it. names: its labels."""
     rare = [
-        f"{label} ({number} cells: too few to learn)"
+        f"{label} ({plural(number, 'cell')}: too few to learn)"
         for label, number in cells.left_out.items()
         if label not in names
     ]

@@ -49,14 +49,16 @@ class Contested:
 
     def sentence(self) -> str:
         """What a card says of them."""
+        have, their = ("has", "its") if self.n_contested == 1 else ("have", "their")
         found = (
-            f"{self.n_contested:,} of the {self.n_cells:,} cells called {self.label} have counts of the other kind of "
-            "T cell's coreceptor (CD4, CD8) and none of their own's"
+            f"{self.n_contested:,} of the {plural(self.n_cells, 'cell')} called {self.label} {have} counts of the "
+            f"other kind of T cell's coreceptor (CD4, CD8) and none of {their} own's"
         )
         if self.is_corrected:
+            were = "was" if self.n_renamed == 1 else "were"
             return (
-                f"{found}: {self.n_renamed:,} were renamed and {self.n_left_out:,} taught nothing; none of them is in "
-                "the scores (--correct_labels false leaves them as they are)."
+                f"{found}: {self.n_renamed:,} {were} renamed and {self.n_left_out:,} taught nothing; none of them is "
+                "in the scores (--correct_labels false leaves them as they are)."
             )
         return f"{found}, and may be of that kind."
 
@@ -335,13 +337,14 @@ def common_labels(labels: np.ndarray, label_key: str, file: Path) -> tuple[np.nd
     names, numbers = np.unique(labels.astype(str), return_counts=True)
     rare = {str(n): int(k) for n, k in zip(names, numbers, strict=True) if k < FEWEST_CELLS}
     for label, number in list(rare.items())[:LABELS_SHOWN]:
-        log(f"label '{label}' is left out: its {plural(number, 'cell')} are too few to learn it")
+        log(f"label '{label}' is left out: {plural(number, 'cell')}, too few to learn it")
     if len(rare) > LABELS_SHOWN:
-        log(f"and so are {len(rare) - LABELS_SHOWN:,} further labels")
+        more = len(rare) - LABELS_SHOWN
+        log(f"and so {'is' if more == 1 else 'are'} {plural(more, 'further label')}")
     if len(names) - len(rare) < 2:
         raise InputError(
-            f"column '{label_key}' holds {len(names) - len(rare)} label(s) with at least {FEWEST_CELLS} cells; "
-            "two are needed",
+            f"column '{label_key}' holds {plural(len(names) - len(rare), 'label')} with at least {FEWEST_CELLS} "
+            "cells; two are needed",
             "Name another column with --label_key.",
             file=file,
         )
@@ -358,7 +361,7 @@ def read_label_csvs(
         return [None] * len(paths)
     if len(label_csv) not in (1, len(paths)):
         raise InputError(
-            f"{len(label_csv)} tables of labels were given for {len(paths)} reference(s)",
+            f"{len(label_csv)} tables of labels were given for {plural(len(paths), 'reference')}",
             "Give one for each reference, in the same order, or one for all of them.",
         )
     tables = [read_label_csv(path) for path in label_csv]

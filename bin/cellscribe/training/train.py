@@ -40,6 +40,7 @@ from cellscribe.training.held_out import hold_out, or_all, seen_elsewhere
 from cellscribe.training.members import Members, reference_counts, train_members
 from cellscribe.training.options import KINDS, TrainOptions
 from cellscribe.training.reference import read_reference
+from cellscribe.words import plural
 
 N_QUANTILES = 1001
 # Options that change nothing of what a model learns, or stand in fields of their own.
@@ -186,7 +187,8 @@ def _train(options: TrainOptions, told: list[str]) -> Path:
     names = cells.names
     n_batches = len(np.unique(cells.batches.astype(str)))
     log(
-        f"reference: {len(cells.labels):,} cells, {len(names)} labels, {n_batches} batches, {len(cells.genes):,} genes"
+        f"reference: {plural(len(cells.labels), 'cell')}, {plural(len(names), 'label')}, {plural(n_batches, 'batch')}, "
+        f"{plural(len(cells.genes), 'gene')}"
     )
     if options.encode_covariates and n_batches == 1:
         warn("--encode_covariates has no effect: there is one batch, so that the encoder sees genes alone")
