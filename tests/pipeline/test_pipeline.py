@@ -190,7 +190,8 @@ def test_training_leaves_a_model_with_its_card(trained: Any) -> None:
     told = trained.train.output
     assert re.search(r"small 1\.0: \d+\.\d % of its labels were right \(whole batches held out\)", told)
     assert "its card    results/models/small/card.html" in told
-    assert manifest["training"]["sources"] == ["reference.h5ad", "labels.csv"]
+    assert manifest["training"]["sources"] == ["reference.h5ad", "labels.csv", "names.csv"]
+    assert "B cell" in {label["label"] for label in manifest["labels"]}
     assert {"MLmodel", "card.md", "card.html", "evaluation.json"} <= {path.name for path in model.iterdir()}
 
 

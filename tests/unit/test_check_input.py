@@ -658,6 +658,17 @@ def test_labels_of_their_own_come_one_for_all_references_or_one_for_each(folder:
     ]
 
 
+def test_a_table_of_new_names_is_found_beside_the_launch_or_missed(folder: Folder) -> None:
+    folder.sheet("label,name\n", "names.csv")
+    train = {"mode": "train", "reference": "a.h5ad", "label_key": "mine"}
+    assert folder.check(**train)[1]["train"]["label_map"] is None
+    found = folder.check(**train, label_map="names.csv")[1]["train"]["label_map"]
+    assert found == str(folder.path / "names.csv")
+    assert folder.problems(**train, label_map="no.csv") == [
+        f"--label_map: '{folder.path}/no.csv' does not exist"
+    ]
+
+
 def test_a_reference_that_is_given_twice_is_refused(folder: Folder) -> None:
     (line,) = folder.problems(mode="train", reference="a.h5ad, b.h5ad,a.h5ad", label_key="x")
     assert line == f"--reference: '{folder.path}/a.h5ad' is given 2 times; give each file once"
