@@ -14,6 +14,7 @@ import numpy as np
 
 from cellscribe.answer import Answer, Decision, Strictness, stepped_up
 from cellscribe.contract import UNASSIGNED
+from cellscribe.foreign import KIND
 from cellscribe.model.ontology import (
     LINEAGE,
     Ontology,
@@ -21,6 +22,7 @@ from cellscribe.model.ontology import (
     descendants,
     lineage_level,
 )
+from cellscribe.words import plural, some
 
 NOT_VOTING = ("novel", "low_information")
 # Of models that tell no thresholds; of several, the strictest counts.
@@ -297,8 +299,39 @@ def consensus(answers: Sequence[Answer]) -> Answer:
         near=first.near,
         agreeing=agree.sum(axis=1),
         calibrated=all(answer.calibrated for answer in answers),
-        warnings=[f"{model_title(answer)}: {warning}" for answer in answers for warning in answer.warnings],
+        warnings=[
+            *labels_without_ids(answers, union),
+            *(f"{model_title(answer)}: {warning}" for answer in answers for warning in answer.warnings),
+        ],
     )
+
+
+def labels_without_ids(answers: Sequence[Answer], union: Union) -> list[str]:
+    """A sentence for each model that names cells by labels of which nobody can tell how they stand to the others'."""
+    told = []
+    for model, (answer, columns) in enumerate(zip(answers, union.columns, strict=True)):
+        shared = {
+            place for other, places in enumerate(union.columns) if other != model for place in places.tolist()
+        }
+        labels = np.array(answer.labels, dtype=object)
+        alone = np.array([not union.cl_ids[place] and place not in shared for place in columns], dtype=bool)
+        alone &= labels != UNASSIGNED
+        named = alone[answer.predicted] & (answer.decision.final == labels[answer.predicted])
+        if not named.any():
+            continue
+        n = int(alone.sum())
+        have, them, contradict = ("has", "it", "contradicts") if n == 1 else ("have", "them", "contradict")
+        # Its ids are found by the words alone.
+        advice = (
+            "" if answer.model.get("kind") == KIND else " Train or import it with --cl_map, which gives ids."
+        )
+        told.append(
+            f"{n:,} of {plural(len(labels), 'label')} of {model_title(answer)} {have} no Cell Ontology id "
+            f"({some(labels[alone].tolist())}), and no other model has {them} by name, so that "
+            f"{'it' if n == 1 else 'they'} {contradict} all labels of the others: {named.mean():.0%} of the cells have "
+            f"{'it' if n == 1 else 'one of them'} by that model.{advice}"
+        )
+    return told
 
 
 def _limit(answer: Answer, name: str, least: float) -> float:

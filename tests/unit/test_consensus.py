@@ -8,6 +8,7 @@ import pytest
 from cellscribe.answer import Answer, Decision
 from cellscribe.consensus import agreement, consensus, unite
 from cellscribe.contract import REASONS, UNASSIGNED
+from cellscribe.foreign import KIND
 from cellscribe.model.ontology import LINEAGE, Ontology, Term
 
 # leukocyte > lymphocyte > T > (CD4 > naive CD4, CD8), B, NK; leukocyte > myeloid > monocyte, macrophage
@@ -417,6 +418,36 @@ def test_the_genes_of_a_model_that_tells_none_are_passed_over():
     others.mapping["gene_overlap"] = None
     assert consensus([others, ours]).mapping["gene_overlap"] == 1.0
     assert consensus([others, others]).mapping["gene_overlap"] is None
+
+
+def test_labels_without_an_id_that_one_model_alone_has_are_a_warning():
+    ours = answer(["B cell", "NK", "odd"], [[0.9, 0.05, 0.05]] * 4, name="ours")
+    rows = [[0.9, 0.1, 0, 0], [0.1, 0.9, 0, 0], [0.4, 0.3, 0.2, 0.1], [0, 0, 1, 0]]
+    # The third cell has none of them finally.
+    fine = answer(["B immature", "B mem", "NK", "odd"], rows, name="fine", warnings=["Told before."])
+    (warning, other) = consensus([ours, fine]).warnings
+    assert warning == (
+        "2 of 4 labels of fine 1 have no Cell Ontology id (B immature, B mem), and no other model has them by name, so "
+        "that they contradict all labels of the others: 50% of the cells have one of them by that model. Train or "
+        "import it with --cl_map, which gives ids."
+    )
+    assert other == "fine 1: Told before."
+    # With an id, or where no cell got them, they are nothing to warn of.
+    assert consensus([ours, answer(["CD4", "mine"], [[0.9, 0.1]] * 4)]).warnings == []
+    given = answer(["B immature", "B mem"], [[0.9, 0.1]] * 4, ids=[ID["B cell"], ID["B cell"]])
+    assert consensus([ours, given]).warnings == []
+
+
+def test_what_a_model_made_by_others_calls_its_cells_cannot_be_given_ids():
+    theirs = answer(["blob", UNASSIGNED], [[1, 0], [0, 1]], alone=True)
+    theirs.model["kind"] = KIND
+    (warning,) = consensus([answer(["B cell"], [[1], [1]]), theirs]).warnings
+    assert warning.startswith(
+        "1 of 2 labels of m 1 has no Cell Ontology id (blob), and no other model has it by"
+    )
+    assert warning.endswith(
+        "so that it contradicts all labels of the others: 50% of the cells have it by that model."
+    )
 
 
 def test_pairs_of_models_are_the_same_broader_or_in_contradiction():
