@@ -365,13 +365,15 @@ def decide(
     doubtful = contested | (support[rows, chosen] < rejection["least_probability"])
     final[doubtful], final_cl_id[doubtful] = stepped_up(
         union.ontology,
+        union.labels,
         union.keys,
         chosen[doubtful],
         probabilities[doubtful],
         rejection["ancestor_probability"],
     )
-    reason[doubtful] = "ambiguous"
-    reason[doubtful & (n_speak > n_agree)] = "disagreement"
+    other = doubtful & (final != labels[chosen])
+    reason[other] = "ambiguous"
+    reason[other & (n_speak > n_agree)] = "disagreement"
     return Decision(final, final_cl_id, reason)
 
 

@@ -68,20 +68,22 @@ def read_label_map(path: Path, says: str, *, keep_blank: bool = False) -> dict[s
 
 
 def renamed(labels: np.ndarray, names: Mapping[str, str], file: str) -> np.ndarray:
-    """The labels as `names` calls them, text (n_obs,); "" where it has no name for one, and as they are where it does
-    not list them. What becomes of them is logged. file: whose labels they are.
+    """The labels as `names` calls them, text (n_obs,); "" where it has no name for one, or a word that is none, and as
+    they are where it does not list them. What becomes of them is logged. file: whose labels they are.
     """
     given, of = np.unique(np.char.strip(labels.astype(str)), return_inverse=True)
-    numbers = np.bincount(of, minlength=len(given))
-    blank = np.array([names.get(label) == "" for label in given.tolist()], dtype=bool)
+    new = np.array([names.get(label, label) for label in given.tolist()], dtype=object)
+    listed = np.isin(given, list(names))
+    blank = listed & ~is_labelled(new)
     if blank.any():
+        n_cells = int(np.bincount(of, minlength=len(given))[blank].sum())
         log(
-            f"{file}: {plural(int(numbers[blank].sum()), 'cell')} left out, as --label_map has no name for "
+            f"{file}: {plural(n_cells, 'cell')} left out, as --label_map has no name for "
             f"{some(given[blank].tolist(), quoted=True)}"
         )
-    if others := [label for label in given[is_labelled(given)].tolist() if label not in names]:
+    if others := given[~listed & is_labelled(given)].tolist():
         log(f"{file}: --label_map does not list {some(others, quoted=True)}: kept as they are")
-    return np.array([names.get(label, label) for label in given.tolist()], dtype=object)[of]
+    return np.where(blank, "", new)[of]
 
 
 def tell_unknown(parameter: str, listed: Collection[str], known: Collection[str]) -> None:

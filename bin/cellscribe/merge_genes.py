@@ -14,12 +14,41 @@ from cellscribe.genes import as_text, unique_names
 from cellscribe.words import plural
 
 
+def ids_of_one_gene(files: Sequence[tuple[Sequence[str], Sequence[str]]]) -> dict[str, str]:
+    """Ensembl ids of one gene in releases of different years, the older to the newer: two that one symbol has in
+    different files, and that no file has side by side (CCL5 was ENSG00000161570 and is ENSG00000271503).
+
+    files: the ids and the symbols of each file's genes, "" where unknown. The newer of two is the one of the larger
+    number.
+    """
+    ids_of: list[dict[str, set[str]]] = []
+    for ids, symbols in files:
+        own: dict[str, set[str]] = {}
+        for gene_id, symbol in zip(ids, symbols, strict=True):
+            if gene_id and symbol:
+                own.setdefault(symbol, set()).add(gene_id)
+        ids_of.append(own)
+    there = [set(ids) for ids, _ in files]
+    newer: dict[str, str] = {}
+    used: set[str] = set()
+    for symbol in sorted(set[str]().union(*ids_of)):
+        each = [of.get(symbol, set()) for of in ids_of]
+        both = set[str]().union(*each)
+        if len(both) != 2 or max(map(len, each)) == 2 or both & used or any(both <= ids for ids in there):
+            continue
+        old, new = sorted(both)
+        newer[old] = new
+        used |= both
+    return newer
+
+
 def join_genes(tables: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[np.ndarray]]:
     """The union of the samples' genes, and each sample's genes' columns in it, int32 (n_genes,).
 
-    A gene is the same by its Ensembl id; where one of two has none, by its symbol, if that is one gene's alone in its
-    sample and in the union; then by another spelling of that symbol (`other_spellings`), if no sample has both. Genes
-    keep the order, and the symbols, in which they are first seen. Columns: `gene_ids`, `gene_symbols`,
+    A gene is the same by its Ensembl id, or by one of another year (`ids_of_one_gene`); where one of two has none, by
+    its symbol, if that is one gene's alone in its sample and in the union; then by another spelling of that symbol
+    (`other_spellings`), if no sample has both. Genes keep the order, and the symbols, in which they are first seen.
+    Columns: `gene_ids`, `gene_symbols`,
     `n_samples`: in how many samples the gene was measured. The index is unique, as in a sample's file.
     """
     ids: list[str] = []
@@ -27,13 +56,13 @@ def join_genes(tables: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[np.nd
     by_id: dict[tuple[str, int], int] = {}
     by_symbol: dict[str, list[int]] = {}
     seen: dict[tuple[bytes, bytes], np.ndarray] = {}
-    keys = []
-    for table in tables:
-        own_ids, own_symbols = _identity(table)
-        key = ("\n".join(own_ids).encode(), "\n".join(own_symbols).encode())
-        if key not in seen:
-            seen[key] = _place(own_ids, own_symbols, ids, symbols, by_id, by_symbol)
-        keys.append(key)
+    named = [_identity(table) for table in tables]
+    keys = [("\n".join(own_ids).encode(), "\n".join(own_symbols).encode()) for own_ids, own_symbols in named]
+    distinct = dict(zip(keys, named, strict=True))
+    newer = ids_of_one_gene(list(distinct.values()))
+    for key, (own_ids, own_symbols) in distinct.items():
+        today = [newer.get(gene_id, gene_id) for gene_id in own_ids]
+        seen[key] = _place(today, own_symbols, ids, symbols, by_id, by_symbol)
     genes = pd.DataFrame({"gene_id": ids, "symbol": symbols}, dtype=object)
     onto = _join_respelled(genes, list(seen.values()))
     kept = onto == np.arange(len(onto))

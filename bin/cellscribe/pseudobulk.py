@@ -70,13 +70,9 @@ class SumsByLabel:
 
 
 def of_samples(obs: pd.DataFrame, without: Collection[str] = ()) -> list[str]:
-    """Columns of text that have one value in all cells of each sample, as a condition or a donor has."""
-    text = [
-        name
-        for name in obs
-        if name not in {"sample", *without} and not pd.api.types.is_numeric_dtype(obs[name].dtype)
-    ]
-    by_sample = obs.groupby(obs["sample"].astype(str), observed=True)[text]
+    """Columns that have one value in all cells of each sample, as a condition, a donor or an age has."""
+    names = [name for name in obs if name not in {"sample", *without}]
+    by_sample = obs.groupby(obs["sample"].astype(str), observed=True)[names]
     return [name for name, most in by_sample.nunique(dropna=False).max().items() if most == 1]
 
 
@@ -88,6 +84,9 @@ def _table(cells: pd.DataFrame, label_key: str, n_cells: np.ndarray, kept: list[
         {"sample": samples, "label": labels, "n_cells": n_cells}, index=pd.Index(names, dtype=object)
     )
     for name in kept:
-        if name not in table:
-            table[name] = cells[name].astype(str).to_numpy()
+        column = cells[name]
+        is_text = not pd.api.types.is_numeric_dtype(column.dtype)
+        table[f"input_{name}" if name in table else name] = (
+            column.astype(str) if is_text else column
+        ).to_numpy()
     return table

@@ -210,9 +210,12 @@ class Compared:
         Of a type that lies below several known labels those count alone that have none of the others below them, and
         of one that is meant by a known label no other does: what the truth tells apart, the model has to.
         """
-        types = self.relation.below & self.own[:, np.newaxis]
-        nearer = (types.astype(int) @ self.relation.same.T.astype(int)) > 0
-        taken = self.meant.any(axis=0) | ((nearer.astype(int) @ types.astype(int)) > 0)
+        below = self.relation.below
+        types = below & self.own[:, np.newaxis]
+        # Of two known labels the narrower is that of which every type is the other's too.
+        within = (below.astype(int) @ (~below).T.astype(int)) == 0
+        narrower = within & ~within.T & below.any(axis=1)[:, np.newaxis]
+        taken = self.meant.any(axis=0) | ((narrower.T.astype(int) @ below.astype(int)) > 0)
         return types & ~taken
 
     @cached_property

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from cellscribe.model.ontology import ROOTS, find_cl_ids, lineages, plain_name
+from cellscribe.model.ontology import NO_ANCESTORS, ROOTS, find_cl_ids, lineages, plain_name
 
 
 @dataclass(frozen=True)
@@ -107,4 +107,4 @@ def _covered(cl_id: str) -> frozenset[str]:
 
     parser = OntologyParser()
     below = parser.get_term_descendants(cl_id) if parser.is_valid_term_id(cl_id) else []
-    return frozenset((cl_id, *below))
+    return frozenset(term for term in (cl_id, *below) if cl_id not in NO_ANCESTORS.get(term, ()))

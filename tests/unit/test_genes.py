@@ -328,3 +328,20 @@ def test_mitochondrial_genes_of_refseq_are_known_where_nearly_all_are_there():
     assert mitochondrial(*refseq, "PTGS1").tolist() == [True] * 12 + [False]
     assert not mitochondrial("COX1", "COX2", "ND1", "CD3E").any()
     assert mitochondrial(*refseq, "MT-CO1").tolist() == [False] * 12 + [True]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (pd.Categorical([1.0, None, 2.5]), ["1", "", "2.5"]),
+        (pd.Series([1.0, 2.5]), ["1", "2.5"]),
+        (pd.Series([1.0, 2.0]), ["1", "2"]),
+        (pd.Categorical([" x", None]), [" x", ""]),
+        (pd.Series(["a", None, 3.0]), ["a", "", "3"]),
+        (pd.Series([True, None], dtype=object), ["True", ""]),
+        (pd.Series(pd.array([1, None], dtype="Int64")), ["1", ""]),
+        (pd.Series([], dtype=object), []),
+    ],
+)
+def test_every_kind_of_column_is_read_as_the_text_that_a_user_would_write(values, text) -> None:
+    assert column_text(values).tolist() == text

@@ -324,16 +324,16 @@ def test_genes_are_joined_by_id_then_by_a_symbol_that_is_one_genes_alone() -> No
     var, places = merge.join_genes(
         [
             genes(("ENSG1", "A"), ("ENSG2", "B"), ("", "C"), ("ENSG9", "D"), ("ENSG8", "D")),
-            # Renamed; without an id; with the id that was missing; an ambiguous symbol; new.
+            # Renamed; without an id; with the id that was missing; an ambiguous symbol; new. Below, another release's id.
             genes(("ENSG1", "A-new"), ("", "B"), ("ENSG3", "C"), ("", "D"), ("ENSG7", "E")),
             genes(("ENSG7", "E"), ("", "C"), ("ENSG5", "B")),
         ]
     )
-    assert var["gene_ids"].tolist() == ["ENSG1", "ENSG2", "ENSG9", "ENSG8", "ENSG3", "ENSG7", "", "ENSG5"]
-    assert var["gene_symbols"].tolist() == ["A", "B", "D", "D", "C", "E", "D", "B"]
-    assert var["n_samples"].tolist() == [2, 2, 1, 1, 3, 2, 1, 1]
-    assert [place.tolist() for place in places] == [[0, 1, 4, 2, 3], [0, 1, 4, 6, 5], [5, 4, 7]]
-    assert var.index.is_unique and {"A", "B_ENSG2", "B_ENSG5", "D_ENSG9"} <= set(var.index)
+    assert var["gene_ids"].tolist() == ["ENSG1", "ENSG5", "ENSG9", "ENSG8", "ENSG3", "ENSG7", ""]
+    assert var["gene_symbols"].tolist() == ["A", "B", "D", "D", "C", "E", "D"]
+    assert var["n_samples"].tolist() == [2, 3, 1, 1, 3, 2, 1]
+    assert [place.tolist() for place in places] == [[0, 1, 4, 2, 3], [0, 1, 4, 6, 5], [5, 4, 1]]
+    assert var.index.is_unique and {"A", "B", "D_ENSG9"} <= set(var.index)
 
 
 def test_genes_that_share_an_id_within_a_sample_stay_apart_and_meet_their_like() -> None:
@@ -536,3 +536,17 @@ def test_memory_does_not_grow_with_the_counts(tmp_path: Path) -> None:
     few, many = peak(2), peak(8)
     # 2,400 more rows, with 90 counts each: 1.7 MB, were they held.
     assert many - few < 200_000, (few, many)
+
+
+def test_ids_of_two_releases_are_one_gene(tmp_path: Path) -> None:
+    """CCL5 was ENSG00000161570 and is ENSG00000271503."""
+    old, new = "ENSG00000161570", "ENSG00000271503"
+    one = genes((old, "CCL5"), ("ENSG00000000001", "A"), ("", "B"))
+    two = genes(("ENSG00000000001", "A"), (new, "CCL5"), ("ENSG00000000002", "B"))
+    var, places = merge.join_genes([one, two])
+    assert var["gene_ids"].tolist() == [new, "ENSG00000000001", "ENSG00000000002"]
+    assert [place.tolist() for place in places] == [[0, 1, 2], [1, 0, 2]]
+    assert var["n_samples"].tolist() == [2, 2, 2]
+    # Where a sample has both, they are two.
+    var, _ = merge.join_genes([one, two, genes((old, "CCL5"), (new, "CCL5"))])
+    assert {old, new} <= set(var["gene_ids"])

@@ -21,6 +21,9 @@ def cells(seed: int = 0) -> tuple[pd.DataFrame, sp.csr_matrix]:
             "condition": pd.Categorical(np.where(samples == "s1", "ill", "well")),
             "donor": rng.choice(["one", "two"], len(samples)),
             "score": rng.random(len(samples)),
+            "treated": samples == "s10",
+            "age": np.where(samples == "s2", 31.5, 40),
+            "label": "kept",
         }
     )
     obs.loc[obs["sample"] == "s1", "final"] = "B cell"
@@ -48,6 +51,10 @@ def test_sums_are_those_of_each_samples_cells_of_each_label(rows: int) -> None:
     # In the order of the samples, as in the file of all cells.
     assert list(dict.fromkeys(table.obs["sample"])) == ["s2", "s1", "s10"]
     assert table.X.dtype == np.float64 and "donor" not in table.obs and "score" not in table.obs
+    by_sample = table.obs.groupby("sample")[["treated", "age"]].first()
+    assert by_sample["treated"].to_dict() == {"s2": False, "s1": False, "s10": True}
+    assert by_sample["age"].to_dict() == {"s2": 31.5, "s1": 40.0, "s10": 40.0}
+    assert set(table.obs["input_label"]) == {"kept"}
 
 
 def test_large_sums_stay_whole() -> None:
@@ -59,5 +66,5 @@ def test_large_sums_stay_whole() -> None:
 
 def test_columns_tell_of_a_sample_where_they_have_one_value_in_each() -> None:
     obs, _ = cells()
-    assert of_samples(obs) == ["condition"]
-    assert of_samples(obs, without=["condition"]) == []
+    assert of_samples(obs) == ["condition", "treated", "age", "label"]
+    assert of_samples(obs, without=["condition", "age"]) == ["treated", "label"]

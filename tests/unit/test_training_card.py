@@ -161,4 +161,4 @@ def test_one_label_of_one_batch_is_told_of_as_one(tmp_path, model):
     write_card(tmp_path, fields, None)
     text = (tmp_path / "card.md").read_text()
     assert "on new donors: this label comes from one batch only." in text
-    assert "(1 further cell has none)" in text
+    assert "(1 further cell has none that is learned)" in text

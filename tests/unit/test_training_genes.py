@@ -1,11 +1,13 @@
 """Which genes a model looks at."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from small_model import MARKERS_EACH, TYPES, simulate
 
 from cellscribe.training.genes import marker_scores, select_genes, silent_genes
+from cellscribe.training.reference import LabelledCells
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,18 @@ def test_genes_that_any_label_expresses_are_not_silent_however_rare_the_label():
     counts[:, 0] = 1000
     counts[1999, 1] = 1
     counts[0, 2] = 1
-    codes = np.zeros(2000, dtype=int)
-    codes[1999] = 1
-    assert silent_genes(sp.csr_matrix(counts), codes, 3).tolist() == [False, False, True, True]
-    assert silent_genes(sp.csr_matrix(counts), codes, 3, most=1e-9).tolist() == [False, False, False, True]
+    labels = np.array(["common"] * 1999 + ["rare"], dtype=object)
+    cells = LabelledCells(
+        counts=sp.csr_matrix(counts),
+        genes=pd.DataFrame({"gene_id": "", "symbol": list("abcd")}),
+        labels=labels,
+        batches=labels,
+        organism="human",
+        sources=[],
+    )
+    assert silent_genes(cells).tolist() == [False, False, True, True]
+    assert silent_genes(cells, most=1e-9).tolist() == [False, False, False, True]
+    assert silent_genes(cells, rows=np.arange(1999)).tolist() == [False, True, True, True]
+    # What a file has by a symbol alone it may not have counted.
+    cells.named_alone = np.array([True, False, True, False])
+    assert silent_genes(cells).tolist() == [False, False, False, True]

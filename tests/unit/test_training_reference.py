@@ -257,6 +257,23 @@ def test_a_gene_without_an_id_is_that_of_its_symbol(write, cells):
         read = read_reference([files[name] for name in order], "cell_type")
         assert read.genes["gene_id"].tolist() == cells.var["gene_ids"].tolist()
         assert read.counts.sum() == cells.X.sum() + other.X.sum()
+        assert read.named_alone.tolist() == [i % 5 == 0 for i in range(400)]
+        assert read_reference([files["a"]], "cell_type").named_alone is None
+
+
+def test_ids_of_two_releases_are_one_gene_by_their_symbol(write, cells):
+    """CCL5 was ENSG00000161570 and is ENSG00000271503."""
+    other = simulate(40, seed=2)
+    ids = other.var["gene_ids"].tolist()
+    ids[5] = "ENSG00000999999"
+    other.var["gene_ids"] = ids
+    read = read_reference([write(cells, "a.h5ad"), write(other, "b.h5ad")], "cell_type")
+    assert len(read.genes) == 400 and read.counts.sum() == cells.X.sum() + other.X.sum()
+    # Where a file has both side by side they are two.
+    ids[6] = cells.var["gene_ids"].iloc[5]
+    other.var["gene_ids"] = ids
+    read = read_reference([write(cells, "a.h5ad"), write(other, "b.h5ad")], "cell_type")
+    assert len(read.genes) == 399
 
 
 def test_references_that_share_too_few_genes_are_refused(write, cells):

@@ -87,7 +87,7 @@ def hold_out(placed: Placed, codes: np.ndarray, names: list[str], options: ScviO
         parts.append((members.latent_probabilities(placed.asked[held]), held, False))
         if placed.altered is not None:
             parts.append((members.latent_probabilities(placed.altered[held]), held, True))
-        unexpected.append(unexpected_shares(cells.counts, codes, len(names), np.flatnonzero(inside), held))
+        unexpected.append(unexpected_shares(cells, np.flatnonzero(inside), held))
         for share, latent in placed.fewer_genes.items():
             fewer[share].append((members.latent_probabilities(latent[held]), held, False))
     return HeldOut.of(parts, unexpected, [], fewer, seen_elsewhere(codes, folds))
@@ -231,7 +231,7 @@ def run_import_scvi(options: ScviOptions) -> Path:
         libraries=("numpy", "scipy", "scikit-learn", "xgboost"),
     )
     with new_model(options.output) as folder:
-        write_genes(folder, genes, silent_table(cells.genes, silent_genes(cells.counts, codes, len(names))))
+        write_genes(folder, genes, silent_table(cells.genes, silent_genes(cells)))
         write_members(folder, model, placed, members, names, keeps_scanvi=keeps_scanvi, seed=options.seed)
         test = replace(options.test, label_key=label_key)
         fields, tested = calibrate(folder, fields, test, options.seed)

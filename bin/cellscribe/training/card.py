@@ -161,7 +161,7 @@ def how_made(fields: dict[str, Any]) -> list[str]:
             f"({training['batch_key'] or 'one a file'}), from {', '.join(training['sources'])}; "
             f"labels from {fields['label_key']}"
             + (
-                f" ({plural(n, 'further cell')} {'has' if n == 1 else 'have'} none)."
+                f" ({plural(n, 'further cell')} {'has' if n == 1 else 'have'} none that is learned)."
                 if (n := training.get("n_unlabelled"))
                 else "."
             )

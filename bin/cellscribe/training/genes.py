@@ -90,24 +90,20 @@ def _difference(label: int, sums: np.ndarray, square: np.ndarray, n_inside: np.n
 
 
 def silent_genes(
-    counts: sp.csr_matrix,
-    codes: np.ndarray,
-    n_labels: int,
-    *,
-    rows: np.ndarray | None = None,
-    most: float = SILENT_SHARE,
+    cells: LabelledCells, *, rows: np.ndarray | None = None, most: float = SILENT_SHARE
 ) -> np.ndarray:
     """Which genes no label expresses: bool (n_genes,), true where the gene has a smaller share than `most` of
-    every label's counts.
+    every label's counts, and where every file surely counted it (`named_alone`).
 
-    counts: raw CSR (n_cells, n_genes). codes: (n_cells,). rows: the cells to look at, by default all. A cell type that
-    the reference lacks shows itself by counts on such genes, however near it comes to a known type on the genes that
-    tell the known types apart.
+    rows: the cells to look at, by default all. A cell type that the reference lacks shows itself by counts on such
+    genes, however near it comes to a known type on the genes that tell the known types apart.
     """
-    of_label = np.zeros((n_labels, counts.shape[1]))
-    for own, block in blocks_of(counts, rows):
+    codes, n_labels = cells.codes, len(cells.names)
+    of_label = np.zeros((n_labels, cells.counts.shape[1]))
+    for own, block in blocks_of(cells.counts, rows):
         of_label += label_sums(block, codes[own], n_labels)
-    return (of_label / np.maximum(of_label.sum(axis=1, keepdims=True), 1)).max(axis=0) < most
+    silent = (of_label / np.maximum(of_label.sum(axis=1, keepdims=True), 1)).max(axis=0) < most
+    return silent if cells.named_alone is None else silent & ~cells.named_alone
 
 
 def select_genes(

@@ -222,7 +222,7 @@ def hold_out(cells: LabelledCells, options: TrainOptions) -> HeldOut:
             n_labels,
             options,
         )
-        unexpected.append(unexpected_shares(cells.counts, codes, n_labels, np.flatnonzero(inside), held))
+        unexpected.append(unexpected_shares(cells, np.flatnonzero(inside), held))
         known = (
             reference_counts(cells, inside, options)
             if members.logistic is not None and options.keep_counts
@@ -286,15 +286,13 @@ def or_all(some: np.ndarray) -> np.ndarray:
     return some if some.any() else np.ones(len(some), dtype=bool)
 
 
-def unexpected_shares(
-    counts: sp.csr_matrix, codes: np.ndarray, n_labels: int, trained: np.ndarray, held: np.ndarray
-) -> np.ndarray:
+def unexpected_shares(cells: LabelledCells, trained: np.ndarray, held: np.ndarray) -> np.ndarray:
     """The share of each held-out cell's counts on genes that the training cells do not express, (n_held,).
 
-    counts: raw, (n_cells, n_genes). codes: (n_cells,). trained, held: rows, int.
+    trained, held: rows, int.
     """
-    silent = silent_genes(counts, codes, n_labels, rows=trained)
-    of_cells = counts[held]
+    silent = silent_genes(cells, rows=trained)
+    of_cells = cells.counts[held]
     totals = np.asarray(of_cells.sum(axis=1)).ravel()
     return np.asarray((of_cells @ silent.astype(np.float32)) / np.maximum(totals, 1))
 

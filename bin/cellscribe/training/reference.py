@@ -18,6 +18,7 @@ from cellscribe.errors import InputError
 from cellscribe.h5ad_input import cell_names, open_h5ad
 from cellscribe.label_csv import check_cells, is_labelled, read_label_csv, with_labels
 from cellscribe.label_map import read_label_map, renamed, tell_unknown
+from cellscribe.merge_genes import ids_of_one_gene
 from cellscribe.model.ontology import plain_name
 from cellscribe.schema import nearest
 from cellscribe.stored import SomeRows, StoredInput, blocks
@@ -72,6 +73,8 @@ class LabelledCells:
     labels too rare to learn. covariates: one row a cell, the further obs columns that were asked for and are there.
     contested: what `check_coreceptors` found. renamed: bool (n_obs,), cells whose label is not the one that they came
     with; doubtful: those whose label is in doubt, so that they teach nothing. Both None where there are none.
+    named_alone: bool (n_genes,), genes that one of the files has by a symbol alone, though it has ids of most: it may
+    not have counted them, so that their silence says nothing. None where there are none.
     """
 
     counts: sp.csr_matrix
@@ -87,6 +90,7 @@ class LabelledCells:
     contested: list[Contested] = field(default_factory=list)
     renamed: np.ndarray | None = None
     doubtful: np.ndarray | None = None
+    named_alone: np.ndarray | None = None
 
     @property
     def names(self) -> list[str]:
@@ -223,6 +227,7 @@ def read_reference(
             f"Train a model for each: {', '.join(f'{file.name} is {file.organism}' for file in files)}.",
         )
     genes, places = _shared_genes(files)
+    named_alone = _named_alone(files, places, len(genes))
     if not organisms:
         raise InputError(
             "the organism cannot be told from the genes' names", "Give --organism human or --organism mouse."
@@ -255,6 +260,7 @@ def read_reference(
         left_out=left_out,
         n_unlabelled=sum(file.n_unlabelled for file in files),
         covariates=pd.concat([file.covariates for file in files])[keep],
+        named_alone=named_alone if named_alone.any() else None,
     )
     if batch_key:
         check_batches(cells.batches, batch_key, paths[0])
@@ -401,7 +407,8 @@ def _open_one(path: Path, table: pd.DataFrame | None, asked: _Asked) -> _File:
     given = gene_names.as_text(read.obs[asked.label_key])
     labels = renamed(given, asked.names, path.name) if asked.names else given
     labelled = is_labelled(labels, asked.no_label)
-    if n_without := int((~is_labelled(given, asked.no_label)).sum()):
+    listed = np.isin(np.char.strip(given.astype(str)), list(asked.names))
+    if n_without := int((~labelled & ~listed).sum()):
         log(f"{path.name}: {plural(n_without, 'cell')} without a label in '{asked.label_key}' left out")
     batches = gene_names.as_text(read.obs[asked.batch_key]) if asked.batch_key else labels
     rows = _rows_with_batch(labelled, batches, asked.batch_key, path)
@@ -540,20 +547,35 @@ def _gene_keys(tables: Sequence[pd.DataFrame]) -> list[list[str]]:
     the files, if that is one alone; else its symbol. tables: columns `gene_id`, `symbol`.
 
     Genes of one file that are known alike are one under two names, as where several annotations were joined; naming
-    adds them up too (align.py).
+    adds them up too (align.py). So are those of two ids that share a symbol (`ids_of_one_gene`).
     """
+    named = [(table["gene_id"].tolist(), table["symbol"].tolist()) for table in tables]
+    same = ids_of_one_gene(named)
     ids_of: dict[str, set[str]] = {}
-    for table in tables:
-        for gene_id, symbol in zip(table["gene_id"], table["symbol"], strict=True):
+    for ids, symbols in named:
+        for gene_id, symbol in zip(ids, symbols, strict=True):
             if gene_id and symbol:
-                ids_of.setdefault(symbol, set()).add(gene_id)
+                ids_of.setdefault(symbol, set()).add(same.get(gene_id, gene_id))
     return [
         [
-            gene_id or (next(iter(ids_of[symbol])) if len(ids_of.get(symbol, ())) == 1 else symbol)
-            for gene_id, symbol in zip(table["gene_id"], table["symbol"], strict=True)
+            same.get(gene_id, gene_id)
+            or (next(iter(ids_of[symbol])) if len(ids_of.get(symbol, ())) == 1 else symbol)
+            for gene_id, symbol in zip(ids, symbols, strict=True)
         ]
-        for table in tables
+        for ids, symbols in named
     ]
+
+
+def _named_alone(files: Sequence[_File], places: Sequence[np.ndarray], n_genes: int) -> np.ndarray:
+    """`named_alone` of `LabelledCells`. places: as `_shared_genes` gives them."""
+    found = np.zeros(n_genes, dtype=bool)
+    for file, own in zip(files, places, strict=True):
+        has_id = (file.genes["gene_id"] != "").to_numpy()
+        if has_id.mean() > 0.5:
+            by_id = np.zeros(n_genes, dtype=bool)
+            by_id[own[has_id & (own >= 0)]] = True
+            found |= ~by_id
+    return found
 
 
 def _tell_joined(file: _File, keys: Sequence[str]) -> None:

@@ -229,7 +229,7 @@ def _train(options: TrainOptions, told: list[str]) -> Path:
     members = train_members(counts, codes, cells.batches, len(names), options)
     contested = {one.sentence() for one in cells.contested}
     with new_model(options.output) as folder:
-        silent = silent_table(cells.genes, silent_genes(cells.counts, codes, len(names)))
+        silent = silent_table(cells.genes, silent_genes(cells))
         write_genes(folder, gene_table(genes, counts, members), silent)
         _write_members(folder, members, cells.batches, options.seed, with_profiles=bool(held.neighbourhoods))
         if members.logistic is not None and options.keep_counts:

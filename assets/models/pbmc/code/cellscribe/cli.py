@@ -21,7 +21,19 @@ from cellscribe.errors import CellscribeError, MachineError, OutOfMemoryError, o
 DATA = ("input_path", "counts")
 ENV_MANAGERS = ("local", "virtualenv", "conda")
 CONFIGURATION = Path(__file__).resolve().parents[2] / "nextflow.config"
-SETTINGS = {"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+def _dashes(name: str) -> str:
+    """An option's name as commands spell it: messages, docs and the pipeline's parameters have underscores."""
+    return name.replace("_", "-")
+
+
+SETTINGS = {
+    "show_default": True,
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+    "token_normalize_func": _dashes,
+}
 
 _listeners: list[list[str]] = []
 
@@ -141,7 +153,6 @@ sample_option = click.option(
 
 trust_option = click.option(
     "--trust-model-code",
-    "--trust_model_code",
     is_flag=True,
     help="Run the code of an MLflow model made by others: only where you trust its source.",
 )

@@ -112,9 +112,19 @@ def read_organism(text: str) -> str:
 
 
 def as_text(values: object) -> np.ndarray:
-    """Values as an object array of str; missing ones become ""."""
+    """Values as `column_text` writes them, without spaces around: object array of str, (n,)."""
+    return pd.Series(column_text(values), dtype=object).str.strip().to_numpy(dtype=object)
+
+
+def column_text(values: object) -> np.ndarray:
+    """Values as text to the letter, spaces too: object array of str, (n,); missing ones become "", 3.0 becomes "3"."""
     series = pd.Series(np.asarray(values, dtype=object))
-    return series.where(series.notna(), "").astype(str).str.strip().to_numpy(dtype=object)
+    # A column of whole numbers of which some are missing comes as 3.0.
+    return series.where(series.notna(), "").map(_whole).astype(str).to_numpy(dtype=object)
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float | np.floating) and value.is_integer() else value
 
 
 def ensembl_ids(values: np.ndarray) -> np.ndarray:

@@ -10,14 +10,20 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from cellxgene_ontology_guide.ontology_parser import OntologyParser
 
 LINEAGE = "lineage"
 SAYS_NOTHING = 0.75
 # cell, native cell, eukaryotic cell, animal cell: that one of these covers a type says nothing of it.
 ROOTS = frozenset(("CL:0000000", "CL:0000003", "CL:0000255", "CL:0000548"))
+# Type 1 conventional dendritic cells (XCR1, CLEC9A) stand below plasmacytoid ones in the ontology, beside their true
+# parent: confused with these they would be called plasmacytoid, and agree with them.
+NO_ANCESTORS = {"CL:0002394": frozenset(("CL:0000784",))}
 GREEK = {letter: unicodedata.name(letter).split()[-1].lower() for letter in "αβγδεζηθικμνξοπρστυφχψω"} | {
     "λ": "lambda"
 }
@@ -93,10 +99,10 @@ def build_ontology(cl_ids: Sequence[str]) -> Ontology:
     for cl_id in filter(None, cl_ids):
         if not parser.is_valid_term_id(cl_id):
             raise KeyError(cl_id)
-        wanted |= {cl_id, *parser.get_term_ancestors(cl_id)}
+        wanted |= {cl_id, *_ancestors(parser, cl_id)}
     terms = {}
     for cl_id in sorted(wanted):
-        distances = parser.get_term_ancestors_with_distances(cl_id)
+        distances = _ancestors(parser, cl_id)
         ancestors = sorted((a for a in distances if a in wanted), key=lambda a: (distances[a], a))
         terms[cl_id] = Term(cl_id, parser.get_term_label(cl_id) or cl_id, tuple(ancestors))
     curated = set(get_curated_ontology_term_list(CuratedOntologyTermList.CELL_SUBCLASS))
@@ -116,7 +122,14 @@ def lineages(cl_ids: Sequence[str]) -> dict[str, frozenset[str]]:
 
     parser = OntologyParser()
     known = [cl_id for cl_id in dict.fromkeys(cl_ids) if cl_id and parser.is_valid_term_id(cl_id)]
-    return {cl_id: frozenset(parser.get_term_ancestors(cl_id)) - {cl_id} for cl_id in known}
+    return {cl_id: frozenset(_ancestors(parser, cl_id)) for cl_id in known}
+
+
+def _ancestors(parser: OntologyParser, cl_id: str) -> dict[str, int]:
+    """The ancestors of a term with how many steps they are away, without those that it has by mistake."""
+    distances = parser.get_term_ancestors_with_distances(cl_id)
+    wrong = NO_ANCESTORS.get(cl_id, frozenset()) | {cl_id}
+    return {term: distance for term, distance in distances.items() if term not in wrong}
 
 
 def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -125,26 +138,11 @@ def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -
 
     Names are compared as `plain_name` gives them ("CD20+ Monocytes" does not become "monocyte": only whole names count,
     but "cell" may be missing). A given value may be an id or a term's name. Names of terms that say nothing, such as
-    "cell", and of which each tissue has its own, such as "alpha cell", give no id.
+    "cell", and those that mean other cells elsewhere, such as "alpha cell" and "Vip" (`known_names`), give no id.
     """
-    from cellxgene_ontology_guide.ontology_parser import OntologyParser
-
     from cellscribe.common_names import common_id
 
-    parser = OntologyParser()
-    by_name = parser.get_term_label_to_id_map("CL")
-    known: dict[str, str] = {}
-    for cl_id in by_name.values():
-        if parser.is_term_deprecated(cl_id):
-            continue
-        for synonym in parser.get_term_synonyms(cl_id):
-            known.setdefault(plain_name(synonym), cl_id)
-    for name, cl_id in by_name.items():
-        if not parser.is_term_deprecated(cl_id):
-            known[plain_name(name)] = cl_id
-    # Other cells in each tissue.
-    for letter in GREEK.values():
-        known.pop(f"{letter} cell", None)
+    known = known_names()
     given = given or {}
     result = {}
     for label in labels:
@@ -156,6 +154,34 @@ def find_cl_ids(labels: Sequence[str], given: Mapping[str, str] | None = None) -
         )
         result[label] = "" if found in ROOTS and label not in given else found
     return result
+
+
+def known_names() -> dict[str, str]:
+    """Names and exact synonyms of the Cell Ontology's terms, as `plain_name` gives them, to ids.
+
+    A name goes before another term's synonym. Left out are those that two terms share, synonyms that mostly mean
+    something else (`MISLEADING`), and Greek letters, of which each tissue has its own.
+    """
+    from cellxgene_ontology_guide.ontology_parser import OntologyParser
+
+    from cellscribe.common_names import MISLEADING
+
+    parser = OntologyParser()
+    names: dict[str, set[str]] = {}
+    synonyms: dict[str, set[str]] = {}
+    for name, cl_id in parser.get_term_label_to_id_map("CL").items():
+        if parser.is_term_deprecated(cl_id):
+            continue
+        names.setdefault(plain_name(name), set()).add(cl_id)
+        for synonym in map(plain_name, parser.get_term_synonyms(cl_id)):
+            if synonym not in MISLEADING:
+                synonyms.setdefault(synonym, set()).add(cl_id)
+    greek = {f"{letter} cell" for letter in GREEK.values()}
+    return {
+        name: next(iter(cl_ids))
+        for name, cl_ids in (synonyms | names).items()
+        if len(cl_ids) == 1 and name not in greek
+    }
 
 
 def plain_name(name: str) -> str:
@@ -246,14 +272,14 @@ def nearest_safe_ancestor(
     probabilities: np.ndarray,
     least: float,
 ) -> str:
-    """The nearest ancestor of a label whose labels' summed probability reaches `least`, or "".
+    """The nearest term at or above a label whose labels' summed probability reaches `least`, or "".
 
-    probabilities: (n_labels,). An ancestor that covers more than three quarters of the labels says nothing, and is
-    passed over.
+    probabilities: (n_labels,). The label's own term counts where other labels lie at or below it. A term that covers
+    more than three quarters of the labels says nothing, and is passed over.
     """
-    for term in ontology.lineage(cl_id)[1:]:
+    for term in ontology.lineage(cl_id):
         inside = covers[term]
-        if inside.sum() > SAYS_NOTHING * len(inside):
+        if inside.sum() == 1 or inside.sum() > SAYS_NOTHING * len(inside):
             continue
         if probabilities[inside].sum() >= least:
             return term

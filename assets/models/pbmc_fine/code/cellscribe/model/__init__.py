@@ -1,0 +1,1 @@
+"""A model folder: its manifest, and how one is fetched and verified."""
