@@ -96,6 +96,22 @@ def test_a_cell_torn_between_relatives_gets_their_ancestors_name(rules):
     assert "T cell" in final and cl_id not in IDS
 
 
+@pytest.mark.parametrize(
+    ("label", "final", "reason"), [("T cells", "T cells", ""), ("Other T cell", "T cell", "ambiguous")]
+)
+def test_a_broad_label_that_finer_ones_make_sure_is_given_as_the_model_spells_it(label, final, reason):
+    ids = ["CL:0000084", "CL:0000624", "CL:0000625", "CL:0000236", "CL:0000576", "CL:0000623"]
+    model = SimpleNamespace(
+        labels=[label, "CD4 T", "CD8 T", "B", "Mono", "NK"],
+        cl_ids=ids,
+        ontology=build_ontology(ids),
+        manifest={"rejection": LIMITS, "training": {"n_batches": 7}, "levels": []},
+    )
+    assert decided(model, [0.45, 0.35, 0.1, 0.04, 0.03, 0.03]) == (final, "CL:0000084", reason)
+    # And so where a finer one is the most probable.
+    assert decided(model, [0.35, 0.45, 0.1, 0.04, 0.03, 0.03]) == (final, "CL:0000084", "ambiguous")
+
+
 def test_a_cell_torn_between_strangers_is_unassigned(rules):
     assert decided(rules, [0.4, 0.05, 0.05, 0.1, 0.4]) == (UNASSIGNED, "", "ambiguous")
 

@@ -324,7 +324,7 @@ def test_genes_are_joined_by_id_then_by_a_symbol_that_is_one_genes_alone() -> No
     var, places = merge.join_genes(
         [
             genes(("ENSG1", "A"), ("ENSG2", "B"), ("", "C"), ("ENSG9", "D"), ("ENSG8", "D")),
-            # Renamed; without an id; with the id that was missing; an ambiguous symbol; new. Below, another release's id.
+            # Renamed; without an id; with the id that was missing; an ambiguous symbol; new; of another release.
             genes(("ENSG1", "A-new"), ("", "B"), ("ENSG3", "C"), ("", "D"), ("ENSG7", "E")),
             genes(("ENSG7", "E"), ("", "C"), ("ENSG5", "B")),
         ]

@@ -224,6 +224,18 @@ def test_a_type_that_another_known_label_means_is_right_for_that_one_alone() -> 
         model={"lymphocyte": "CL:0000542", "T cell": "CL:0000084", **NESTED},
     ).headline["types_of"]
     assert types == {"T cell": ["CD4 T cell", "Other T cell", "CD4 cm"], "lymphocyte": ["B cell"]}
+    # Not even of one that the model cannot give itself.
+    found = agreement(
+        truth=["lymphocyte"] * 4 + ["T cell"],
+        predicted=["CD4 T cell", "CD4 T cell", "CD8 T cell", "B cell", "CD8 T cell"],
+        model={
+            "lymphocyte": "CL:0000542",
+            "CD4 T cell": "CL:0000624",
+            "CD8 T cell": "CL:0000625",
+            "B cell": "CL:0000236",
+        },
+    )
+    assert found.table.set_index("truth").loc["lymphocyte", "scored_as"] == "lymphocyte or B cell"
 
 
 def test_labels_that_share_an_id_are_types_of_the_term_and_of_no_other_words() -> None:
@@ -435,3 +447,16 @@ def test_a_table_of_other_cells_or_of_few_of_them_is_told(obs: pd.DataFrame, tmp
     (tmp_path / "labels.csv").write_text("")
     with pytest.raises(InputError):
         read_truth(obs, "s1", "mine", tmp_path / "labels.csv")
+
+
+def test_a_conventional_dendritic_cell_is_scored_as_the_dendritic_cell_that_covers_it() -> None:
+    """The ontology has type 1 below plasmacytoid ones too, where it does not belong."""
+    model = {
+        "Dendritic cell": "CL:0000451",
+        "Plasmacytoid dendritic cell": "CL:0000784",
+        "B cell": "CL:0000236",
+    }
+    found = agreement(
+        truth=["CL:0002394", "CL:0002399"], predicted=["Dendritic cell"] * 2, model=model
+    ).table.set_index("truth")
+    assert found["scored_as"].tolist() == ["Dendritic cell"] * 2
