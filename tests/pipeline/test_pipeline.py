@@ -753,7 +753,7 @@ def test_the_models_of_the_catalogues_are_listed_and_nothing_runs(launch: Launch
     launch.write("mine.csv", 'name,version,url,types\nlung,2.0,lung.zip,"AT1 cell, AT2 cell"\n')
     run = launch.run("--model", "list", "--catalogue", "mine.csv")
     assert run.returncode == 0, run.output
-    assert "pbmc 1.2\n      human, blood; held-out accuracy 0.9326" in run.output
+    assert "pbmc 1.3\n      human, blood; held-out accuracy 0.929" in run.output
     assert "lung 2.0\n      AT1 cell, AT2 cell\n      lung.zip" in run.output
     assert run.tasks("Submitted") == [] and not Path(launch.folder / "results").exists()
 

@@ -25,7 +25,7 @@ from cellscribe.model.novelty import (
     of_each_label,
     strangeness,
 )
-from cellscribe.model.ontology import Ontology, descendants, nearest_safe_ancestor
+from cellscribe.model.ontology import Ontology, descendants, nearest_safe_ancestor, plain_name
 from cellscribe.parallel import in_order
 from cellscribe.words import plural
 
@@ -178,9 +178,14 @@ def decide(
 
     doubtful = probabilities.max(axis=1) < limits["least_probability"]
     final[doubtful], final_cl_id[doubtful] = stepped_up(
-        model.ontology, model.cl_ids, best[doubtful], probabilities[doubtful], limits["ancestor_probability"]
+        model.ontology,
+        model.labels,
+        model.cl_ids,
+        best[doubtful],
+        probabilities[doubtful],
+        limits["ancestor_probability"],
     )
-    reason[doubtful] = "ambiguous"
+    reason[final != labels[best]] = "ambiguous"
     unexpected = unexpected_share(mapping)
     limit = limits["unexpected_share"] + unexpected_in_common(model, unexpected, best)
     causes = {
@@ -203,20 +208,31 @@ def decide(
 
 
 def stepped_up(
-    ontology: Ontology, cl_ids: Sequence[str], best: np.ndarray, probabilities: np.ndarray, least: float
+    ontology: Ontology,
+    labels: Sequence[str],
+    cl_ids: Sequence[str],
+    best: np.ndarray,
+    probabilities: np.ndarray,
+    least: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Names and Cell Ontology ids of the nearest ancestors of labels that are probable enough: object (n_cells,).
+    """Names and Cell Ontology ids of the nearest terms at or above labels that are probable enough: object (n_cells,).
 
-    cl_ids: one a label. best: int (n_cells,), labels; probabilities: (n_cells, n_labels). `unassigned` and "" where no
-    ancestor's labels together reach `least`.
+    labels, cl_ids: one a label. best: int (n_cells,), labels; probabilities: (n_cells, n_labels). `unassigned` and ""
+    where no term's labels together reach `least`. A term has the name of the label that is its name, in the label's
+    spelling, so that `T cells` and `T cell` are not two.
     """
     covers = descendants(ontology, cl_ids)
-    ancestors = [
+    terms = [
         nearest_safe_ancestor(ontology, covers, cl_ids[label], row, least)
         for label, row in zip(best, probabilities, strict=True)
     ]
-    names = [ontology.name(ancestor) if ancestor else UNASSIGNED for ancestor in ancestors]
-    return np.array(names, dtype=object), np.array(ancestors, dtype=object)
+    spelled = {
+        cl_id: label
+        for label, cl_id in zip(labels, cl_ids, strict=True)
+        if cl_id and plain_name(label) == plain_name(ontology.name(cl_id))
+    }
+    names = [spelled.get(term) or ontology.name(term) if term else UNASSIGNED for term in terms]
+    return np.array(names, dtype=object), np.array(terms, dtype=object)
 
 
 def coarser(model: Model, probabilities: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:

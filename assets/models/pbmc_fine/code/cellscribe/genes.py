@@ -118,9 +118,16 @@ def as_text(values: object) -> np.ndarray:
 
 def column_text(values: object) -> np.ndarray:
     """Values as text to the letter, spaces too: object array of str, (n,); missing ones become "", 3.0 becomes "3"."""
+    if isinstance(getattr(values, "dtype", None), pd.CategoricalDtype):
+        column = pd.Categorical(values)
+        # Missing ones have the code -1.
+        return np.append(column_text(column.categories), "").astype(object)[column.codes]
     series = pd.Series(np.asarray(values, dtype=object))
+    series = series.where(series.notna(), "")
+    if pd.api.types.infer_dtype(series) == "string":
+        return series.to_numpy(dtype=object)
     # A column of whole numbers of which some are missing comes as 3.0.
-    return series.where(series.notna(), "").map(_whole).astype(str).to_numpy(dtype=object)
+    return np.array([str(_whole(value)) for value in series], dtype=object)
 
 
 def _whole(value: object) -> object:
