@@ -112,6 +112,21 @@ def test_a_broad_label_that_finer_ones_make_sure_is_given_as_the_model_spells_it
     assert decided(model, [0.35, 0.45, 0.1, 0.04, 0.03, 0.03]) == (final, "CL:0000084", "ambiguous")
 
 
+@pytest.mark.parametrize("label", ["CD4 T cell", "CD4+ T cells"])
+def test_a_broader_name_is_that_of_the_label_that_has_the_id_and_no_other_words(label):
+    ids = ["CL:0000624", "CL:0000895", "CL:0000897", "CL:0000236", "CL:0000576", "CL:0000623"]
+    model = SimpleNamespace(
+        labels=[label, "Naive CD4 T cell", "Memory CD4 T cell", "B cell", "Monocyte", "NK cell"],
+        cl_ids=ids,
+        ontology=build_ontology(ids),
+        manifest={"rejection": LIMITS, "training": {"n_batches": 7}, "levels": []},
+    )
+    torn = [0.05, 0.45, 0.4, 0.05, 0.03, 0.02]
+    assert decided(model, torn) == (label, "CL:0000624", "ambiguous")
+    model.labels[0] = "CD4 cm S100A4"
+    assert decided(model, torn)[0] == model.ontology.name("CL:0000624")
+
+
 def test_a_cell_torn_between_strangers_is_unassigned(rules):
     assert decided(rules, [0.4, 0.05, 0.05, 0.1, 0.4]) == (UNASSIGNED, "", "ambiguous")
 

@@ -218,19 +218,21 @@ def stepped_up(
     """Names and Cell Ontology ids of the nearest terms at or above labels that are probable enough: object (n_cells,).
 
     labels, cl_ids: one a label. best: int (n_cells,), labels; probabilities: (n_cells, n_labels). `unassigned` and ""
-    where no term's labels together reach `least`. A term has the name of the label that is its name, in the label's
-    spelling, so that `T cells` and `T cell` are not two.
+    where no term's labels together reach `least`. A term has the name of the label that has its id and no words beyond
+    its own, so that `CD4 T cell` and `CD4-positive, alpha-beta T cell` are not two names of one type.
     """
     covers = descendants(ontology, cl_ids)
     terms = [
         nearest_safe_ancestor(ontology, covers, cl_ids[label], row, least)
         for label, row in zip(best, probabilities, strict=True)
     ]
-    spelled = {
-        cl_id: label
-        for label, cl_id in zip(labels, cl_ids, strict=True)
-        if cl_id and plain_name(label) == plain_name(ontology.name(cl_id))
-    }
+    spelled: dict[str, str] = {}
+    for label, cl_id in zip(labels, cl_ids, strict=True):
+        words, of_term = (
+            {word.rstrip("+") for word in plain_name(name).split()} for name in (label, ontology.name(cl_id))
+        )
+        if cl_id and words and words <= of_term:
+            spelled.setdefault(cl_id, label)
     names = [spelled.get(term) or ontology.name(term) if term else UNASSIGNED for term in terms]
     return np.array(names, dtype=object), np.array(terms, dtype=object)
 
