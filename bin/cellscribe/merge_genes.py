@@ -48,8 +48,8 @@ def join_genes(tables: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[np.nd
     A gene is the same by its Ensembl id, or by one of another year (`ids_of_one_gene`); where one of two has none, by
     its symbol, if that is one gene's alone in its sample and in the union; then by another spelling of that symbol
     (`other_spellings`), if no sample has both. Genes keep the order, and the symbols, in which they are first seen.
-    Columns: `gene_ids`, `gene_symbols`,
-    `n_samples`: in how many samples the gene was measured. The index is unique, as in a sample's file.
+    Columns: `gene_ids`, `gene_symbols`, `n_samples`: in how many samples the gene was measured. The index is unique, as
+    in a sample's file.
     """
     ids: list[str] = []
     symbols: list[str] = []
