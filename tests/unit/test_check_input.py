@@ -574,7 +574,7 @@ def test_an_unknown_name_among_several_models_is_told(folder: Folder) -> None:
     assert line.startswith("--model: 'lugn' is not in the catalogue")
 
 
-@pytest.mark.parametrize("twice", ["./model,model/", "pbmc,pbmc==1.2"])
+@pytest.mark.parametrize("twice", ["./model,model/", "pbmc,pbmc==1.3"])
 def test_a_model_given_twice_is_told(folder: Folder, twice: str) -> None:
     (line,) = folder.problems(input="a.h5ad", model=twice)
     assert "are the same model" in line
@@ -692,7 +692,7 @@ def test_a_model_of_a_users_own_catalogue_is_found_and_goes_before_ours(folder: 
     assert model["sha256"] == "ab" * 32 and model["remote"] is False
     other = folder.check(input="a.h5ad", model="pbmc", catalogue="mine/c.csv")[1]["models"][0]
     assert other["source"] == "https://host.org/p.zip" and other["remote"] is True
-    ours = folder.check(input="a.h5ad", model="pbmc==1.2", catalogue="mine/c.csv")[1]["models"][0]
+    ours = folder.check(input="a.h5ad", model="pbmc==1.3", catalogue="mine/c.csv")[1]["models"][0]
     assert ours["url"] == "assets/models/pbmc"
     (folder.path / "mine" / "c.csv").write_text("name,version,url\nlung,2.0,models:/lung@champion\n")
     server = "http://mlflow.example.org:5000"

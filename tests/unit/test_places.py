@@ -40,7 +40,7 @@ WITHOUT = [
     "models:/lung@champion",
     "image@sha256:0123",
     "/data/a@b/x?token.h5",
-    "pbmc==1.2,./mine",
+    "pbmc==1.3,./mine",
 ]
 
 

@@ -368,7 +368,7 @@ def test_any_content_of_a_sheet_gives_samples_or_problems(content, name):
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=12),
-    st.sampled_from(["pbmc", "pbmc==1.2", ",", "models:/x/1", "models:/", "train", "reference", "a: b vs c", "vs",
+    st.sampled_from(["pbmc", "pbmc==1.3", ",", "models:/x/1", "models:/", "train", "reference", "a: b vs c", "vs",
     "5", "-1", "1e400",
                      "true", "a.h5ad,b.h5ad", "s3://x/y", "../..", "/", "list", "ab" * 32]),
 )  # fmt: skip
