@@ -127,7 +127,8 @@ def column_text(values: object) -> np.ndarray:
     if pd.api.types.infer_dtype(series) == "string":
         return series.to_numpy(dtype=object)
     # A column of whole numbers of which some are missing comes as 3.0.
-    return np.array([str(_whole(value)) for value in series], dtype=object)
+    whole = pd.Series([_whole(value) for value in series], dtype=object)
+    return whole.astype(str).to_numpy(dtype=object)
 
 
 def _whole(value: object) -> object:

@@ -341,6 +341,7 @@ def test_mitochondrial_genes_of_refseq_are_known_where_nearly_all_are_there():
         (pd.Series([True, None], dtype=object), ["True", ""]),
         (pd.Series(pd.array([1, None], dtype="Int64")), ["1", ""]),
         (pd.Series([], dtype=object), []),
+        (pd.Series([b"a", None], dtype=object), ["a", ""]),
     ],
 )
 def test_every_kind_of_column_is_read_as_the_text_that_a_user_would_write(values, text) -> None:

@@ -20,7 +20,14 @@ from cellscribe.io import read_json, umask, write_json
 from cellscribe.label_map import read_label_map, tell_unknown
 from cellscribe.model import manifest
 from cellscribe.model.manifest import MANIFEST, write_manifest
-from cellscribe.model.ontology import LINEAGE, Ontology, build_ontology, find_cl_ids, lineage_level
+from cellscribe.model.ontology import (
+    LINEAGE,
+    Ontology,
+    build_ontology,
+    find_cl_ids,
+    lineage_level,
+    plain_name,
+)
 from cellscribe.training.evaluate import Evaluation
 from cellscribe.words import plural, some
 
@@ -99,7 +106,8 @@ def tell_related(cl_ids: Mapping[str, str], ontology: Ontology) -> None:
         if cl_id:
             of_id.setdefault(cl_id, []).append(label)
     for cl_id, labels in of_id.items():
-        if len(labels) > 1:
+        # Those that are written almost alike are told of where labels are read.
+        if len({plain_name(label) for label in labels}) > 1:
             warn(
                 f"{some(labels, quoted=True)} are one type by their ids, {cl_id} ({ontology.name(cl_id)}), and learned "
                 "as different ones: call them alike with --label_map if they are one."
