@@ -26,6 +26,7 @@ from cellscribe.given_clusters import FOUND_ANEW, read_clusters
 from cellscribe.io import read_json, write_plain, write_table
 from cellscribe.merge_genes import join_genes
 from cellscribe.pseudobulk import SumsByLabel
+from cellscribe.qc import COLUMNS
 from cellscribe.verify import verified_path
 from cellscribe.words import first_names, plural
 
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 ANNOTATED, ANNOTATION = ".annotated.h5ad", ".annotation.json"
 # Of the smaller sample's cells so many are in the other too, where both are of one file.
 SHARED_CELLS = 0.5
-# Columns of obs that QC writes, beside those that begin with `qc_` and `pct_counts_`.
-METRICS = ("total_counts", "n_genes_by_counts", "doublet_score", "predicted_doublet")
 PREDICTED, PREDICTIONS = "_predicted", "_predictions"
 
 
@@ -433,7 +432,7 @@ def _plain(value: Any) -> Any:
 def _of_steps(samples: Sequence[SampleFile], obs: pd.DataFrame) -> list[str]:
     """Columns of obs that QC and ANNOTATE wrote."""
     own = tuple(f"{key}_" for one in samples for key in one.runs)
-    return [name for name in obs if name.startswith((*own, "qc_", "pct_counts_")) or name in METRICS]
+    return [name for name in obs if name.startswith(own) or name in COLUMNS]
 
 
 def write_merged(samples: Sequence[SampleFile], merged: Merged, sums: SumsByLabel, output: Path) -> None:

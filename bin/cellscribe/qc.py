@@ -54,6 +54,9 @@ METRICS = {
 }
 """Each metric, a column of obs, and the word that its reasons end in (`low_counts`, `high_mt`)."""
 
+COLUMNS = (*METRICS, "doublet_score", "predicted_doublet", "qc_pass", "qc_reasons")
+"""What QC adds to obs."""
+
 NAMES = {
     "total_counts": "counts",
     "n_genes_by_counts": "genes",

@@ -13,7 +13,7 @@ import numpy as np
 from cellscribe.contract import UNASSIGNED, OutputNames
 from cellscribe.label_csv import is_labelled, of_sample, read_label_csv, with_labels
 from cellscribe.model.calibration import expected_calibration_error
-from cellscribe.qc import METRICS
+from cellscribe.qc import COLUMNS as COLUMNS_OF_QC
 from cellscribe.schema import nearest
 from cellscribe.truth_match import Relation, relate
 from cellscribe.words import some
@@ -42,9 +42,7 @@ PREDICTED = "predicted:"
 YES, BROADER, NO, NOT_UNDERSTOOD = "yes", "broader", "no", "not understood"
 
 # What CONVERT and QC add to obs, and how a column ends that every annotation has: by it the others are known too.
-WRITTEN = frozenset(
-    (*METRICS, "doublet_score", "predicted_doublet", "qc_pass", "qc_reasons", "sample", "batch")
-)
+WRITTEN = frozenset((*COLUMNS_OF_QC, "sample", "batch"))
 ENDS = OutputNames("key").uncertainty.removeprefix("key")
 
 
